@@ -1,0 +1,52 @@
+# One command per chore; each sets up .venv first if pyproject.toml or constraints.txt changed since the last time.
+#   make demo       quantize, encode and decode the embedded images: the whole path, results in demo-output/
+#   make test       every test that takes seconds        make test-slow   the others
+#   make check      ruff, mypy, import layering          make bench       speed against CompressAI FP32, bench-output/
+#   make clean      remove what the commands above made, .venv included
+# PYTHON=/path/to/python chooses the interpreter (3.11 or later).
+
+PYTHON ?=
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+# Two test workers on one thread each: more would only compete for the same cores.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: demo test test-slow check bench setup clean
+
+demo: $(READY)
+	$(BIN)/licquant demo -o demo-output
+
+test: $(READY)
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -q -m "slow and not gpu"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/meta/test_layering.py
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.speed -o bench-output
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@for python in $(or $(PYTHON),python3.11 python3.12 python3); do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "licquant needs Python 3.11 or later: install it, or name one with make PYTHON=/path/to/python" >&2; exit 1; \
+	fi; \
+	echo "setting up $(VENV) with $$($$found --version): once, a few minutes, about 6 GB"; \
+	$$found -m venv $(VENV) || { echo "$$found cannot make a virtual environment: is its venv module installed?" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[toolkit,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo-output bench-output build .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

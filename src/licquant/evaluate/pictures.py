@@ -1,0 +1,203 @@
+"""Pictures of results: RD curves, bits and bytes of every layer, and images side by side.
+
+Colours are Okabe and Ito's, which people with any colour vision tell apart; curves also differ in their
+markers. Every picture is written whole or not at all, in the format of its suffix (.png, .svg, .pdf).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from licquant.errors import DataError
+from licquant.evaluate.codec_results import Curve
+from licquant.evaluate.metrics import psnr
+from licquant.images import RGB, write_atomically
+
+BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, YELLOW = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442",
+)  # fmt: skip
+SERIES = (BLUE, VERMILION, GREEN, PINK, ORANGE, SKY)
+MARKERS = ("o", "s", "D", "^", "v", "P")
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E3E3E3",
+    "legend.frameon": False,
+    "svg.hashsalt": "licquant",  # equal input, equal file
+}
+DIFFERENCE_GAIN = 8
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    """What quantization did to one layer; bits are 32 where it was left in floating point."""
+
+    name: str
+    part: str
+    weight_bits: int
+    activation_bits: int
+    stored_bytes: int
+    fp32_bytes: int
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    FigureCanvasAgg(figure)
+    buffer = BytesIO()
+    suffix = Path(path).suffix.lstrip(".").lower()
+    try:
+        figure.savefig(buffer, format=suffix, dpi=150, bbox_inches="tight")
+    except ValueError as error:
+        raise DataError(f"{path}: pictures are written as .png, .svg or .pdf") from error
+    write_atomically(path, buffer.getvalue())
+
+
+# --- RD curves ----------------------------------------------------------------------------------------------
+
+
+def rd_curves(
+    path: str | Path,
+    curves: Sequence[Curve],
+    reference: Curve | None = None,
+    published: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    title: str = "Rate and distortion, averages over the images",
+) -> None:
+    """PSNR over bits per pixel: the reference in black, each codec in colour, ``published`` curves in grey.
+
+    ``published`` maps a name to (bits per pixel, PSNR in dB). The axes follow the measured curves, so that a
+    published curve of a far wider range does not shrink them. ``DataError`` if there is no measured curve.
+    """
+    measured = [*curves, *([reference] if reference else [])]
+    if not measured:
+        raise DataError("there are no curves to draw")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8, 5))
+        axes = figure.subplots()
+        greys = np.linspace(0.35, 0.75, max(len(published or {}), 1))
+        dashes = cycle(("--", "-.", ":"))
+        for grey, dash, (name, (rates, quality)) in zip(
+            greys, dashes, (published or {}).items(), strict=False
+        ):
+            axes.plot(rates, quality, linestyle=dash, color=str(grey), linewidth=1.2, label=name)
+        if reference:
+            axes.plot(
+                *_points(reference), "k-", marker="x", markersize=8, linewidth=1.8, label=reference.label
+            )
+        for index, curve in enumerate(curves):
+            axes.plot(
+                *_points(curve),
+                color=SERIES[index % len(SERIES)],
+                marker=MARKERS[index % len(MARKERS)],
+                linewidth=1.8,
+                markersize=6,
+                markerfacecolor="none",  # a marker under another one stays visible
+                markeredgewidth=1.5,
+                label=curve.label,
+            )
+        _limits(axes, measured)
+        axes.set(xlabel="rate / bits per pixel", ylabel="PSNR (RGB) / dB", title=title)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        _save(figure, path)
+
+
+def _points(curve: Curve) -> tuple[list[float], list[float]]:
+    """Rates and PSNR of a curve, in order of rate."""
+    points = sorted(curve.points, key=lambda point: point.bpp)
+    return [point.bpp for point in points], [point.psnr for point in points]
+
+
+def _limits(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Axes that hold the given curves with a margin of 15 % and at least 0.05 bpp and 0.5 dB."""
+    rates, quality = (np.concatenate(values) for values in zip(*map(_points, curves), strict=True))
+    for values, margin, set_limits in ((rates, 0.05, axes.set_xlim), (quality, 0.5, axes.set_ylim)):
+        if np.isfinite(values).all():
+            margin = max(margin, 0.15 * float(np.ptp(values)))
+            set_limits(float(values.min()) - margin, float(values.max()) + margin)
+
+
+# --- layers -------------------------------------------------------------------------------------------------
+
+
+def layer_bars(
+    path: str | Path, layers: Sequence[LayerSize], title: str = "Bits and bytes of every layer"
+) -> None:
+    """Two bar charts over the same layers: bits of weights and activations; stored bytes and FP32 bytes."""
+    if not layers:
+        raise DataError("there are no layers to draw")
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "y"}):
+        figure = Figure(figsize=(max(7.0, 0.42 * len(layers) + 2.5), 6.5), layout="constrained")
+        bits, sizes = figure.subplots(2, 1, sharex=True)
+        at = np.arange(len(layers))
+        width = 0.4
+        bits.bar(at - width / 2, [layer.weight_bits for layer in layers], width, color=BLUE, label="weights")
+        bits.bar(
+            at + width / 2,
+            [layer.activation_bits for layer in layers],
+            width,
+            color=ORANGE,
+            label="activations",
+        )
+        bits.set(ylabel="bits", title=title)
+        kilobytes = np.array([[layer.fp32_bytes, layer.stored_bytes] for layer in layers]) / 1000
+        sizes.bar(at - width / 2, kilobytes[:, 0], width, color="#B0B0B0", label="FP32")
+        sizes.bar(at + width / 2, kilobytes[:, 1], width, color=GREEN, label="stored")
+        # Layers of one model differ by three orders of magnitude.
+        sizes.set_yscale("log")
+        sizes.set(ylabel="size / kB")
+        sizes.set_xlim(-0.7, len(layers) - 0.3)
+        sizes.set_xticks(at, [layer.name for layer in layers], rotation=90)
+        for axes in (bits, sizes):
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+            _part_borders(axes, layers)
+        _save(figure, path)
+
+
+def _part_borders(axes: Axes, layers: Sequence[LayerSize]) -> None:
+    """A thin line between the parts of the model (g_a, g_s, ...)."""
+    for index in range(1, len(layers)):
+        if layers[index].part != layers[index - 1].part:
+            axes.axvline(index - 0.5, color="#808080", linewidth=0.8)
+
+
+# --- side by side -------------------------------------------------------------------------------------------
+
+
+def side_by_side(
+    path: str | Path, original: RGB, fp32: RGB, quantized: RGB, captions: Sequence[str] = ()
+) -> None:
+    """Original, FP32 and quantized result, and 8 × the difference of the two results around mid-grey.
+
+    Arrays are uint8 H×W×3 of one shape. ``captions``: further lines for the FP32 and the quantized picture,
+    for example their rates.
+    """
+    difference = np.clip((quantized.astype(np.int32) - fp32) * DIFFERENCE_GAIN + 128, 0, 255).astype(np.uint8)
+    fp32_caption, quantized_caption = [f"\n{line}" for line in captions] or ["", ""]
+    panels = (
+        ("original\n", original),
+        (f"FP32, {psnr(original, fp32):.2f} dB{fp32_caption}", fp32),
+        (f"quantized, {psnr(original, quantized):.2f} dB{quantized_caption}", quantized),
+        (f"{DIFFERENCE_GAIN} × (quantized - FP32)\n{psnr(fp32, quantized):.2f} dB apart", difference),
+    )
+    height, width = original.shape[:2]
+    columns = 4 if height > width else 2
+    rows = 4 // columns
+    panel_width = 4.5 if columns == 2 else 3.2
+    size = (columns * panel_width, rows * (panel_width * height / width + 0.6))
+    with mpl.rc_context({"font.size": 10}):
+        figure = Figure(figsize=size, layout="constrained")
+        for axes, (caption, image) in zip(figure.subplots(rows, columns).flat, panels, strict=True):
+            axes.imshow(image)
+            axes.set_title(caption.rstrip("\n"), fontsize=10)
+            axes.set_axis_off()
+        _save(figure, path)

@@ -1,0 +1,89 @@
+"""The integer contract: every range, rounding and multiplier of licquant, each formula in this one place.
+
+    weights       b bits, signed, symmetric, narrow range   [-(2^(b-1) - 1), 2^(b-1) - 1]
+    activations   b bits, unsigned                          [0, 2^b - 1], value = scale · (q - zero_point)
+    fixed point   32 bits, signed, zero point 0             [-(2^31 - 1), 2^31 - 1], value = q · 2^-k
+    rounding      floor(v + 1/2), everywhere
+    rescaling     y = (acc · m + 2^(s-1)) >> s              |m| < 2^16, 1 <= s <= 46
+
+Everything works on integers, in NumPy's int64, so the result cannot depend on the machine.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from licquant.errors import LoweringError
+
+Ints = NDArray[np.integer]
+Floats = NDArray[np.floating]
+
+MIN_BITS, MAX_BITS = 2, 16
+FIXED_POINT_BITS = 32
+MULTIPLIER_BITS = 16  # |m| < 2^16
+MAX_SHIFT = 46
+# acc · m must stay below 2^62; accumulators of layers up to 8 × 8 bits stay below 2^31 (design §3), wider
+# layers may use up to this.
+MAX_ACCUMULATOR = 1 << 46
+INT32_MAX = (1 << 31) - 1
+
+
+def weight_range(bits: int) -> tuple[int, int]:
+    """(lowest, highest) weight integer: ±(2^(b-1) - 1); 8 bits: (-127, 127)."""
+    high = (1 << (bits - 1)) - 1
+    return -high, high
+
+
+def activation_range(bits: int) -> tuple[int, int]:
+    """(lowest, highest) stored integer: (0, 2^b - 1) for b in 2..16, ±(2^31 - 1) for fixed point (b = 32)."""
+    if bits == FIXED_POINT_BITS:
+        return -INT32_MAX, INT32_MAX
+    return 0, (1 << bits) - 1
+
+
+def round_half_up(value: ArrayLike) -> Floats:
+    """floor(v + 1/2), elementwise on floats; ties go up: 0.5 → 1, -0.5 → 0."""
+    return np.floor(np.asarray(value, dtype=np.float64) + 0.5)
+
+
+def dyadic(ratio: ArrayLike, bits: int = MULTIPLIER_BITS) -> tuple[Ints, Ints]:
+    """(m, s), int64 each, with m · 2^-s the nearest to ``ratio`` (≥ 0) that has m < 2^bits and 1 <= s <= 46.
+
+    The relative error is at most 2^-bits while 2^-30 <= ratio < 2^(bits - 1); smaller ratios keep the shift 46 and
+    lose digits, which is harmless: such a channel is constant. Raises ``LoweringError`` for a ratio that is
+    negative, not finite or too large.
+    """
+    ratio = np.atleast_1d(np.asarray(ratio, dtype=np.float64))
+    if not np.isfinite(ratio).all() or (ratio < 0).any() or (ratio >= 2.0 ** (bits - 1) - 0.5).any():
+        raise LoweringError(f"a rescaling ratio lies outside [0, 2^{bits - 1}): {ratio.min()} to {ratio.max()}")
+    _, exponent = np.frexp(ratio)  # ratio = f · 2^exponent, 1/2 <= f < 1
+    shift = np.clip(bits - exponent, 1, MAX_SHIFT)
+    multiplier = round_half_up(np.ldexp(ratio, shift))
+    carry = multiplier >= 2.0**bits  # f rounded up to 1
+    shift = np.where(carry, shift - 1, shift)
+    multiplier = np.where(carry, 2.0 ** (bits - 1), multiplier)
+    return multiplier.astype(np.int64), shift.astype(np.int64)
+
+
+def rescale(acc: Ints, multiplier: Ints, shift: Ints) -> Ints:
+    """(acc · m + 2^(s-1)) >> s in int64: acc · m · 2^-s, rounded half up. The arguments broadcast.
+
+    |acc| < 2^46, |m| < 2^16, 1 <= s <= 46.
+    """
+    product = acc.astype(np.int64) * multiplier
+    return (product + (np.int64(1) << (shift - 1))) >> shift
+
+
+def integer_sqrt(value: Ints) -> Ints:
+    """floor(√v), exactly, for 0 <= v < 2^52 (int64).
+
+    The float64 root of such an integer is off by less than one unit, on any IEEE machine; one integer
+    comparison each way removes even that.
+    """
+    root = np.sqrt(value.astype(np.float64)).astype(np.int64)
+    root = np.where(root * root > value, root - 1, root)
+    return np.where((root + 1) * (root + 1) <= value, root + 1, root)
+
+
+def divide_half_up(numerator: Ints, denominator: Ints) -> Ints:
+    """floor(n/d + 1/2) in int64, d > 0; |n|, d < 2^61."""
+    return (2 * numerator + denominator) // (2 * denominator)

@@ -1,0 +1,275 @@
+"""The operations of an integer program, and the bound of each one's accumulator.
+
+Every operation reads stored integers of its input grids, centres them (q - zero_point; padding is therefore
+0), sums in integers, and writes stored integers of its output grid:
+
+    y = clamp(rescale(acc) + zero_point)            rescale: arithmetic.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from licquant.errors import LoweringError
+from licquant.program.arithmetic import (
+    MAX_ACCUMULATOR,
+    MAX_SHIFT,
+    MULTIPLIER_BITS,
+    Ints,
+    activation_range,
+    rescale,
+    weight_range,
+)
+from licquant.program.grid import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Rescaling:
+    """acc → acc · m · 2^-s per channel, with its own multiplier for negative accumulators.
+
+    The two multipliers are a piecewise linear function with its knee at 0:
+    identity (equal), ReLU (negative 0), leaky ReLU (negative smaller), absolute value (negative = -positive).
+
+    positive, negative: int64[C], 0 <= positive < 2^16, |negative| < 2^16
+    shift:              int64[C], 1..46
+    """
+
+    positive: Ints
+    negative: Ints
+    shift: Ints
+
+    def __post_init__(self) -> None:
+        limit = 1 << MULTIPLIER_BITS
+        if not (self.positive.ndim == 1 and self.positive.shape == self.negative.shape == self.shift.shape):
+            raise LoweringError("a rescaling needs the same number of multipliers and shifts")
+        if (self.positive < 0).any() or (self.positive >= limit).any() or (abs(self.negative) >= limit).any():
+            raise LoweringError("a rescaling multiplier lies outside its 16 bits")
+        if (self.shift < 1).any() or (self.shift > MAX_SHIFT).any():
+            raise LoweringError("a rescaling shift lies outside 1..46")
+
+    @property
+    def linear(self) -> bool:
+        return bool((self.positive == self.negative).all())
+
+    def apply(self, acc: Ints, grid: Grid) -> Ints:
+        """Accumulators [C, H, W] to stored integers of ``grid``, int64."""
+        per_channel = (slice(None), None, None)
+        multiplier = self.positive[per_channel]
+        if not self.linear:
+            multiplier = np.where(acc < 0, self.negative[per_channel], multiplier)
+        y = rescale(acc, multiplier, self.shift[per_channel]) + grid.zero_point[per_channel]
+        return np.clip(y, *activation_range(grid.bits))
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """What all operations share: a name (the layer's path), the tensors read, and the grid of the one written.
+
+    The tensor written has the operation's own name.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    grid: Grid
+
+    def bound(self, inputs: Sequence[Grid]) -> int:
+        """Largest |accumulator| that any input of these grids can give, partial sums in any order included."""
+        raise NotImplementedError
+
+    def check(self, inputs: Sequence[Grid]) -> None:
+        """Raise ``LoweringError`` unless channels fit and the accumulator cannot overflow."""
+        bound = self.bound(inputs)
+        if bound >= MAX_ACCUMULATOR:
+            raise LoweringError(f"{self.name}: its accumulator needs {bound.bit_length() + 1} bits; use fewer bits")
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution(Operation):
+    """acc = Σ w · (q - zero_point) + bias, then rescaled.
+
+    weight: int32[O, I/groups, kh, kw] within weight_bits; bias: int64[O] in accumulator units.
+    """
+
+    weight: Ints
+    weight_bits: int
+    bias: Ints
+    stride: int
+    padding: int
+    groups: int
+    rescaling: Rescaling
+
+    @property
+    def input_channels(self) -> int:
+        return self.weight.shape[1] * self.groups
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return self.weight.shape[2], self.weight.shape[3]
+
+    def bound(self, inputs: Sequence[Grid]) -> int:
+        return int((self._products(inputs[0]).sum(axis=(1, 2, 3)) + abs(self.bias)).max())
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the output for an input of that size."""
+        height, width = (
+            (n + 2 * self.padding - k) // self.stride + 1 for n, k in zip(size, self.kernel, strict=True)
+        )
+        return height, width
+
+    def _products(self, grid: Grid) -> Ints:
+        """|w| · max|q - zero_point|, [O, I/groups, kh, kw]."""
+        magnitude = grid.magnitude.reshape(self.groups, -1).repeat(len(self.weight) // self.groups, axis=0)
+        return abs(self.weight.astype(np.int64)) * magnitude[:, :, None, None]
+
+    def check(self, inputs: Sequence[Grid]) -> None:
+        _check_weights(self, inputs[0], self.input_channels, len(self.weight))
+        super().check(inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class TransposedConvolution(Operation):
+    """out[o·stride - padding + t] += w[t] · (q[o] - zero_point), + bias, then rescaled.
+
+    weight: int32[I, O, kh, kw] (groups 1); bias: int64[O]; output size = (n-1)·stride - 2·padding + k +
+    output_padding.
+    """
+
+    weight: Ints
+    weight_bits: int
+    bias: Ints
+    stride: int
+    padding: int
+    output_padding: int
+    rescaling: Rescaling
+
+    @property
+    def input_channels(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return self.weight.shape[2], self.weight.shape[3]
+
+    def bound(self, inputs: Sequence[Grid]) -> int:
+        """All taps at once: more than any one output position gathers, so the bound holds for each."""
+        products = abs(self.weight.astype(np.int64)) * inputs[0].magnitude[:, None, None, None]
+        return int((products.sum(axis=(0, 2, 3)) + abs(self.bias)).max())
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        height, width = (
+            (n - 1) * self.stride - 2 * self.padding + k + self.output_padding
+            for n, k in zip(size, self.kernel, strict=True)
+        )
+        return height, width
+
+    def check(self, inputs: Sequence[Grid]) -> None:
+        _check_weights(self, inputs[0], self.input_channels, self.weight.shape[1])
+        super().check(inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Gdn(Operation):
+    """Generalized divisive normalization (Ballé 2016), y = x / √(β + Σ γ x²), or its inverse, y = x · √(…).
+
+    q = x - zero_point;  u = min((q² + 2^(t-1)) >> t, 2^b - 1);  n = max(β + Σ γ u, 1);  r = floor(√(n · 2^16))
+    forward: y = round(q · m · 2^-s · 2^24 / r)      inverse: y = round(q · r · m · 2^-s · 2^-8)
+
+    gamma: int32[C, C], >= 0, within weight_bits; beta: int64[C], >= 0, in units of the norm's accumulator
+    square_shift: int64[C], 0..32 (0 shifts nothing); multiplier, shift: int64[C] as in ``Rescaling``.
+    b, the width of the squares, is the input's.
+    """
+
+    gamma: Ints
+    weight_bits: int
+    beta: Ints
+    square_shift: Ints
+    multiplier: Ints
+    shift: Ints
+    inverse: bool
+
+    @property
+    def input_channels(self) -> int:
+        return self.gamma.shape[1]
+
+    def bound(self, inputs: Sequence[Grid]) -> int:
+        squares = activation_range(inputs[0].bits)[1]
+        return int((self.gamma.astype(np.int64).sum(axis=1) * squares + self.beta).max())
+
+    def check(self, inputs: Sequence[Grid]) -> None:
+        channels = len(self.gamma)
+        shapes = {self.beta.shape, self.square_shift.shape, self.multiplier.shape, self.shift.shape}
+        if self.gamma.shape != (channels, channels) or shapes != {(channels,)} or self.grid.channels != channels:
+            raise LoweringError(f"{self.name}: the shapes of a GDN's tensors do not fit")
+        if inputs[0].channels != channels or inputs[0].bits > 16:
+            raise LoweringError(f"{self.name}: its input does not fit")
+        if (self.gamma < 0).any() or (self.gamma > weight_range(self.weight_bits)[1]).any() or (self.beta < 0).any():
+            raise LoweringError(f"{self.name}: gamma or beta is out of range")
+        if (self.square_shift < 0).any() or (self.square_shift > 32).any():
+            raise LoweringError(f"{self.name}: a square's shift is out of range")
+        Rescaling(self.multiplier, self.multiplier, self.shift)  # the same limits
+        # n · 2^16 must have an exact integer root, and q · r · m must stay below 2^62
+        if self.bound(inputs) >= 1 << 35:
+            raise LoweringError(f"{self.name}: its norm needs more than 35 bits; use fewer bits")
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Operation):
+    """acc = Σ_i m_i · (q_i - zero_point_i), then acc · 2^-s with ReLU or another knee (``rescaling``).
+
+    multipliers: one int64[C] per input, >= 0: both inputs brought to one unit.
+    """
+
+    multipliers: tuple[Ints, ...]
+    rescaling: Rescaling
+
+    def bound(self, inputs: Sequence[Grid]) -> int:
+        terms = [m * grid.magnitude for m, grid in zip(self.multipliers, inputs, strict=True)]
+        return int(np.sum(terms, axis=0).max())
+
+    def check(self, inputs: Sequence[Grid]) -> None:
+        if len(self.multipliers) != len(inputs) or len(inputs) < 2:
+            raise LoweringError(f"{self.name}: an addition needs one multiplier per input")
+        channels = {grid.channels for grid in inputs} | {len(m) for m in self.multipliers}
+        if channels != {self.grid.channels} or any((m < 0).any() for m in self.multipliers):
+            raise LoweringError(f"{self.name}: the tensors added do not fit")
+        _check_rescaling(self, self.rescaling)
+        super().check(inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Requantize(Operation):
+    """acc = q - zero_point, rescaled to another grid: a change of grid, an absolute value, a lone activation."""
+
+    rescaling: Rescaling
+
+    def bound(self, inputs: Sequence[Grid]) -> int:
+        return int(inputs[0].magnitude.max())
+
+    def check(self, inputs: Sequence[Grid]) -> None:
+        if inputs[0].channels != self.grid.channels:
+            raise LoweringError(f"{self.name}: its input does not fit")
+        _check_rescaling(self, self.rescaling)
+        super().check(inputs)
+
+
+def _check_rescaling(op: Operation, rescaling: Rescaling) -> None:
+    if len(rescaling.shift) != op.grid.channels:
+        raise LoweringError(f"{op.name}: its rescaling does not fit its output")
+
+
+def _check_weights(
+    op: Convolution | TransposedConvolution, grid: Grid, input_channels: int, output_channels: int
+) -> None:
+    low, high = weight_range(op.weight_bits)
+    if op.weight.ndim != 4 or not op.weight.size:
+        raise LoweringError(f"{op.name}: its weights need four dimensions")
+    if grid.channels != input_channels or {op.grid.channels, len(op.bias)} != {output_channels}:
+        raise LoweringError(f"{op.name}: its channels do not fit")
+    if (op.weight < low).any() or (op.weight > high).any():
+        raise LoweringError(f"{op.name}: a weight lies outside its {op.weight_bits} bits")
+    if op.stride < 1 or op.padding < 0:
+        raise LoweringError(f"{op.name}: its stride or padding is out of range")
+    _check_rescaling(op, op.rescaling)
