@@ -1,1 +1,4 @@
-"""The codec half of licquant: coding tables, coder, file formats; never imports torch."""
+"""Files: coding tables and coder, the latent coding of each family, artifact, bitstream, encode and decode.
+
+Integers only wherever the decoder must repeat what the encoder did. Never imports torch.
+"""

@@ -1,0 +1,167 @@
+"""``model.licq``: a quantized model in one file. Everything little-endian.
+
+    magic "LICQ" | version (uint16) | length of the header (uint32) | header (JSON, UTF-8) | blobs | SHA-256
+
+The header names every tensor and the length of every blob; the SHA-256 is of everything before it and names
+the artifact: its first 8 bytes stand in every image coded with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from licquant.codec.blobs import BlobReader, BlobWriter, get
+from licquant.codec.hyperprior import HyperpriorTables
+from licquant.codec.program_format import program_from_json, program_to_json
+from licquant.codec.tables import CodingTables
+from licquant.config import Plan
+from licquant.errors import ArtifactError, PlanError
+from licquant.images import write_atomically
+from licquant.program.part import Program
+
+MAGIC = b"LICQ"
+VERSION = 1
+SCALE_HYPERPRIOR = "scale-hyperprior"
+_PREFIX = struct.Struct("<4sHI")
+_HASH_BYTES = 32
+_MAX_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """A quantized model.
+
+    family:     how its latent is coded (``scale-hyperprior``)
+    program:    parts g_a, h_a, h_s, g_s
+    tables:     coding tables
+    plan:       the widths it was made with
+    provenance: checkpoint SHA-256, model name, λ, calibration images, command, versions: JSON values
+    licence:    of the weights, as their owner states it
+    """
+
+    family: str
+    program: Program
+    tables: HyperpriorTables
+    plan: Plan
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    licence: str = "not stated"
+
+    def __post_init__(self) -> None:
+        if self.family != SCALE_HYPERPRIOR:
+            raise ArtifactError(f"unknown family {self.family[:40]!r}: made by a newer licquant?")
+        missing = [name for name in ("g_a", "h_a", "h_s", "g_s") if name not in self.program]
+        if missing:
+            raise ArtifactError(f"the program lacks the part {missing[0]}")
+        pairs = (("g_a", "h_a"), ("h_a", "h_s"), ("g_a", "g_s"))
+        if any(self.program[a].output_grid.channels != self.program[b].input_grid.channels for a, b in pairs):
+            raise ArtifactError("the program's parts do not fit one another")
+
+    def to_bytes(self) -> bytes:
+        """The file's content; the same artifact gives the same bytes."""
+        writer = BlobWriter()
+        header = {
+            "family": self.family,
+            "licence": self.licence,
+            "provenance": dict(self.provenance),
+            "plan": self.plan.to_json(),
+            "program": program_to_json(self.program, writer),
+            "tables": {
+                "z": writer.data(self.tables.z.to_bytes()),
+                "medians": writer.vector(self.tables.medians),
+                "y": writer.data(self.tables.y.to_bytes()),
+                "thresholds": writer.vector(self.tables.thresholds),
+            },
+        }
+        header["blobs"] = [len(blob) for blob in writer.blobs]
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        content = _PREFIX.pack(MAGIC, VERSION, len(text)) + text + b"".join(writer.blobs)
+        return content + hashlib.sha256(content).digest()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Artifact:
+        """Raises ``ArtifactError`` for anything but an undamaged artifact of a known version."""
+        header, blobs = _open(data)
+        reader = BlobReader(blobs)
+        tables = get(header, "tables", dict)
+        try:
+            plan = Plan.from_json(get(header, "plan", dict))
+        except PlanError as error:
+            raise ArtifactError(f"its plan cannot be read: {error}") from error
+        return cls(
+            get(header, "family", str),
+            program_from_json(header.get("program"), reader),
+            HyperpriorTables(
+                CodingTables.from_bytes(reader.data(tables.get("z"))),
+                reader.integers(tables.get("medians")),
+                CodingTables.from_bytes(reader.data(tables.get("y"))),
+                reader.integers(tables.get("thresholds")),
+            ),
+            plan,
+            get(header, "provenance", dict),
+            get(header, "licence", str),
+        )
+
+    def save(self, path: str | Path) -> int:
+        """Write the file, whole or not at all; returns its size in bytes."""
+        data = self.to_bytes()
+        write_atomically(path, data)
+        return len(data)
+
+
+def artifact_id(data: bytes) -> bytes:
+    """The 8 bytes that name an artifact's content."""
+    return data[-_HASH_BYTES:][:8]
+
+
+def read_artifact_bytes(path: str | Path) -> bytes:
+    """The content of an artifact file; ``ArtifactError`` if it cannot be read or is absurdly large."""
+    try:
+        if Path(path).stat().st_size > _MAX_BYTES:
+            raise ArtifactError(f"{path}: larger than {_MAX_BYTES >> 20} MiB: not a licquant model")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def blob_sizes(data: bytes) -> tuple[dict[str, Any], list[int]]:
+    """(header, length of every blob) of an artifact's content: for reports of what takes the space."""
+    header, blobs = _open(data)
+    return header, [len(blob) for blob in blobs]
+
+
+def _open(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    if not data:
+        raise ArtifactError("the file is empty")
+    if not data.startswith(MAGIC):
+        raise ArtifactError("not a licquant model: the file does not begin with LICQ")
+    if len(data) < _PREFIX.size + _HASH_BYTES:
+        raise ArtifactError("truncated: shorter than any artifact")
+    _, version, length = _PREFIX.unpack_from(data)
+    if version != VERSION:
+        raise ArtifactError(f"version {version} of the format; this licquant reads version {VERSION}")
+    content = data[:-_HASH_BYTES]
+    if hashlib.sha256(content).digest() != data[-_HASH_BYTES:]:
+        raise ArtifactError("damaged or truncated: its checksum does not match")
+    if _PREFIX.size + length > len(content):
+        raise ArtifactError("its header is longer than the file")
+    try:
+        header = json.loads(content[_PREFIX.size : _PREFIX.size + length])
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError("its header is not JSON") from error
+    lengths = get(header, "blobs", list)
+    if not all(type(n) is int and n >= 0 for n in lengths):
+        raise ArtifactError("the lengths of its blobs are not numbers")
+    position = _PREFIX.size + length
+    if position + sum(lengths) != len(content):
+        raise ArtifactError("its blobs do not fill the file")
+    blobs = []
+    for n in lengths:
+        blobs.append(content[position : position + n])
+        position += n
+    return header, blobs

@@ -1,0 +1,123 @@
+"""Image to bytes and back with a loaded artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from licquant.codec.artifact import Artifact, artifact_id, read_artifact_bytes
+from licquant.codec.bitstream import Bitstream
+from licquant.codec.hyperprior import HyperpriorCoder
+from licquant.codec.tiling import TILE_PIXELS, run_tiled
+from licquant.errors import ArtifactError, BitstreamError
+from licquant.images import RGB, check_rgb, crop, pad_to_multiple
+from licquant.program import exact
+from licquant.program.arithmetic import Ints
+from licquant.program.openvino_engine import OpenVinoEngine
+from licquant.program.part import Part
+
+ENGINES = ("openvino", "exact")
+_PROBE = 1 << 12  # pixels: a size that every stride divides
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """What is coded: symbols of y, int32 [M, H/16, W/16], and of z, int32 [N, H/64, W/64] (for strides 16 and 4)."""
+
+    y: Ints
+    z: Ints
+
+
+class Codec:
+    """Encodes and decodes images with one artifact.
+
+    artifact: the quantized model;  id: its 8 bytes in every coded image
+    """
+
+    def __init__(
+        self, artifact: Artifact, identity: bytes, engine: str = "openvino", threads: int | None = None
+    ) -> None:
+        if engine not in ENGINES:
+            raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
+        self.artifact, self.id = artifact, identity
+        self.coder = HyperpriorCoder(artifact.program["h_s"], artifact.tables)
+        program = artifact.program
+        run = partial(_engine, engine=engine, threads=threads)
+        self._g_a, self._h_a, self._g_s = run(program["g_a"]), run(program["h_a"]), run(program["g_s"])
+        latent = program["g_a"].output_size((_PROBE, _PROBE))[0]
+        hyper = program["h_a"].output_size((latent, latent))[0]
+        self._latent_stride, self._hyper_stride = _PROBE // latent, _PROBE // hyper
+        enlarged = program["g_s"].output_size(program["h_s"].output_size((hyper, hyper)))
+        if enlarged != (_PROBE, _PROBE):
+            raise ArtifactError("the program's synthesis does not undo the strides of its analysis")
+
+    def encode(self, rgb: RGB) -> bytes:
+        """The coded image for uint8 H×W×3, H and W ≥ 1; ``ImageError`` for another array."""
+        check_rgb(rgb)
+        latents = self.analyse(rgb)
+        strings = self.coder.encode(latents.y, latents.z)
+        return Bitstream(self.id, rgb.shape[1], rgb.shape[0], strings).to_bytes()
+
+    def decode(self, data: bytes) -> RGB:
+        """The image uint8 H×W×3; ``BitstreamError`` if the data is damaged or was coded with another artifact."""
+        stream = self._parse(data)
+        return self.synthesise(self._symbols(stream).y, stream.height, stream.width)
+
+    def decode_symbols(self, data: bytes) -> Latents:
+        """The coded latents alone: what must be the same on every machine."""
+        return self._symbols(self._parse(data))
+
+    def analyse(self, rgb: RGB) -> Latents:
+        """The symbols to code for an image."""
+        pixels = np.moveaxis(pad_to_multiple(rgb, self._hyper_stride), -1, 0)
+        program = self.artifact.program
+        y = run_tiled(self._g_a, program["g_a"], pixels, TILE_PIXELS // self._latent_stride)
+        z = self._h_a(y)
+        fraction = round(-np.log2(program["g_a"].output_grid.scale[0]))
+        symbols = (y + (1 << fraction >> 1)) >> fraction
+        return Latents(symbols.astype(np.int32), self.coder.round_hyper(z))
+
+    def synthesise(self, y: Ints, height: int, width: int) -> RGB:
+        """The image of that size for the symbols of y."""
+        pixels = run_tiled(self._g_s, self.artifact.program["g_s"], y, TILE_PIXELS)
+        return crop(np.moveaxis(pixels, 0, -1).astype(np.uint8, copy=False), height, width)
+
+    def entropy_bits(self, latents: Latents) -> float:
+        """Ideal code length under the artifact's integer tables."""
+        return self.coder.entropy_bits(latents.y, latents.z)
+
+    def _parse(self, data: bytes) -> Bitstream:
+        stream = Bitstream.from_bytes(data)
+        if stream.artifact_id != self.id:
+            raise BitstreamError(
+                f"coded with another model: it names artifact {stream.artifact_id.hex()}, this one is {self.id.hex()}"
+            )
+        return stream
+
+    def _symbols(self, stream: Bitstream) -> Latents:
+        size = (-(-stream.height // self._hyper_stride), -(-stream.width // self._hyper_stride))
+        return Latents(*self.coder.decode(stream.strings, size))
+
+
+def load(path: str | Path, *, engine: str = "openvino", threads: int | None = None) -> Codec:
+    """The codec in a ``model.licq`` file.
+
+    engine:  ``"openvino"`` (fast) or ``"exact"`` (slow, NumPy integers only, for the free zone too)
+    threads: how many OpenVINO may use; None leaves the choice to it
+
+    Raises ``ArtifactError`` for a file that is not an undamaged artifact.
+    """
+    data = read_artifact_bytes(path)
+    try:
+        artifact = Artifact.from_bytes(data)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+    return Codec(artifact, artifact_id(data), engine, threads)
+
+
+def _engine(part: Part, engine: str, threads: int | None) -> Callable[[Ints], Ints]:
+    return OpenVinoEngine(part, threads).run if engine == "openvino" else partial(exact.run, part)

@@ -1,0 +1,75 @@
+"""A checkpoint in several files, for places that limit the size of one.
+
+``model.pt`` in two shards is ``model-1of2.pt`` and ``model-2of2.pt``: state dicts with disjoint keys, whose union
+is the model's state dict. ``model.pt`` itself does not exist then.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from licquant.errors import ModelError
+
+
+def shard_path(checkpoint: Path, number: int, count: int) -> Path:
+    """The file of shard ``number``, 1 to ``count``."""
+    return checkpoint.with_name(f"{checkpoint.stem}-{number}of{count}{checkpoint.suffix}")
+
+
+def shard_paths(checkpoint: Path) -> list[Path]:
+    """The shards of ``checkpoint`` in order, none if it has none.
+
+    Raises ``ModelError`` unless they are one whole set, and the one that the model card beside them describes.
+    """
+    found = _matches(checkpoint)
+    if not found:
+        return []
+    counts = {int(match[2]) for match in found}
+    numbers = sorted(int(match[1]) for match in found)
+    if len(counts) > 1:
+        raise ModelError(f"{checkpoint}: its shards are of several sets; keep one of them")
+    (count,) = counts
+    if numbers != list(range(1, count + 1)):
+        raise ModelError(f"{checkpoint}: only shards {', '.join(map(str, numbers))} of {count} are there")
+    paths = [shard_path(checkpoint, number, count) for number in numbers]
+    _check_against_card(checkpoint, paths)
+    return paths
+
+
+def files_of_shards(checkpoint: Path) -> set[Path]:
+    """Every file that is named like a shard of ``checkpoint``, of whatever set."""
+    return {checkpoint.with_name(match.string) for match in _matches(checkpoint)}
+
+
+def _matches(checkpoint: Path) -> list[re.Match[str]]:
+    pattern = re.compile(re.escape(checkpoint.stem) + r"-(\d+)of(\d+)" + re.escape(checkpoint.suffix))
+    folder = checkpoint.parent
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return [match for name in names if (match := pattern.fullmatch(name))]
+
+
+def _check_against_card(checkpoint: Path, paths: Iterable[Path]) -> None:
+    """Shards are written one by one, the card last: a crash in between leaves files that are not of one model."""
+    try:
+        hashes = json.loads(checkpoint.with_suffix(".json").read_text(encoding="utf-8")).get("shards")
+    except (OSError, ValueError, AttributeError):
+        return  # no card to compare with
+    for path in paths:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if hashes is not None and hashes.get(path.name) != digest:
+            raise ModelError(f"{path}: is not the shard that the model card describes; export the model again")
+
+
+def merge_shards(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The union of shards' state dicts; ``ModelError`` if a key is in more than one."""
+    merged: dict[str, Tensor] = {}
+    for state in states:
+        twice = merged.keys() & state.keys()
+        if twice:
+            raise ModelError(f"shards that do not belong together: {min(twice)} is in more than one")
+        merged.update(state)
+    return merged

@@ -1,0 +1,1 @@
+"""The integer network: arithmetic, operations, programs, and the engines that execute them. Never torch."""

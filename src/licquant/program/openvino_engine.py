@@ -1,0 +1,73 @@
+"""The OpenVINO engine: compiles a part for the CPU, once, and runs it on any image size."""
+
+from functools import cached_property
+
+import numpy as np
+import openvino as ov
+
+from licquant.program import openvino_graph
+from licquant.program.arithmetic import FIXED_POINT_BITS, Ints
+from licquant.program.part import Part
+
+
+class OpenVinoEngine:
+    """Runs one part of the free zone; compiles on first use.
+
+    threads: how many threads OpenVINO may use; None leaves the choice to it.
+    """
+
+    def __init__(self, part: Part, threads: int | None = None) -> None:
+        self.part = part
+        self.threads = threads
+
+    def run(self, q: Ints) -> Ints:
+        """Stored integers of the input [C, H, W] to those of the output; views and any integer dtype are fine.
+
+        Equal to the exact engine up to float rounding: at most one unit where a value falls beside a rounding
+        boundary.
+        """
+        narrow = self.part.input_grid.bits <= 8
+        x = np.ascontiguousarray(np.moveaxis(q, 0, -1)[None], dtype=np.uint8 if narrow else np.float32)
+        request = self._compiled.create_infer_request()
+        y = request.infer([x], share_inputs=True, share_outputs=False)[0][0]
+        if self.part.output_grid.bits > 8:
+            y = self._rounded(y)
+        return np.moveaxis(y, -1, 0)
+
+    def _rounded(self, y: np.ndarray) -> Ints:
+        y += 0.5
+        np.floor(y, out=y)
+        if self.part.output_grid.bits == FIXED_POINT_BITS:
+            # float32 cannot hold the ends of int32
+            np.clip(y, -(2.0**30), 2.0**30, out=y)
+        return y.astype(np.int32)
+
+    def execution_types(self) -> dict[str, str]:
+        """Layer name → the kernel that runs it, e.g. ``"brgconv_avx512_I8"``: from the compiled model itself."""
+        found = {}
+        for node in self._compiled.get_runtime_model().get_ordered_ops():
+            info = node.get_rt_info()
+            for name in str(info["originalLayersNames"].astype(str)).split(","):
+                found[name] = str(info["primitiveType"].astype(str))
+        return {op.name: found[op.name] for op in self.part.operations if op.name in found}
+
+    @cached_property
+    def _compiled(self) -> ov.CompiledModel:
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            # Otherwise bfloat16 wherever the CPU has it, even for what is not quantized.
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        if self.threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = str(self.threads)
+        return _core().compile_model(openvino_graph.build(self.part), "CPU", settings)
+
+
+_CORE: list[ov.Core] = []
+
+
+def _core() -> ov.Core:
+    """One Core for the process: making one costs as much as compiling a small model."""
+    if not _CORE:
+        _CORE.append(ov.Core())
+    return _CORE[0]

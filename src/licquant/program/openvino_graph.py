@@ -1,0 +1,250 @@
+"""A part of a program as an OpenVINO model that the CPU plugin runs in INT8.
+
+The graph works in the program's own units: every activation is a float that holds q - zero_point, every
+accumulator a float that holds the integer accumulator (rounded to 24 bits where it is longer). What makes
+OpenVINO choose INT8 kernels is its pattern for them: FakeQuantize with 256 levels on the activations, int8
+constants behind a Convert as weights. Found by measurement, and asserted in the tests:
+
+    convolution             INT8 with any zero point, per tensor or per channel
+    transposed convolution  INT8 only where q - zero_point fits int8 (zero point in mid-range)
+    activations > 8 bits, weights > 8 bits   float32
+
+A transposed convolution with few output channels is run as a convolution and a pixel shuffle, which fills the
+vector lanes better and takes any zero point.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as opset
+
+from licquant.errors import LoweringError
+from licquant.program.arithmetic import FIXED_POINT_BITS, Floats, Ints
+from licquant.program.grid import Grid
+from licquant.program.ops import (
+    Add,
+    Convolution,
+    Gdn,
+    Operation,
+    Requantize,
+    Rescaling,
+    TransposedConvolution,
+)
+from licquant.program.part import INPUT, Part
+
+Node = Any  # OpenVINO's own node types are not usable as annotations
+
+# Vector kernels compute this many output channels at least; a pixel shuffle that stays within it is free.
+SHUFFLE_CHANNELS = 16
+# A channel that is constant has the multiplier 0; its range on the way in only has to be wide.
+_SMALLEST_MULTIPLIER = 2.0**-46
+
+
+def build(part: Part) -> ov.Model:
+    """The OpenVINO model of a part: input [1, H, W, C], output [1, H', W', C'], any H and W.
+
+    8-bit tensors pass as uint8 (stored integers), wider ones and fixed point as float32.
+    """
+    narrow = part.input_grid.bits <= 8
+    dtype = np.uint8 if narrow else np.float32
+    parameter = opset.parameter([1, -1, -1, part.input_grid.channels], dtype, name=INPUT)
+    x = opset.transpose(opset.convert(parameter, "f32"), _ints([0, 3, 1, 2]))
+    tensors = {INPUT: _centre(x, part.input_grid)}
+    for op in part.operations:
+        inputs = [tensors[name] for name in op.inputs]
+        tensors[op.name] = _EMIT[type(op)](op, inputs, part.input_grids(op))
+    return ov.Model([_output(tensors[part.output], part.output_grid)], [parameter], part.name)
+
+
+def runs_as_convolution(op: TransposedConvolution) -> bool:
+    """Whether a transposed convolution is run as a convolution and a pixel shuffle (see the top)."""
+    doubles = op.kernel[0] + op.output_padding - 2 * op.padding == op.stride  # the output is stride times the input
+    square = op.kernel[0] == op.kernel[1]
+    return square and doubles and op.weight.shape[1] * op.stride**2 <= SHUFFLE_CHANNELS
+
+
+# --- tensors in and out -------------------------------------------------------------------------------------
+
+
+def _centre(x: Node, grid: Grid) -> Node:
+    """Stored integers to q - zero_point, as the FakeQuantize that INT8 kernels want before them."""
+    if grid.bits == FIXED_POINT_BITS:
+        return x
+    if grid.bits > 8:
+        return opset.subtract(x, _channels(grid.zero_point))
+    shifted = opset.subtract(x, _channels(grid.zero_point)) if (grid.zero_point != 0).any() else x
+    return _fake_quantize(shifted, grid, np.ones(grid.channels))
+
+
+def _output(x: Node, grid: Grid) -> Node:
+    if grid.bits <= 8:
+        # Convert truncates; the values are integers up to float rounding, which the half takes care of.
+        x = opset.convert(opset.add(x, _channels(grid.zero_point + 0.5)), "u8")
+    elif grid.bits != FIXED_POINT_BITS:
+        x = opset.add(x, _channels(grid.zero_point))
+    return opset.transpose(x, _ints([0, 2, 3, 1]))
+
+
+def _fake_quantize(x: Node, grid: Grid, ratio: Floats) -> Node:
+    """round(x · ratio[c]) clamped to the grid, as q - zero_point."""
+    low, high = -grid.zero_point, grid.range[1] - grid.zero_point
+    ratio = np.maximum(ratio, _SMALLEST_MULTIPLIER)
+    if grid.bits > 8:
+        return _quantize_node(x, low / ratio, high / ratio, low, high, 1 << grid.bits)
+    if low.min() >= -128 and high.max() <= 127:
+        outer_low, outer_high = np.full_like(low, -128), np.full_like(low, 127)
+    else:
+        outer_low, outer_high = low, low + 255
+    # INT8 kernels want 256 levels whatever the width: the narrower range is a clamp before.
+    if (high < outer_high).any():
+        x = opset.minimum(x, _channels(high / ratio))
+    if (low > outer_low).any():
+        x = opset.maximum(x, _channels(low / ratio))
+    return _quantize_node(x, outer_low / ratio, outer_high / ratio, outer_low, outer_high, 256)
+
+
+def _quantize_node(x: Node, low: Floats, high: Floats, out_low: Ints, out_high: Ints, levels: int) -> Node:
+    same = all((v == v[0]).all() for v in (out_low, out_high))
+    outer = (out_low[:1], out_high[:1]) if same else (out_low, out_high)
+    return opset.fake_quantize(
+        x, _channels(low), _channels(high), _channels(outer[0]), _channels(outer[1]), levels
+    )
+
+
+def _rescale(acc: Node, rescaling: Rescaling, grid: Grid) -> Node:
+    """The piecewise linear rescaling and the output grid."""
+    positive = np.ldexp(rescaling.positive.astype(np.float64), -rescaling.shift)
+    negative = np.ldexp(rescaling.negative.astype(np.float64), -rescaling.shift)
+    unsigned = grid.bits != FIXED_POINT_BITS and not grid.zero_point.any()
+    if not rescaling.linear and not (unsigned and not negative.any()):  # a clamp at 0 is a ReLU
+        slope = np.divide(negative, positive, out=np.zeros_like(negative), where=positive > 0)
+        if (slope == 0).all():
+            acc = opset.relu(acc)
+        elif (slope == -1).all():
+            acc = opset.abs(acc)
+        else:
+            acc = opset.prelu(acc, opset.constant(slope.astype(np.float32)))
+    if grid.bits == FIXED_POINT_BITS:
+        return opset.multiply(acc, _channels(positive))
+    return _fake_quantize(acc, grid, positive)
+
+
+# --- operations ---------------------------------------------------------------------------------------------
+
+
+def _convolution(op: Convolution, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
+    weight, bits = op.weight, op.weight_bits
+    stride, pads = [op.stride] * 2, [op.padding] * 2
+    if op.groups == 1:
+        acc = opset.convolution(x[0], _weights(weight, bits), stride, pads, pads, [1, 1])
+    else:
+        grouped = weight.reshape(op.groups, -1, *weight.shape[1:])
+        acc = opset.group_convolution(x[0], _weights(grouped, bits), stride, pads, pads, [1, 1])
+    acc.set_friendly_name(op.name)
+    return _rescale(opset.add(acc, _channels(op.bias)), op.rescaling, op.grid)
+
+
+def _transposed_convolution(op: TransposedConvolution, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
+    if runs_as_convolution(op):
+        acc = _shuffled_convolution(op, x[0])
+    else:
+        pads = [op.padding] * 2
+        acc = opset.convolution_backprop_data(
+            x[0],
+            _weights(op.weight, op.weight_bits),
+            [op.stride] * 2,
+            pads_begin=pads,
+            pads_end=pads,
+            dilations=[1, 1],
+            output_padding=[op.output_padding] * 2,
+        )
+        acc.set_friendly_name(op.name)
+    return _rescale(opset.add(acc, _channels(op.bias)), op.rescaling, op.grid)
+
+
+def _shuffled_convolution(op: TransposedConvolution, x: Node) -> Node:
+    """Output position stride·j + r gathers x[j + (r + padding - t)/stride] over the taps t that divide."""
+    stride, kernel, outputs = op.stride, op.kernel[0], op.weight.shape[1]
+    taps = [
+        (r, t, (r + op.padding - t) // stride)
+        for r in range(stride)
+        for t in range(kernel)
+        if (r + op.padding - t) % stride == 0
+    ]
+    low, high = min(o for *_, o in taps), max(o for *_, o in taps)
+    size = high - low + 1
+    weight = np.zeros((outputs, stride, stride, op.weight.shape[0], size, size), dtype=op.weight.dtype)
+    for r, t, o in taps:
+        for c, u, p in taps:
+            weight[:, r, c, :, o - low, p - low] = op.weight[:, :, t, u].T
+    weight = weight.reshape(outputs * stride**2, op.weight.shape[0], size, size)
+    acc = opset.convolution(x, _weights(weight, op.weight_bits), [1, 1], [-low] * 2, [high] * 2, [1, 1])
+    acc.set_friendly_name(op.name)
+    return opset.depth_to_space(acc, "depth_first", stride)
+
+
+def _gdn(op: Gdn, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
+    channels = len(op.gamma)
+    squares = Grid(grids[0].bits, np.ones(channels), np.zeros(channels, dtype=np.int64))
+    u = _fake_quantize(opset.multiply(x[0], x[0]), squares, np.ldexp(1.0, -op.square_shift))
+    norm = opset.convolution(
+        u, _weights(op.gamma[:, :, None, None], op.weight_bits), [1, 1], [0, 0], [0, 0], [1, 1]
+    )
+    norm.set_friendly_name(op.name)
+    root = opset.sqrt(opset.add(norm, _channels(np.maximum(op.beta, 1))))
+    ratio = np.ldexp(op.multiplier.astype(np.float64), -op.shift)
+    if op.inverse:
+        return _fake_quantize_or_scale(opset.multiply(x[0], root), op.grid, ratio)
+    quotient = opset.divide(x[0], root)
+    # OpenVINO would turn the division into a power and a product: one more pass over the largest tensors.
+    quotient.get_rt_info()["nonconvertable_divide_0"] = True
+    return _fake_quantize_or_scale(quotient, op.grid, ratio * 2.0**16)
+
+
+def _fake_quantize_or_scale(x: Node, grid: Grid, ratio: Floats) -> Node:
+    if grid.bits == FIXED_POINT_BITS:
+        return opset.multiply(x, _channels(ratio))
+    return _fake_quantize(x, grid, ratio)
+
+
+def _add(op: Add, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
+    terms = [opset.multiply(q, _channels(m)) for q, m in zip(x, op.multipliers, strict=True)]
+    acc = terms[0]
+    for term in terms[1:]:
+        acc = opset.add(acc, term)
+    return _rescale(acc, op.rescaling, op.grid)
+
+
+def _requantize(op: Requantize, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
+    return _rescale(x[0], op.rescaling, op.grid)
+
+
+_EMIT: dict[type[Operation], Callable[..., Node]] = {
+    Convolution: _convolution,
+    TransposedConvolution: _transposed_convolution,
+    Gdn: _gdn,
+    Add: _add,
+    Requantize: _requantize,
+}
+
+
+# --- constants ----------------------------------------------------------------------------------------------
+
+
+def _weights(weight: Ints, bits: int) -> Node:
+    if bits > 8:
+        return opset.constant(weight.astype(np.float32))
+    if abs(weight).max(initial=0) > 127:
+        raise LoweringError("weights of 8 bits or less must fit int8")
+    scale = np.ones([1] * weight.ndim, dtype=np.float32)
+    return opset.multiply(opset.convert(opset.constant(weight.astype(np.int8)), "f32"), opset.constant(scale))
+
+
+def _channels(values: Any) -> Node:
+    return opset.constant(np.asarray(values, dtype=np.float32).reshape(1, -1, 1, 1))
+
+
+def _ints(values: list[int]) -> Node:
+    return opset.constant(np.array(values, dtype=np.int64))

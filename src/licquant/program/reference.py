@@ -1,0 +1,112 @@
+"""The slow integer reference: each operation as its definition reads, in int64, without any matrix product.
+
+It shares no code with the fast path beyond ``arithmetic.py`` and exists to be believed: ``exact.py`` must
+equal it on every input.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from licquant.program.arithmetic import Ints, activation_range, divide_half_up, integer_sqrt, rescale
+from licquant.program.grid import Grid
+from licquant.program.ops import Add, Convolution, Gdn, Operation, Requantize, TransposedConvolution
+from licquant.program.part import INPUT, Part
+
+Centred = Sequence[Ints]  # q - zero_point of each input, int64 [C, H, W]
+
+
+def run(part: Part, q: Ints) -> Ints:
+    """Stored integers of the input [C, H, W] to those of the output, int64."""
+    tensors = {INPUT: q.astype(np.int64)}
+    for op in part.operations:
+        grids = part.input_grids(op)
+        centred = [
+            tensors[name] - grid.zero_point[:, None, None] for name, grid in zip(op.inputs, grids, strict=True)
+        ]
+        tensors[op.name] = _EXECUTE[type(op)](op, centred, grids)
+    return tensors[part.output]
+
+
+def _convolution(op: Convolution, x: Centred, grids: Sequence[Grid]) -> Ints:
+    padded = np.pad(x[0], ((0, 0), (op.padding, op.padding), (op.padding, op.padding)))
+    height, width = op.output_size(x[0].shape[1:])
+    acc = np.tile(op.bias[:, None, None], (1, height, width)).astype(np.int64)
+    outputs, per_group = len(op.weight) // op.groups, op.weight.shape[1]
+    for o in range(len(op.weight)):
+        first = o // outputs * per_group
+        for i in range(per_group):
+            for a in range(op.kernel[0]):
+                for b in range(op.kernel[1]):
+                    rows = slice(a, a + (height - 1) * op.stride + 1, op.stride)
+                    columns = slice(b, b + (width - 1) * op.stride + 1, op.stride)
+                    acc[o] += int(op.weight[o, i, a, b]) * padded[first + i, rows, columns]
+    return op.rescaling.apply(acc, op.grid)
+
+
+def _transposed_convolution(op: TransposedConvolution, x: Centred, grids: Sequence[Grid]) -> Ints:
+    height, width = op.output_size(x[0].shape[1:])
+    # Every input position adds its kernel to a canvas large enough for all of them; the padding is cut off after.
+    rows, columns = x[0].shape[1:]
+    margin = op.padding
+    canvas = np.zeros(
+        (
+            op.weight.shape[1],
+            max(height + 2 * margin, (rows - 1) * op.stride + op.kernel[0]),
+            max(width + 2 * margin, (columns - 1) * op.stride + op.kernel[1]),
+        ),
+        dtype=np.int64,
+    )
+    for i in range(op.weight.shape[0]):
+        for o in range(op.weight.shape[1]):
+            for a in range(op.kernel[0]):
+                for b in range(op.kernel[1]):
+                    target = canvas[
+                        o,
+                        a : a + (rows - 1) * op.stride + 1 : op.stride,
+                        b : b + (columns - 1) * op.stride + 1 : op.stride,
+                    ]
+                    target += int(op.weight[i, o, a, b]) * x[0][i]
+    acc = canvas[:, margin : margin + height, margin : margin + width] + op.bias[:, None, None]
+    return op.rescaling.apply(acc, op.grid)
+
+
+def _gdn(op: Gdn, x: Centred, grids: Sequence[Grid]) -> Ints:
+    q = x[0]
+    high = activation_range(grids[0].bits)[1]
+    shift = op.square_shift[:, None, None]
+    u = np.minimum((q * q + ((np.int64(1) << shift) >> 1)) >> shift, high)
+    norm = np.tile(op.beta[:, None, None], (1, *q.shape[1:])).astype(np.int64)
+    for o in range(len(op.gamma)):
+        for i in range(len(op.gamma)):
+            norm[o] += int(op.gamma[o, i]) * u[i]
+    return gdn_output(op, q, norm)
+
+
+def gdn_output(op: Gdn, q: Ints, norm: Ints) -> Ints:
+    """The division or multiplication by the root of the norm: the same for both exact engines."""
+    multiplier, shift = op.multiplier[:, None, None], op.shift[:, None, None]
+    root = integer_sqrt(np.maximum(norm, 1) << 16)
+    if op.inverse:
+        y = rescale(q * root, multiplier, shift + 8)
+    else:
+        y = divide_half_up((q * multiplier) << np.maximum(24 - shift, 0), root << np.maximum(shift - 24, 0))
+    return np.clip(y + op.grid.zero_point[:, None, None], *op.grid.range)
+
+
+def _add(op: Add, x: Centred, grids: Sequence[Grid]) -> Ints:
+    terms = [m[:, None, None] * q for m, q in zip(op.multipliers, x, strict=True)]
+    return op.rescaling.apply(np.sum(terms, axis=0), op.grid)
+
+
+def _requantize(op: Requantize, x: Centred, grids: Sequence[Grid]) -> Ints:
+    return op.rescaling.apply(x[0], op.grid)
+
+
+_EXECUTE: dict[type[Operation], Callable[..., Ints]] = {
+    Convolution: _convolution,
+    TransposedConvolution: _transposed_convolution,
+    Gdn: _gdn,
+    Add: _add,
+    Requantize: _requantize,
+}

@@ -1,0 +1,1 @@
+"""Quantization: grids and ranges, the simulated integer network, calibration and reconstruction."""

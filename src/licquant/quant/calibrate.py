@@ -1,0 +1,126 @@
+"""Statistics of every tensor of the float network over the calibration images: all values, no sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from licquant.errors import DataError
+from licquant.images import RGB
+from licquant.models.graph import INPUT, Graph
+from licquant.models.trace import TracedModel
+
+BINS = 512
+MULTIPLE = 64  # images are cut to whole multiples of what the hyper analysis reduces by
+
+Statistics = dict[str, "TensorStatistics"]
+
+
+@dataclass
+class TensorStatistics:
+    """Per channel: the extremes, and how the values between them are distributed.
+
+    low, high: [C];  counts: [C, BINS], values in equal bins between min(low, 0) and max(high, 0)
+    """
+
+    low: Tensor
+    high: Tensor
+    counts: Tensor
+
+    @property
+    def span(self) -> tuple[Tensor, Tensor]:
+        """The ends of the bins, zero included: [C] each."""
+        return self.low.clamp(max=0), self.high.clamp(min=0)
+
+    @property
+    def centres(self) -> Tensor:
+        """The middle of every bin, [C, BINS]."""
+        low, high = self.span
+        steps = (torch.arange(BINS) + 0.5) / BINS
+        return low[:, None] + (high - low)[:, None] * steps
+
+
+def collect_statistics(
+    traced: TracedModel, images: Sequence[RGB], on_image: Callable[[], None] = lambda: None
+) -> Statistics:
+    """Tensor name → statistics, for the inputs (``g_a.input`` …) and every step's output of the float network.
+
+    Two passes: extremes, then histograms. ``on_image`` is called after each image of each pass (2·n times).
+    Raises ``DataError`` without images or for images smaller than 64×64.
+    """
+    if not images:
+        raise DataError("calibration needs at least one image")
+    extremes: dict[str, tuple[Tensor, Tensor]] = {}
+    for tensors in _passes(traced, images, on_image):
+        for name, value in tensors:
+            flat = value.amin((0, 2, 3)), value.amax((0, 2, 3))
+            low, high = extremes.get(name, flat)
+            extremes[name] = torch.minimum(low, flat[0]), torch.maximum(high, flat[1])
+    statistics = {
+        name: TensorStatistics(low, high, torch.zeros(len(low), BINS)) for name, (low, high) in extremes.items()
+    }
+    for tensors in _passes(traced, images, on_image):
+        for name, value in tensors:
+            _count(statistics[name], value)
+    return statistics
+
+
+def _count(statistics: TensorStatistics, value: Tensor) -> None:
+    channels = value.shape[1]
+    low, high = (end.view(1, -1, 1, 1) for end in statistics.span)
+    index = ((value - low) * (BINS / (high - low).clamp(min=1e-30))).long().clamp_(0, BINS - 1)
+    index += torch.arange(channels).view(1, -1, 1, 1) * BINS
+    counts = torch.bincount(index.flatten(), minlength=channels * BINS)
+    statistics.counts += counts.view(channels, BINS)
+
+
+def _passes(
+    traced: TracedModel, images: Sequence[RGB], on_image: Callable[[], None]
+) -> Iterable[list[tuple[str, Tensor]]]:
+    """The tensors of the float network, image by image, as (name, value [1, C, H, W])."""
+    for rgb in images:
+        with torch.no_grad():
+            yield _tensors(traced, to_tensor(rgb))
+        on_image()
+
+
+def to_tensor(rgb: RGB) -> Tensor:
+    """uint8 H×W×3 to float [1, 3, H', W'] in [0, 1], the largest centred piece with sides a multiple of 64."""
+    height, width = (n // MULTIPLE * MULTIPLE for n in rgb.shape[:2])
+    if not height or not width:
+        raise DataError(f"a calibration image of {rgb.shape[1]}x{rgb.shape[0]}: at least {MULTIPLE}x{MULTIPLE} are needed")
+    top, left = (rgb.shape[0] - height) // 2, (rgb.shape[1] - width) // 2
+    piece = rgb[top : top + height, left : left + width]
+    return torch.from_numpy(piece.transpose(2, 0, 1).copy()).float()[None] / 255
+
+
+def _tensors(traced: TracedModel, x: Tensor) -> list[tuple[str, Tensor]]:
+    """All parts in the order of the data, each fed as at inference."""
+    found: list[tuple[str, Tensor]] = []
+
+    def run(name: str, value: Tensor) -> Tensor:
+        graph: Graph = traced.graphs[name]
+        tensors = graph.forward(value)
+        found.extend((f"{name}.{INPUT}" if key == INPUT else key, tensor) for key, tensor in tensors.items())
+        return tensors[graph.output]
+
+    y = run("g_a", x)
+    z = run("h_a", y)
+    run("h_s", hyper_latent(traced, z))
+    run("g_s", torch.floor(y + 0.5))
+    return found
+
+
+def hyper_latent(traced: TracedModel, z: Tensor) -> Tensor:
+    """ẑ: z rounded to its channel's median plus an integer."""
+    medians = medians_of(traced).view(1, -1, 1, 1)
+    return torch.floor(z - medians + 0.5) + medians
+
+
+def medians_of(traced: TracedModel) -> Tensor:
+    """The medians of the entropy bottleneck, [C]."""
+    bottleneck = traced.model.entropy_bottleneck
+    return bottleneck.quantiles[:, 0, 1].detach()  # type: ignore[union-attr,index]

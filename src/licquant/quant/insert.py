@@ -1,0 +1,58 @@
+"""Quantized graphs from a traced model, a plan and calibration statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from licquant.config import Plan
+from licquant.models.graph import ACTIVATION, INPUT, Graph
+from licquant.models.trace import TracedModel
+from licquant.quant.calibrate import Statistics
+from licquant.quant.grids import input_grid, output_grid, tensor_bits, with_input_step
+from licquant.quant.layers import QuantizedLayer, QuantizedTensor
+from licquant.quant.network import QuantizedModel, QuantizedPart, layer_names
+from licquant.quant.ranges import activation_scale, min_mse, RangeMethod
+
+
+@dataclass(frozen=True)
+class QuantizerSettings:
+    """How activation ranges are chosen; the defaults lose least (``benchmarks/ranges.py``)."""
+
+    range_method: RangeMethod = min_mse
+    per_channel: bool = True
+
+
+def insert_quantizers(
+    traced: TracedModel, plan: Plan, statistics: Statistics, settings: QuantizerSettings | None = None
+) -> QuantizedModel:
+    """The model on integers with the widths of the plan, weights rounded to nearest.
+
+    Raises ``PlanError`` unless the plan covers exactly the model's layers.
+    """
+    plan.check(layer_names(traced))
+    chosen = settings or QuantizerSettings()
+    parts = {name: _part(graph, plan, statistics, chosen) for name, graph in traced.graphs.items()}
+    return QuantizedModel(traced, plan, parts)
+
+
+def _part(graph: Graph, plan: Plan, statistics: Statistics, settings: QuantizerSettings) -> QuantizedPart:
+    whole = with_input_step(graph, plan)
+    channels = len(statistics[f"{graph.name}.{INPUT}"].low)
+    tensors = {INPUT: QuantizedTensor.of(input_grid(graph.name, channels))}
+    for step in whole:
+        found = statistics[step.name]
+        if step.name == whole.output:
+            tensors[step.name] = QuantizedTensor.of(output_grid(graph.name, len(found.low)))
+            continue
+        bits = tensor_bits(whole, step.name, plan)
+        scale, zero_point = activation_scale(found, bits, settings.range_method, settings.per_channel)
+        if graph.name == "g_s" and step.kind == ACTIVATION and step.inputs == (INPUT,):
+            # ŷ is integers: a step of exactly 1 is exact, a finer one is not
+            scale = torch.clamp(scale, min=1.0)
+        tensors[step.name] = QuantizedTensor(bits, scale, zero_point)
+    layers = {
+        step.name: QuantizedLayer(step, plan[step.name].weight or 0) for step in whole if step.has_weights
+    }
+    return QuantizedPart(whole, tensors, layers)

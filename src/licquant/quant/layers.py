@@ -1,0 +1,154 @@
+"""One quantized layer and one quantized tensor: float parameters that stand for integers.
+
+Everything is simulated on centred integers (q - zero_point, held in floats), exactly as the integer program
+computes:
+
+    folded weight   w · s_in / unit        unit: real value of one accumulator unit, per output channel
+    accumulator     Σ round(w · s_in / unit) · q + round(bias / unit)
+    output          round(accumulator · unit / s_out), clamped
+
+so a per-channel input scale is absorbed by the weights before they are quantized (design §3), and every
+parameter has a gradient through the straight-through rounding.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from compressai.layers import GDN
+from torch import Tensor, nn
+
+from licquant.models.graph import Step
+from licquant.program.arithmetic import activation_range, weight_range
+from licquant.program.grid import Grid
+from licquant.quant.rounding import round_half_up
+
+# A bias is at most this many accumulator units, so that it can never be what overflows.
+_BIAS_UNITS = float(1 << 28)
+_SMALLEST_UNIT = 1e-20
+
+
+class QuantizedTensor(nn.Module):
+    """The grid of one activation tensor, its scale learnable.
+
+    log_scale: Parameter[C], natural logarithm of the scale; zero_point: float buffer[C] of integers.
+    """
+
+    zero_point: Tensor
+
+    def __init__(self, bits: int, scale: Tensor, zero_point: Tensor) -> None:
+        super().__init__()
+        self.bits = bits
+        self.log_scale = nn.Parameter(scale.detach().float().log())
+        self.register_buffer("zero_point", zero_point.detach().float())
+
+    @classmethod
+    def of(cls, grid: Grid) -> QuantizedTensor:
+        """A fixed grid: no gradient."""
+        tensor = cls(grid.bits, torch.from_numpy(grid.scale), torch.from_numpy(grid.zero_point))
+        tensor.log_scale.requires_grad_(False)
+        return tensor
+
+    @property
+    def scale(self) -> Tensor:
+        return self.log_scale.exp()
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(
+            self.bits,
+            self.log_scale.detach().double().exp().numpy(),
+            self.zero_point.detach().double().numpy().astype("int64"),
+        )
+
+    def clamp(self, q: Tensor) -> Tensor:
+        """Centred integers limited to the grid."""
+        low, high = activation_range(self.bits)
+        z = self.zero_point.to(q.dtype).view(1, -1, 1, 1)
+        return torch.minimum(torch.maximum(q, low - z), high - z)
+
+    def quantize(self, value: Tensor) -> Tensor:
+        """Real values [B, C, H, W] to centred integers."""
+        return self.clamp(round_half_up(value / self.scale.to(value.dtype).view(1, -1, 1, 1)))
+
+    def dequantize(self, q: Tensor) -> Tensor:
+        return q * self.scale.to(q.dtype).view(1, -1, 1, 1)
+
+
+class QuantizedLayer(nn.Module):
+    """A convolution, transposed convolution or GDN with b-bit weights.
+
+    weight: Parameter, float, as in the model (GDN: gamma); bias: Parameter[O] (GDN: beta)
+    unit:   buffer[O], real value of one accumulator unit; set by ``fit_unit`` for the input scales in use
+    """
+
+    unit: Tensor
+
+    def __init__(self, step: Step, bits: int) -> None:
+        super().__init__()
+        assert step.module is not None
+        self.kind, self.bits, self.name = step.kind, bits, step.name
+        module = step.module
+        if isinstance(module, GDN):
+            self.inverse = module.inverse
+            weight, bias = module.gamma_reparam(module.gamma), module.beta_reparam(module.beta)
+            self.output_axis, self.input_axis = 0, 1
+        else:
+            assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+            self.stride, self.padding = int(module.stride[0]), int(module.padding[0])
+            self.output_padding, self.groups = int(module.output_padding[0]), module.groups
+            transposed = isinstance(module, nn.ConvTranspose2d)
+            self.output_axis, self.input_axis = (1, 0) if transposed else (0, 1)
+            weight = module.weight
+            bias = torch.zeros(module.out_channels) if module.bias is None else module.bias
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.bias = nn.Parameter(bias.detach().clone())
+        self.register_buffer("unit", torch.ones(self.weight.shape[self.output_axis]))
+
+    def folded(self, input_scale: Tensor) -> Tensor:
+        """w · s_in: the real weight of one input integer."""
+        if self.input_axis == 1 and self.weight.dim() == 4:  # a grouped convolution sees a slice per group
+            per_group = self.weight.shape[1]
+            rows = input_scale.view(self.groups, per_group).repeat_interleave(
+                self.weight.shape[0] // self.groups, dim=0
+            )
+            return self.weight * rows[:, :, None, None]
+        shape = [1] * self.weight.dim()
+        shape[self.input_axis] = -1
+        return self.weight * input_scale.view(shape)
+
+    def fit_unit(self, input_scale: Tensor) -> None:
+        """Set the unit so that the largest folded weight of each output channel is the largest integer."""
+        with torch.no_grad():
+            dims = [d for d in range(self.weight.dim()) if d != self.output_axis]
+            largest = self.folded(input_scale).abs().amax(dims)
+            unit = torch.maximum(largest / weight_range(self.bits)[1], self.bias.abs() / _BIAS_UNITS)
+            self.unit.copy_(unit.clamp(min=_SMALLEST_UNIT))
+
+    def integer_weight(self, input_scale: Tensor) -> Tensor:
+        """The b-bit integers, as floats with a gradient."""
+        shape = [1] * self.weight.dim()
+        shape[self.output_axis] = -1
+        low, high = weight_range(self.bits)
+        return round_half_up(self.folded(input_scale) / self.unit.view(shape)).clamp(low, high)
+
+    def integer_bias(self) -> Tensor:
+        return round_half_up(self.bias / self.unit)
+
+    def accumulate(self, q: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The accumulator for centred inputs, or for the squares u of a GDN."""
+        if self.kind == "gdn":
+            return F.conv2d(q, weight[:, :, None, None], bias)
+        if self.output_axis == 1:
+            return F.conv_transpose2d(q, weight, bias, self.stride, self.padding, self.output_padding)
+        return F.conv2d(q, weight, bias, self.stride, self.padding, groups=self.groups)
+
+
+def square_shift(tensor: QuantizedTensor) -> Tensor:
+    """t[C], the smallest shift that brings the largest (q - zero_point)² of a tensor into its own b bits.
+
+    Shifting rounds, so the very largest square may reach 2^b and is clamped by one unit.
+    """
+    low, high = activation_range(tensor.bits)
+    magnitude = torch.maximum(tensor.zero_point - low, high - tensor.zero_point).double()
+    return torch.ceil(torch.log2(magnitude**2 / (high + 1))).clamp(min=0)

@@ -1,0 +1,120 @@
+"""The quantized graph: a part, or a whole model, simulated on integers in PyTorch.
+
+Float parameters (``layers.py``) stand for the integers; ``lower`` turns the same parameters into a program.
+In float32 the simulation is differentiable and fast: what calibration, search and finetuning use. ``lower`` is
+held to it exactly where it matters, see ``tests/equivalence``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from licquant.config import LayerBits, Plan
+from licquant.models.graph import ACTIVATION, ADDITION, INPUT, NORMALIZATION, Graph, Step, apply_slope
+from licquant.models.trace import TracedModel
+from licquant.program.arithmetic import activation_range
+from licquant.quant.grids import planned
+from licquant.quant.layers import QuantizedLayer, QuantizedTensor, square_shift
+from licquant.quant.rounding import round_half_up
+
+
+class QuantizedPart(nn.Module):
+    """One part on integers.
+
+    graph:   with its input step (``grids.with_input_step``)
+    tensors: tensor name → grid, ``"input"`` and every step's output
+    layers:  step name → quantized weights
+    """
+
+    def __init__(
+        self, graph: Graph, tensors: Mapping[str, QuantizedTensor], layers: Mapping[str, QuantizedLayer]
+    ) -> None:
+        super().__init__()
+        self.graph = graph
+        self.tensors = dict(tensors)
+        self.layers = dict(layers)
+        self._registered = nn.ModuleList([*self.tensors.values(), *self.layers.values()])
+        self.fit_units()
+
+    def fit_units(self) -> None:
+        """Fit every layer's weight grid to the scales of its input."""
+        for step in self.graph:
+            if step.has_weights:
+                self.layers[step.name].fit_unit(self.weight_scale(step))
+
+    def weight_scale(self, step: Step) -> Tensor:
+        """What one integer of the layer's operand means, per channel: for a GDN the operand is the square."""
+        tensor = self.tensors[step.inputs[0]]
+        if step.kind == NORMALIZATION:
+            return tensor.scale**2 * torch.exp2(square_shift(tensor)).float()
+        return tensor.scale
+
+    def forward(self, q: Tensor) -> Tensor:
+        """Centred integers of the part's input [B, C, H, W] to those of its output."""
+        tensors = {INPUT: q}
+        for step in self.graph:
+            tensors[step.name] = self.run(step, [tensors[name] for name in step.inputs])
+        return tensors[self.graph.output]
+
+    def run(self, step: Step, q: Sequence[Tensor]) -> Tensor:
+        """One step on centred integers."""
+        out = self.tensors[step.name]
+        scale = out.scale.view(1, -1, 1, 1)
+        if step.kind == NORMALIZATION:
+            return out.clamp(round_half_up(self._normalize(step, q[0]) / scale))
+        if step.has_weights:
+            layer = self.layers[step.name]
+            weight = layer.integer_weight(self.weight_scale(step))
+            value = layer.accumulate(q[0], weight, layer.integer_bias()) * layer.unit.view(1, -1, 1, 1)
+        else:
+            terms = [self.tensors[n].dequantize(x) for n, x in zip(step.inputs, q, strict=True)]
+            value = terms[0] if step.kind == ACTIVATION else torch.stack(terms).sum(dim=0)
+        return out.clamp(round_half_up(apply_slope(value, step.negative_slope) / scale))
+
+    def _normalize(self, step: Step, q: Tensor) -> Tensor:
+        """GDN of centred integers, in real units: the squares are quantized to the input's own width."""
+        tensor, layer = self.tensors[step.inputs[0]], self.layers[step.name]
+        shift = torch.exp2(-square_shift(tensor)).to(q.dtype).view(1, -1, 1, 1)
+        squares = round_half_up(q * q * shift).clamp(max=activation_range(tensor.bits)[1])
+        weight = layer.integer_weight(self.weight_scale(step)).clamp(min=0)
+        norm = layer.accumulate(squares, weight, layer.integer_bias().clamp(min=0)).clamp(min=1)
+        root = torch.sqrt(norm * layer.unit.view(1, -1, 1, 1))
+        x = tensor.dequantize(q)
+        return x * root if layer.inverse else x / root
+
+
+class QuantizedModel(nn.Module):
+    """All parts of a model on integers, with its float entropy models for the rate.
+
+    traced: the model it was made from; plan: the widths in use; parts: part name → quantized part
+    """
+
+    def __init__(self, traced: TracedModel, plan: Plan, parts: Mapping[str, QuantizedPart]) -> None:
+        super().__init__()
+        self.traced = traced
+        self.plan = plan
+        self.parts = nn.ModuleDict(dict(parts))
+
+    def part(self, name: str) -> QuantizedPart:
+        part = self.parts[name]
+        assert isinstance(part, QuantizedPart)
+        return part
+
+
+def layer_names(traced: TracedModel) -> list[str]:
+    """What a plan for this model must have entries for, in order."""
+    return [step.name for graph in traced.graphs.values() for step in planned(graph)]
+
+
+def uniform_plan(traced: TracedModel, weight_bits: int, activation_bits: int) -> Plan:
+    """The same widths everywhere."""
+    return Plan(
+        {
+            step.name: LayerBits(None if step.kind == ADDITION else weight_bits, activation_bits)
+            for graph in traced.graphs.values()
+            for step in planned(graph)
+        }
+    )

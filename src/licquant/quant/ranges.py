@@ -1,0 +1,84 @@
+"""From statistics to activation scales: three ways to choose a range, per channel or per tensor.
+
+Every method answers with the largest magnitude to represent; the grid follows from it: unsigned with zero
+point 0 where nothing is negative, else symmetric with the zero point in mid-range, which is what INT8
+transposed convolutions need and what leaves room beyond the smaller of the two extremes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from licquant.program.arithmetic import activation_range
+from licquant.quant.calibrate import BINS, TensorStatistics
+
+PERCENTILE = 99.999
+# Clipped values are large, rare and neighbours in the image, and so add up in the layers after; rounding errors
+# average out there. Measured on held-out photographs, an error by clipping weighs about this much more.
+CLIPPING_WEIGHT = 16.0
+# New images exceed what the calibration images show.
+HEADROOM = 1.1
+# Channels that hardly move would otherwise get scales that make their folded weights meaningless.
+SMALLEST_SHARE = 1e-3
+_TINY = 1e-9
+
+RangeMethod = Callable[[Tensor, Tensor, int, bool], Tensor]
+
+
+def min_max(magnitudes: Tensor, counts: Tensor, bits: int, signed: bool) -> Tensor:
+    """The largest magnitude seen."""
+    occupied = torch.where(counts > 0, magnitudes, torch.zeros_like(magnitudes))
+    return occupied.amax(dim=1)
+
+
+def percentile(magnitudes: Tensor, counts: Tensor, bits: int, signed: bool) -> Tensor:
+    """The magnitude that ``PERCENTILE`` per cent of the values do not exceed."""
+    order = magnitudes.argsort(dim=1)
+    cumulative = counts.gather(1, order).cumsum(dim=1)
+    enough = cumulative >= cumulative[:, -1:] * (PERCENTILE / 100)
+    return magnitudes.gather(1, order).gather(1, enough.float().argmax(dim=1, keepdim=True))[:, 0]
+
+
+def min_mse(magnitudes: Tensor, counts: Tensor, bits: int, signed: bool) -> Tensor:
+    """The magnitude with the least mean squared error of rounding and, weighted, of clipping; plus headroom."""
+    largest = min_max(magnitudes, counts, bits, signed)
+    weights = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    steps = activation_range(bits)[1]
+    best_error = torch.full_like(largest, torch.inf)
+    best = largest.clone()
+    for share in torch.arange(0.05, 1.2501, 0.025).tolist():
+        limit = largest * share
+        clipped = (weights * (magnitudes - limit[:, None]).clamp(min=0) ** 2).sum(dim=1)
+        step = limit * (2 if signed else 1) / steps
+        error = CLIPPING_WEIGHT * clipped + step**2 / 12
+        best = torch.where(error < best_error, limit, best)
+        best_error = torch.minimum(error, best_error)
+    return best * HEADROOM
+
+
+RANGE_METHODS: dict[str, RangeMethod] = {"min-max": min_max, "percentile": percentile, "mse": min_mse}
+
+
+def activation_scale(
+    statistics: TensorStatistics, bits: int, method: RangeMethod, per_channel: bool
+) -> tuple[Tensor, Tensor]:
+    """(scale, zero point), [C] each, of an activation tensor.
+
+    per_channel: one scale per channel, which lowering folds into the next layer's weights; else one for all.
+    """
+    signed = bool((statistics.low < 0).any())
+    magnitudes, counts = statistics.centres.abs(), statistics.counts
+    half_bin = (statistics.span[1] - statistics.span[0])[:, None] / (2 * BINS)
+    magnitudes = magnitudes + half_bin  # the outer edge of a bin: nothing in it lies beyond
+    if per_channel:
+        limit = method(magnitudes, counts, bits, signed)
+    else:
+        limit = method(magnitudes.reshape(1, -1), counts.reshape(1, -1), bits, signed).expand(len(counts))
+    limit = limit.clamp(min=max(float(limit.max()) * SMALLEST_SHARE, _TINY))
+    if signed:
+        zero_point = 1 << (bits - 1)
+        return limit / (zero_point - 1), torch.full_like(limit, zero_point)
+    return limit / activation_range(bits)[1], torch.zeros_like(limit)

@@ -1,0 +1,18 @@
+"""Training of FP32 reference models with CompressAI's architectures: ``licquant train``.
+
+    settings       what decides the result (``Recipe``) and how a run is carried out (``RunOptions``)
+    schedule       crop size, batch size and learning rate as functions of the step
+    pixels         every training image decoded once, in one memory-mapped file
+    batches        random crops, a function of (seed, step), drawn ahead of the step that uses them
+    entropy        the entropy models in float32, with noise that is a function of (seed, step, sample)
+    objective      rate-distortion and auxiliary loss        averaging   moving average of the weights
+    trainer        one optimizer step, and everything that a resumed run needs
+    journal        the CSV log and the picture of the loss
+    export, card   the finished checkpoint (also in shards) and its model card
+    architectures  CompressAI's image models by name
+    command        a whole run          plan   several runs from one file          cli   the command line
+
+Needs PyTorch, CompressAI, Lightning, NumPy and Pillow; not the libraries that coding files needs. All randomness
+is a function of the seed and of the place in training, never of what was drawn before: that is what makes a
+resumed run equal to an uninterrupted one, and several processes equal to one.
+"""

@@ -1,0 +1,89 @@
+"""CompressAI's image models by their registered names, built afresh or from a state dict."""
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import compressai.models  # noqa: F401  (fills the registry)
+import torch
+from compressai.registry import MODELS
+from torch import Tensor, nn
+
+from licquant.errors import ModelError
+from licquant.models.load import read_state
+from licquant.models.shards import merge_shards, shard_paths
+from licquant.train import seeds
+
+# Where a class has no default: the widths of CompressAI's models for low and middle rates.
+USUAL_WIDTHS = {"N": 128, "M": 192}
+
+# Where g_a's last convolution, which has M outputs, stands: ELIC's, the others'. Only one of them exists in a model.
+_LAST_OF_ANALYSIS = ("g_a.13.weight", "g_a.6.weight")
+
+# Not one image at one rate: other data, or losses over a whole range of λ.
+_OTHER_KINDS = (".pointcloud", ".video", ".vbr")
+
+
+def names() -> list[str]:
+    """The registered names of the models that can be trained here, sorted."""
+    return sorted(name for name, kind in MODELS.items() if not any(k in kind.__module__ for k in _OTHER_KINDS))
+
+
+def resolve_widths(name: str, N: int | None, M: int | None) -> dict[str, int]:
+    """The widths that the model ``name`` takes, with the usual ones where None is given.
+
+    Raises ``ModelError`` for an unknown name, or for a width that the model does not have.
+    """
+    if name not in names():
+        raise ModelError(f"unknown model {name!r}; those that can be trained are {', '.join(names())}")
+    parameters = inspect.signature(MODELS[name].__init__).parameters
+    widths = {}
+    for width, wanted in (("N", N), ("M", M)):
+        if width not in parameters:
+            if wanted is not None:
+                raise ModelError(f"{name} has no width {width}")
+            continue
+        default = parameters[width].default
+        widths[width] = wanted or (USUAL_WIDTHS[width] if default is inspect.Parameter.empty else default)
+    return widths
+
+
+def build(name: str, widths: Mapping[str, int], seed: int = 0) -> Any:
+    """The model ``name`` with fresh weights, a function of ``seed``; ``widths`` as ``resolve_widths`` gives them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.mix(seeds.WEIGHTS, seed))
+        try:
+            return MODELS[name](**widths)
+        except (AssertionError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{name} cannot be built with {dict(widths)}: {_first_line(error)}") from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The float32 state dict of a checkpoint, in one file or in shards; ``ModelError`` if there is none."""
+    shards = [] if path.exists() else shard_paths(path)
+    return merge_shards([read_state(shard) for shard in shards]) if shards else read_state(path)
+
+
+def widths_of(name: str, state: Mapping[str, Tensor], N: int | None, M: int | None) -> dict[str, int]:
+    """The widths of a state dict's model, read from its shapes unless N or M say otherwise."""
+    widths = resolve_widths(name, N, M)
+    first = state.get("g_a.0.weight", state.get("g_a.0.conv1.weight"))
+    latent = next((state[key] for key in _LAST_OF_ANALYSIS if key in state), None)
+    if "N" in widths and N is None and first is not None:
+        widths["N"] = first.shape[0]
+    if "M" in widths and M is None and latent is not None:
+        widths["M"] = latent.shape[0]
+    return widths
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Put a state dict into ``model``; ``ModelError`` if it does not fit."""
+    try:
+        model.load_state_dict(dict(state))
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise ModelError(f"{source}: its weights do not fit the model: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

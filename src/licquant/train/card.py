@@ -1,0 +1,149 @@
+"""The model card: a JSON file beside the checkpoint that says what the model is and how it came to be."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from licquant.errors import LicquantError, TrainingError
+from licquant.evaluate import provenance
+from licquant.images import list_images, write_atomically
+from licquant.models.shards import shard_paths
+from licquant.train import architectures, schedule
+from licquant.train.objective import describe
+from licquant.train.settings import CARD, Recipe, RunOptions
+
+
+def read_card(checkpoint: Path) -> dict[str, Any] | None:
+    """The card beside ``checkpoint``; None if there is none, ``TrainingError`` if it cannot be read."""
+    path = checkpoint.with_suffix(CARD)
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path}: not a model card that can be read") from error
+    if not isinstance(card, dict):
+        raise TrainingError(f"{path}: not a model card")
+    return card
+
+
+def write_card(checkpoint: Path, card: Mapping[str, Any]) -> None:
+    """Write ``card`` beside ``checkpoint``; ``TrainingError`` if that fails."""
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    try:
+        write_atomically(checkpoint.with_suffix(CARD), text.encode())
+    except LicquantError as error:
+        raise TrainingError(str(error)) from error
+
+
+def file_hashes(files: Mapping[str, str]) -> dict[str, Any]:
+    """The card's entries for file name → SHA-256: ``sha256``, and ``shards`` where there are several files."""
+    if len(files) == 1:
+        return {"sha256": next(iter(files.values()))}
+    return {"sha256": hashlib.sha256("".join(files.values()).encode()).hexdigest(), "shards": dict(files)}
+
+
+def checkpoint_digest(checkpoint: Path) -> str:
+    """What the card calls ``sha256``: of the file, or of the shards' hashes in a row."""
+    paths = [checkpoint] if checkpoint.exists() else shard_paths(checkpoint)
+    if not paths:
+        raise TrainingError(f"{checkpoint}: there is no such checkpoint")
+    return str(file_hashes({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths})["sha256"])
+
+
+def make_card(
+    recipe: Recipe,
+    options: RunOptions,
+    widths: Mapping[str, int],
+    identity: Mapping[str, Any],
+    *,
+    step: int,
+    seconds: float,
+    images: int,
+    hardware: str,
+) -> dict[str, Any]:
+    """The card without what is known only once the checkpoint is written: its hashes, its RD point."""
+    return {
+        "model": recipe.model,
+        **widths,
+        "lmbda": recipe.lmbda,
+        "loss": describe(recipe.metric),
+        "data": f"{options.data.resolve().name} ({images} images)",
+        "steps": step,
+        "batch": ", then ".join(
+            f"{phase.batch} x {phase.crop}x{phase.crop} to step {phase.stop}" for phase in schedule.phases(recipe)
+        ),
+        "init": _describe_init(options.init),
+        "seconds": round(seconds, 1),
+        "hardware": hardware,
+        "note": options.note or _default_note(options, recipe, step),
+        "licence": options.licence,
+        "complete": step == recipe.steps,
+        **identity,
+        "versions": {name: _version(name) for name in ("licquant", "torch", "compressai", "lightning", "numpy")},
+    }
+
+
+def _describe_init(init: Path | None) -> str:
+    if init is None:
+        return "scratch"
+    card = read_card(init) or {}
+    return f"lambda {card['lmbda']:g}" if "lmbda" in card else init.name
+
+
+def _default_note(options: RunOptions, recipe: Recipe, step: int) -> str:
+    notes = [] if step == recipe.steps else [f"stopped at step {step} of {recipe.steps}: not yet fully trained"]
+    if options.float16:
+        notes.append("large tensors stored as float16")
+    return "; ".join(notes)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def describe_hardware(device: torch.device, devices: int) -> str:
+    """Processor, or accelerator, and how much of it was used."""
+    if device.type == "cuda":
+        return f"{devices} x {torch.cuda.get_device_name(device)}"
+    threads = f"{torch.get_num_threads()} threads"
+    return f"{provenance.machine()['cpu']}, {threads}" + (f" in each of {devices} processes" if devices > 1 else "")
+
+
+# --- the RD point -------------------------------------------------------------------------------------------
+
+
+def check_test_images(folder: Path) -> list[Path]:
+    """The images of ``folder``; an error now rather than after hours if they cannot be evaluated later."""
+    try:
+        import licquant.evaluate.reference  # noqa: F401
+    except ImportError as error:
+        raise TrainingError(f"test images cannot be evaluated without {error.name}: leave out --test-images") from error
+    return list_images(folder)
+
+
+def measure(recipe: Recipe, checkpoint: Path, widths: Mapping[str, int], images: Iterable[Path]) -> dict[str, float]:
+    """The RD point of the stored checkpoint, from CompressAI's real strings, averaged over the images."""
+    from licquant.evaluate.reference import evaluate_reference
+
+    model = architectures.build(recipe.model, widths)
+    architectures.load_weights(model, architectures.read_checkpoint(checkpoint), str(checkpoint))
+    results = evaluate_reference(model.eval(), images, recipe.lmbda)
+    point = {
+        "bpp_real_strings": fmean(result.bpp for result in results),
+        "psnr_mean": fmean(result.psnr for result in results),
+        "rd_loss": fmean(result.rd_loss for result in results),
+    }
+    if recipe.metric == "ms-ssim":
+        point["ms_ssim_mean"] = fmean(result.ms_ssim for result in results)
+        point["rd_loss"] = point["bpp_real_strings"] + recipe.lmbda * (1 - point["ms_ssim_mean"])
+    return {name: round(value, 5) for name, value in point.items()}

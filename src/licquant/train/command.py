@@ -1,0 +1,253 @@
+"""A whole training run: check, decode, train, save, export, describe.
+
+    -o model.pt   →   model.pt       the model, or model-1of2.pt, … where files are limited in size
+                      model.json     the model card
+                      model.csv      the log          model.png   its picture
+                      model.state    while the run is not complete: what --resume continues from
+"""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
+from rich.console import Console
+from torch import Tensor
+
+from licquant.errors import TrainingError
+from licquant.train import architectures, card, export, resume, schedule
+from licquant.train.batches import Crops, ahead
+from licquant.train.journal import Journal
+from licquant.train.pixels import Pixels, default_cache, open_pixels
+from licquant.train.progress import COMPLETE, Clock, decoding_bar, training_bar
+from licquant.train.settings import LOG, PICTURE, STATE, Recipe, RunOptions
+from licquant.train.trainer import Trainer
+
+# How often several processes ask the first one whether to stop or to save: asking costs each of them a wait.
+STEPS_BETWEEN_QUESTIONS = 10
+NOTHING, SAVE, STOP = range(3)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended. ``status`` is ``complete``, ``time limit`` or ``interrupted``; ``card`` the model card."""
+
+    status: str
+    checkpoint: Path
+    card: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"status": self.status, "checkpoint": str(self.checkpoint), "card": dict(self.card)}
+
+
+def make_fabric(options: RunOptions, precision: str) -> Fabric:
+    """The Fabric for the options, launched: with several devices, one process for each of them runs from here on."""
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    # The coding tables are the only buffers, and are empty until the end.
+    strategy: Any = DDPStrategy(broadcast_buffers=False) if options.devices > 1 else "auto"
+    try:
+        fabric = Fabric(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            strategy=strategy,
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
+        )
+    except Exception as error:  # Lightning has its own exceptions for what a machine lacks
+        raise TrainingError(f"cannot train on {options.devices} x {options.accelerator}: {error}") from error
+    fabric.launch()
+    torch.backends.cudnn.benchmark = fabric.device.type == "cuda"
+    return fabric
+
+
+def run_training(
+    recipe: Recipe,
+    options: RunOptions,
+    *,
+    fabric: Fabric | None = None,
+    console: Console | None = None,
+    clock: Clock | None = None,
+) -> TrainResult:
+    """Train one model and leave its checkpoint and companions, as the top of this file lists them.
+
+    ``fabric``: launched already (several runs in one process); ``clock``: for a time limit over several runs.
+    Raises ``ModelError`` for an unknown model or weights that do not fit, ``DataError`` for images that cannot be
+    used, ``TrainingError`` for everything else that keeps the run from starting or going on.
+    """
+    console = console or Console(stderr=True)
+    clock = clock or Clock(options.max_minutes)
+    widths, weights = _architecture(recipe, options)
+    mine = resume.identity(recipe, options)
+    test_images = card.check_test_images(options.test_images) if options.test_images else []
+    done = resume.finished_card(mine, options)
+    if done is not None:
+        options.companion(STATE).unlink(missing_ok=True)
+        return TrainResult(COMPLETE, options.output, done)
+    saved = resume.load_state(options.companion(STATE), mine)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+
+    fabric = fabric or make_fabric(options, recipe.precision)
+    pixels = _pixels(fabric, options, console)
+    crops = Crops(pixels, recipe, fabric.global_rank, fabric.world_size)
+    if fabric.is_global_zero:
+        _report_data(crops, console)
+    model = architectures.build(recipe.model, widths, recipe.seed)
+    if weights is not None:
+        architectures.load_weights(model, weights, str(options.init))
+    trainer = Trainer(fabric, model, recipe)
+    run = _Run(trainer, crops, Journal(options.companion(LOG)), mine, options, clock, console)
+    if saved is not None:
+        run.continue_from(saved)
+    status = run.train()
+    if not fabric.is_global_zero:
+        return TrainResult(status, options.output, {})
+    return TrainResult(status, options.output, run.export(widths, test_images))
+
+
+def _architecture(recipe: Recipe, options: RunOptions) -> tuple[dict[str, int], dict[str, Tensor] | None]:
+    """(widths, initial weights or None), from the checkpoint to start from if there is one."""
+    if options.init is None:
+        return architectures.resolve_widths(recipe.model, recipe.N, recipe.M), None
+    weights = architectures.read_checkpoint(options.init)
+    return architectures.widths_of(recipe.model, weights, recipe.N, recipe.M), weights
+
+
+def _pixels(fabric: Fabric, options: RunOptions, console: Console) -> Pixels:
+    """The decoded images; the first process decodes, the others wait for it."""
+    cache = options.cache or default_cache()
+    if fabric.is_global_zero:
+        with decoding_bar(console, shown=True) as on_image:
+            pixels = open_pixels(options.data, cache, on_image)
+    fabric.barrier()
+    return pixels if fabric.is_global_zero else open_pixels(options.data, cache)
+
+
+def _report_data(crops: Crops, console: Console) -> None:
+    lines = [f"{len(crops.pixels)} training images"]
+    if crops.pixels.unreadable:
+        lines.append(f"{crops.pixels.unreadable} skipped: cannot be read")
+    lines += [f"{count} skipped for {crop}x{crop} crops: smaller" for crop, count in crops.too_small().items() if count]
+    console.print("; ".join(lines), markup=False, highlight=False)
+
+
+class _Run:
+    """The training loop of one run, with its log and its saved state."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        crops: Crops,
+        journal: Journal,
+        mine: Mapping[str, Any],
+        options: RunOptions,
+        clock: Clock,
+        console: Console,
+    ) -> None:
+        self.trainer, self.crops, self.journal = trainer, crops, journal
+        self.mine, self.options, self.clock, self.console = mine, options, clock, console
+        self.recipe, self.fabric = trainer.recipe, trainer.fabric
+        # Seconds of the interrupted runs before, less what the clock had run when this one began.
+        self.seconds_before = -clock.seconds
+        self.saved_at = clock.seconds
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_before + self.clock.seconds
+
+    def continue_from(self, saved: resume.Saved) -> None:
+        self.trainer.restore(saved.trainer)
+        self.journal.text = saved.journal
+        self.seconds_before += saved.seconds
+
+    def train(self) -> str:
+        """Take the steps that are left, or as many as there is time for; return the status. The state is saved."""
+        first = self.fabric.is_global_zero
+        bar = training_bar(self.console, self.recipe, self.trainer.step, shown=first)
+        steps = ahead(self.crops, self.trainer.step, self.recipe.steps)
+        # Closed whatever happens, so that no thread is left behind.
+        with self.clock.listening(), self.trainer.prepared(), bar as move, contextlib.closing(steps):  # type: ignore[type-var]
+            for step, samples in steps:
+                self.trainer.advance(samples, self.crops.first_sample(step))
+                move(self.trainer.step, self._log() if self._log_is_due() else None)
+                decision = self._decide()
+                if decision == STOP:
+                    break
+                if decision == SAVE:
+                    self._save()
+        self._save()
+        if self.trainer.step == self.recipe.steps:
+            return COMPLETE
+        return self.clock.stop_reason() or "stopped"
+
+    def _log_is_due(self) -> bool:
+        return self.trainer.step % self.recipe.log_every == 0 or self.trainer.step == self.recipe.steps
+
+    def _log(self) -> str:
+        """Add a row to the log; return its figures for the progress bar."""
+        step, means = self.trainer.step, self.trainer.take_means()
+        rate = schedule.learning_rate(self.recipe, step - 1)
+        self.journal.add(step, rate, schedule.phase_at(self.recipe, step - 1).crop, means)
+        if self.fabric.is_global_zero:
+            self.journal.write()
+        row = self.journal.last_row()
+        return f"J {row['loss']:.3f} = {row['bpp']:.3f} bpp, {row['quality_db']:.2f} dB"
+
+    def _decide(self) -> int:
+        """Whether to go on, to save or to stop after this step: the same answer in every process."""
+        if self.fabric.world_size == 1:
+            return self._wish()
+        if self.trainer.step % STEPS_BETWEEN_QUESTIONS:
+            return NOTHING
+        return int(self.fabric.broadcast(self._wish()))
+
+    def _wish(self) -> int:
+        if self.clock.stop_reason() is not None:
+            return STOP
+        return SAVE if self.clock.seconds - self.saved_at >= 60 * self.options.checkpoint_minutes else NOTHING
+
+    def _save(self) -> None:
+        state = self.trainer.state()
+        if self.fabric.is_global_zero:
+            self.journal.write()
+            resume.save_state(self.options.companion(STATE), self.mine, state, self.journal.text, self.seconds)
+        self.saved_at = self.clock.seconds
+
+    def export(self, widths: Mapping[str, int], test_images: list[Path]) -> dict[str, Any]:
+        """Write checkpoint, picture and card; return the card. A complete run's state is then deleted."""
+        recipe, options, output = self.recipe, self.options, self.options.output
+        seconds = self.seconds
+        state = export.finished_state(recipe.model, widths, self.trainer.averaged_state())
+        if options.float16:
+            state = export.with_float16_kernels(state)
+        limit = None if options.max_file_mib is None else options.max_file_mib * 2**20
+        files = export.write_checkpoint(output, state, limit)
+        description = card.make_card(
+            recipe,
+            options,
+            widths,
+            self.mine,
+            step=self.trainer.step,
+            seconds=seconds,
+            images=len(self.crops.pixels),
+            hardware=card.describe_hardware(self.fabric.device, self.fabric.world_size),
+        ) | card.file_hashes(files)
+        complete = description["complete"]
+        if complete and test_images:
+            # The card must describe the files already when they are read back.
+            card.write_card(output, description | {"complete": False})
+            description[_test_name(options)] = card.measure(recipe, output, widths, test_images)
+        self.journal.draw(options.companion(PICTURE), f"{recipe.model} λ={recipe.lmbda:g}")
+        card.write_card(output, description)
+        if complete:
+            options.companion(STATE).unlink(missing_ok=True)
+        return description
+
+
+def _test_name(options: RunOptions) -> str:
+    """The card's key for the RD point on the test images: the name of their folder."""
+    assert options.test_images is not None
+    return options.test_images.resolve().name

@@ -1,0 +1,67 @@
+"""The log of a run: a CSV file that holds nothing that differs from one machine or run to another, and its picture."""
+
+import csv
+import math
+from io import BytesIO, StringIO
+from pathlib import Path
+
+from licquant.errors import LicquantError, TrainingError
+from licquant.images import write_atomically
+
+COLUMNS = ("step", "learning_rate", "crop", "loss", "bpp", "distortion", "quality_db", "auxiliary", "gradient")
+
+
+class Journal:
+    """Rows of means over ``log_every`` steps. The text is part of the saved state, the file a copy of it.
+
+    ``quality_db`` is -10·log10(distortion): the PSNR for the MSE, the usual dB form of MS-SSIM for the other.
+    """
+
+    def __init__(self, path: Path, text: str = "") -> None:
+        self.path = path
+        self.text = text or ",".join(COLUMNS) + "\n"
+
+    def add(self, step: int, learning_rate: float, crop: int, means: list[float]) -> None:
+        """Append the row of the steps up to ``step``; ``means`` as ``Trainer.take_means`` gives them."""
+        loss, bpp, distortion, auxiliary, gradient = means
+        quality = -10 * math.log10(max(distortion, 1e-12))
+        figures = (learning_rate, crop, loss, bpp, distortion, quality, auxiliary, gradient)
+        self.text += ",".join([str(step), *(f"{figure:.7g}" for figure in figures)]) + "\n"
+
+    def write(self) -> None:
+        """Bring the file up to date; ``TrainingError`` if that fails."""
+        _write(self.path, self.text.encode())
+
+    def rows(self) -> list[dict[str, float]]:
+        return [
+            {name: float(value) for name, value in row.items()} for row in csv.DictReader(StringIO(self.text))
+        ]
+
+    def draw(self, path: Path, title: str) -> bool:
+        """Draw the loss and its two parts over the steps into a PNG file; False where matplotlib is missing."""
+        try:
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.figure import Figure
+        except ImportError:
+            return False
+        rows = self.rows()
+        steps = [row["step"] for row in rows]
+        figure = Figure(figsize=(10, 3.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = (("loss", "loss", "log"), ("bpp", "bits per pixel", "linear"), ("quality_db", "quality in dB", "linear"))
+        for axes, (column, label, scale) in zip(figure.subplots(1, 3), panels, strict=True):
+            axes.plot(steps, [row[column] for row in rows], linewidth=1)
+            axes.set(xlabel="step", ylabel=label, yscale=scale)
+            axes.grid(alpha=0.3, which="both")
+        figure.suptitle(title)
+        image = BytesIO()
+        figure.savefig(image, format="png", dpi=100)
+        _write(path, image.getvalue())
+        return True
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except LicquantError as error:
+        raise TrainingError(str(error)) from error

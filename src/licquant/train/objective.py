@@ -1,0 +1,54 @@
+"""What training minimises: rate + λ·distortion, and the auxiliary loss of the coding ranges.
+
+    mse       J = bpp + λ·255²·MSE          MSE on the [0, 1] scale
+    ms-ssim   J = bpp + λ·(1 - MS-SSIM)
+
+bpp is the estimate -log2 of the likelihoods, per pixel.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# The parts of a step's result, in the order of the tensor that ``Objective`` returns.
+LOSS, BPP, DISTORTION, AUXILIARY = range(4)
+
+
+class Objective(nn.Module):
+    """A CompressAI model together with its losses, so that one backward pass serves both optimizers.
+
+    The auxiliary loss depends on the entropy bottlenecks' quantiles alone, and the rate-distortion loss not on
+    them; the gradient of the sum is therefore that of each. One pass also means that every parameter takes part
+    in it, as distributed training wants it.
+    """
+
+    def __init__(self, model: Any, lmbda: float, metric: str) -> None:
+        """``model``: a CompressAI image model; ``metric``: ``mse`` or ``ms-ssim``."""
+        super().__init__()
+        self.model, self.lmbda, self.metric = model, lmbda, metric
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """uint8 B×3×H×W → four scalars: loss, bits per pixel, distortion, auxiliary loss."""
+        x = samples.float() / 255
+        out = self.model(x)
+        pixels = x.shape[0] * x.shape[2] * x.shape[3]
+        bpp = sum(-values.float().log2().sum() for values in out["likelihoods"].values()) / pixels
+        distortion = self._distortion(out["x_hat"].float(), x)
+        weight = self.lmbda * 255**2 if self.metric == "mse" else self.lmbda
+        with torch.autocast(x.device.type, enabled=False):
+            auxiliary = self.model.aux_loss()
+        return torch.stack([bpp + weight * distortion, bpp, distortion, auxiliary])
+
+    def _distortion(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        if self.metric == "mse":
+            return (x_hat - x).square().mean()
+        from pytorch_msssim import ms_ssim  # only where it is wanted
+
+        with torch.autocast(x.device.type, enabled=False):
+            return 1 - ms_ssim(x_hat, x, data_range=1.0)
+
+
+def describe(metric: str) -> str:
+    """The loss as a formula, for the model card."""
+    return "bpp + lmbda * 255^2 * MSE" if metric == "mse" else "bpp + lmbda * (1 - MS-SSIM)"

@@ -1,0 +1,88 @@
+"""The progress bar, and the wish to stop: Ctrl-C, a termination signal, or the end of the time that was given."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from licquant.train.settings import Recipe
+
+COMPLETE, TIME_LIMIT, INTERRUPTED = "complete", "time limit", "interrupted"
+
+
+class Clock:
+    """Seconds since the start, and why to stop: ``stop_reason`` is None while nobody wants to."""
+
+    def __init__(self, max_minutes: float | None = None) -> None:
+        self.start = time.monotonic()
+        self.limit = None if max_minutes is None else 60 * max_minutes
+        self.interrupted = False
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.start
+
+    def minutes_left(self) -> float | None:
+        """None without a limit; never negative."""
+        return None if self.limit is None else max(0.0, self.limit - self.seconds) / 60
+
+    def stop_reason(self) -> str | None:
+        if self.interrupted:
+            return INTERRUPTED
+        return TIME_LIMIT if self.limit is not None and self.seconds >= self.limit else None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within it, the first SIGINT or SIGTERM asks for a stop after the present step; a second one is not kept back."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals reach the main thread alone
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def ask_to_stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+            self.interrupted = True
+            signal.signal(number, before[signal.Signals(number)])
+
+        for number in before:
+            signal.signal(number, ask_to_stop)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def training_bar(console: Console, recipe: Recipe, step: int, *, shown: bool) -> Iterator[Any]:
+    """A progress bar; yields a function of (step, log row's text) that moves it."""
+    columns = (
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
+        task = progress.add_task(
+            f"{recipe.model} λ={recipe.lmbda:g}", total=recipe.steps, completed=step, figures=""
+        )
+
+        def move(step: int, figures: str | None = None) -> None:
+            progress.update(task, completed=step, **({} if figures is None else {"figures": figures}))
+
+        yield move
+
+
+@contextmanager
+def decoding_bar(console: Console, *, shown: bool) -> Iterator[Any]:
+    """A progress bar for decoding the images once; yields a function of (done, total)."""
+    with Progress(console=console, transient=True, disable=not shown) as progress:
+        task = progress.add_task("decoding the images, once", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

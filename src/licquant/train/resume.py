@@ -1,0 +1,105 @@
+"""What an output name holds already: nothing, an interrupted run to go on from, or a finished model."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from licquant.errors import LicquantError, TrainingError
+from licquant.images import write_atomically
+from licquant.models.shards import files_of_shards
+from licquant.train.card import checkpoint_digest, read_card
+from licquant.train.export import to_bytes
+from licquant.train.pixels import data_digest
+from licquant.train.settings import STATE, Recipe, RunOptions
+
+VERSION = 1
+
+
+def identity(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
+    """What must be the same for a run to be resumed: recipe, training images, initial checkpoint."""
+    return {
+        "recipe": recipe.to_mapping(),
+        "data_sha256": data_digest(options.data),
+        "init_sha256": None if options.init is None else checkpoint_digest(options.init),
+    }
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An interrupted run: the trainer's state, the text of its log, the seconds it took so far."""
+
+    trainer: dict[str, Any]
+    journal: str
+    seconds: float
+
+
+def finished_card(mine: Mapping[str, Any], options: RunOptions) -> dict[str, Any] | None:
+    """The card of the run if it was completed already.
+
+    Raises ``TrainingError`` if the output name is taken: by anything at all without ``resume``, with it by a
+    run of another identity, or by a checkpoint that is not known to be a run's.
+    """
+    output, state = options.output, options.companion(STATE)
+    there = output.exists() or bool(files_of_shards(output))
+    if not options.resume:
+        if there or state.exists():
+            raise TrainingError(f"{output}: exists already; continue it with --resume, or choose another -o")
+        return None
+    card = read_card(output) if there else None
+    if card is None:
+        if there and not state.exists():
+            raise TrainingError(f"{output}: has no model card that says what it is; choose another -o")
+        return None
+    _check_same(mine, card, str(output))
+    return card if card.get("complete") else None
+
+
+def save_state(path: Path, mine: Mapping[str, Any], trainer: Mapping[str, Any], journal: str, seconds: float) -> None:
+    """Write the state that ``load_state`` reads, whole or not at all; ``TrainingError`` if it cannot be written."""
+    record = {
+        "version": VERSION,
+        "identity": json.dumps(mine),
+        "trainer": dict(trainer),
+        "journal": journal,
+        "seconds": seconds,
+    }
+    try:
+        write_atomically(path, to_bytes(record))
+    except LicquantError as error:
+        raise TrainingError(f"the training state cannot be saved, the last one is kept: {error}") from error
+
+
+def load_state(path: Path, mine: Mapping[str, Any]) -> Saved | None:
+    """The interrupted run in ``path``, None if there is none; ``TrainingError`` if it is another run's or damaged."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        record = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+        version, other = record["version"], json.loads(record["identity"])
+        saved = Saved(record["trainer"], record["journal"], float(record["seconds"]))
+    except Exception as error:  # damaged archives raise many kinds
+        raise TrainingError(f"{path}: not a training state that can be read") from error
+    if version != VERSION:
+        raise TrainingError(f"{path}: a training state of version {version}; this licquant reads {VERSION}")
+    _check_same(mine, other, str(path))
+    return saved
+
+
+def _check_same(mine: Mapping[str, Any], other: Mapping[str, Any], place: str) -> None:
+    """Raise ``TrainingError``, naming what differs, unless ``other`` has the identity ``mine``."""
+    recipe, theirs = mine["recipe"], other.get("recipe")
+    if not isinstance(theirs, dict):
+        raise TrainingError(f"{place}: does not say what it was trained with, so it cannot be continued")
+    for name, value in recipe.items():
+        if theirs.get(name) != value:
+            raise TrainingError(f"{place}: was started with {name} = {theirs.get(name)!r}, not {value!r}")
+    for name, what in (("data_sha256", "other training images"), ("init_sha256", "another initial checkpoint")):
+        if other.get(name) != mine[name]:
+            raise TrainingError(f"{place}: was started with {what}")

@@ -1,0 +1,172 @@
+"""What a training run is told: ``Recipe`` decides the result, ``RunOptions`` only how it is reached."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from licquant.errors import TrainingError
+
+METRICS = ("mse", "ms-ssim")
+PRECISIONS = ("bf16", "fp32")
+
+# Six steps of stride 2 between image and hyper latent.
+CROP_MULTIPLE = 64
+# MS-SSIM has five scales and an 11-wide window: shorter sides leave the last scale without a window.
+MS_SSIM_CROP = 192
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights. A run is resumed only with the recipe it was started with.
+
+    model, N, M      CompressAI's registered name and its widths; None: those of ``init``, else the usual ones
+    lmbda            > 0; for the MSE on the [0, 1] scale times 255², or for 1 - MS-SSIM
+    steps            optimizer steps; ``warmup`` of them raise the learning rate, a cosine then lowers it to
+                     ``final_rate`` times its maximum
+    crop, batch      crops a step, over all processes, of crop×crop pixels (a multiple of 64)
+    large_crop, …    the same from step ``large_from``·steps on
+    clip             largest norm of the gradient       average   decay of the moving average of the weights
+    log_every        steps in one row of the log
+    """
+
+    model: str
+    lmbda: float
+    N: int | None = None
+    M: int | None = None
+    metric: str = "mse"
+    steps: int = 15_000
+    batch: int = 8
+    crop: int = 128
+    large_batch: int = 3
+    large_crop: int = 256
+    large_from: float = 0.75
+    learning_rate: float = 3e-4
+    aux_learning_rate: float = 1e-3
+    warmup: int = 200
+    final_rate: float = 0.01
+    clip: float = 1.0
+    average: float = 0.999
+    precision: str = "bf16"
+    seed: int = 0
+    log_every: int = 50
+
+    def __post_init__(self) -> None:
+        for name, complaint in _complaints(self):
+            raise TrainingError(f"{name} = {getattr(self, name)!r}: {complaint}")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> "Recipe":
+        """A recipe from names and values; ``TrainingError`` for an unknown name or a value of the wrong type."""
+        known = {field.name: field.type for field in fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise TrainingError(f"unknown setting {name!r}; known are {', '.join(known)}")
+            if not _fits(value, known[name]):
+                raise TrainingError(f"{name} = {value!r}: must be a value of type {known[name]}")
+        missing = [name for name in ("model", "lmbda") if name not in values]
+        if missing:
+            raise TrainingError(f"a recipe needs {' and '.join(missing)}")
+        settings = {name: float(value) if known[name] is float else value for name, value in values.items()}
+        if settings.get("metric") == "ms-ssim":
+            settings.setdefault("crop", MS_SSIM_CROP)
+        return cls(**settings)
+
+    def to_mapping(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    wanted = {
+        str: (str,),
+        int: (int,),
+        float: (int, float),
+        int | None: (int, type(None)),
+    }[annotation]
+    return isinstance(value, wanted) and not isinstance(value, bool)
+
+
+def _complaints(recipe: Recipe) -> list[tuple[str, str]]:
+    """(field, what is wrong with it) for every field of a recipe that cannot be used."""
+    found = []
+
+    def check(name: str, fine: bool, complaint: str) -> None:
+        if not fine:
+            found.append((name, complaint))
+
+    for name in ("lmbda", "learning_rate", "aux_learning_rate", "clip"):
+        value = getattr(recipe, name)
+        check(name, math.isfinite(value) and value > 0, "must be a finite number above 0")
+    for name in ("steps", "batch", "large_batch", "log_every"):
+        check(name, getattr(recipe, name) >= 1, "must be at least 1")
+    for name in ("N", "M"):
+        value = getattr(recipe, name)
+        check(name, value is None or value >= 1, "must be at least 1")
+    for name in ("warmup", "seed"):
+        check(name, 0 <= getattr(recipe, name) < 2**63, "must not be negative")
+    for name in ("crop", "large_crop"):
+        side = getattr(recipe, name)
+        check(name, side >= CROP_MULTIPLE and side % CROP_MULTIPLE == 0, f"must be a multiple of {CROP_MULTIPLE}")
+        if recipe.metric == "ms-ssim":
+            check(name, side >= MS_SSIM_CROP, f"MS-SSIM needs at least {MS_SSIM_CROP}")
+    check("large_from", 0 <= recipe.large_from <= 1, "must be between 0 and 1")
+    check("final_rate", 0 <= recipe.final_rate <= 1, "must be between 0 and 1")
+    check("average", 0 <= recipe.average < 1, "must be at least 0 and below 1")
+    check("metric", recipe.metric in METRICS, f"choose one of {', '.join(METRICS)}")
+    check("precision", recipe.precision in PRECISIONS, f"choose one of {', '.join(PRECISIONS)}")
+    return found
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out and what it leaves; none of this changes the weights.
+
+    data, output        folder of training images; where the checkpoint goes, its companions beside it
+    init                checkpoint to start from
+    resume              continue an interrupted run, if there is one
+    max_minutes         stop after this time with a usable checkpoint; the run can be resumed
+    checkpoint_minutes  time between two states that a killed run resumes from
+    devices             processes; each takes an equal share of every batch
+    accelerator         ``auto``, ``cpu`` or ``cuda``
+    threads             PyTorch's threads; None leaves its default
+    cache               folder for the decoded images; None: the user's cache folder
+    test_images         folder; the finished model's RD point on it goes into the model card
+    float16             store large convolution kernels as float16
+    max_file_mib        split a larger checkpoint into shards of at most this size
+    note, licence       for the model card
+    """
+
+    data: Path
+    output: Path
+    init: Path | None = None
+    resume: bool = False
+    max_minutes: float | None = None
+    checkpoint_minutes: float = 5.0
+    devices: int = 1
+    accelerator: str = "auto"
+    threads: int | None = None
+    cache: Path | None = None
+    test_images: Path | None = None
+    float16: bool = False
+    max_file_mib: float | None = None
+    note: str = ""
+    licence: str = "weights made with licquant (Apache-2.0); the training images' own terms apply beside it"
+
+    def __post_init__(self) -> None:
+        if not self.output.suffix or self.output.suffix in COMPANIONS:
+            raise TrainingError(f"{self.output}: name the checkpoint with a suffix of its own, as in model.pt")
+        if self.devices < 1:
+            raise TrainingError(f"devices = {self.devices}: must be at least 1")
+        for name in ("max_minutes", "checkpoint_minutes", "max_file_mib"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise TrainingError(f"{name} = {value}: must be a finite number, not negative")
+
+    def companion(self, suffix: str) -> Path:
+        """The file beside the checkpoint with one of the suffixes of ``COMPANIONS``."""
+        return self.output.with_suffix(suffix)
+
+
+CARD, STATE, LOG, PICTURE = ".json", ".state", ".csv", ".png"
+COMPANIONS = (CARD, STATE, LOG, PICTURE)
