@@ -15,8 +15,8 @@ from licquant.codec.hyperprior import HyperpriorCoder
 from licquant.codec.tiling import TILE_PIXELS, run_tiled
 from licquant.errors import ArtifactError, BitstreamError
 from licquant.images import RGB, check_rgb, crop, pad_to_multiple
-from licquant.program import exact
 from licquant.program.arithmetic import Ints
+from licquant.program.exact import ExactEngine
 from licquant.program.openvino_engine import OpenVinoEngine
 from licquant.program.part import Part
 
@@ -120,4 +120,4 @@ def load(path: str | Path, *, engine: str = "openvino", threads: int | None = No
 
 
 def _engine(part: Part, engine: str, threads: int | None) -> Callable[[Ints], Ints]:
-    return OpenVinoEngine(part, threads).run if engine == "openvino" else partial(exact.run, part)
+    return OpenVinoEngine(part, threads).run if engine == "openvino" else ExactEngine(part).run

@@ -1,7 +1,7 @@
 """A checkpoint in several files, for places that limit the size of one.
 
-``model.pt`` in two shards is ``model-1of2.pt`` and ``model-2of2.pt``: state dicts with disjoint keys, whose union
-is the model's state dict. ``model.pt`` itself does not exist then.
+``model.pt`` in two shards is ``model-1of2.pt`` and ``model-2of2.pt``: state dicts with disjoint keys, whose
+union is the model's state dict. ``model.pt`` itself does not exist then.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ def shard_path(checkpoint: Path, number: int, count: int) -> Path:
 def shard_paths(checkpoint: Path) -> list[Path]:
     """The shards of ``checkpoint`` in order, none if it has none.
 
-    Raises ``ModelError`` unless they are one whole set, and the one that the model card beside them describes.
+    Raises ``ModelError`` unless they are one whole set, the one that the model card beside them describes.
     """
     found = _matches(checkpoint)
     if not found:
@@ -53,7 +53,7 @@ def _matches(checkpoint: Path) -> list[re.Match[str]]:
 
 
 def _check_against_card(checkpoint: Path, paths: Iterable[Path]) -> None:
-    """Shards are written one by one, the card last: a crash in between leaves files that are not of one model."""
+    """Shards are written one by one, the card last: a crash in between leaves files of two models."""
     try:
         hashes = json.loads(checkpoint.with_suffix(".json").read_text(encoding="utf-8")).get("shards")
     except (OSError, ValueError, AttributeError):
@@ -61,7 +61,9 @@ def _check_against_card(checkpoint: Path, paths: Iterable[Path]) -> None:
     for path in paths:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if hashes is not None and hashes.get(path.name) != digest:
-            raise ModelError(f"{path}: is not the shard that the model card describes; export the model again")
+            raise ModelError(
+                f"{path}: is not the shard that the model card describes; export the model again"
+            )
 
 
 def merge_shards(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:

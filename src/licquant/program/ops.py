@@ -18,9 +18,12 @@ from licquant.program.arithmetic import (
     MAX_ACCUMULATOR,
     MAX_SHIFT,
     MULTIPLIER_BITS,
+    Floats,
     Ints,
     activation_range,
+    dyadic,
     rescale,
+    round_half_up,
     weight_range,
 )
 from licquant.program.grid import Grid
@@ -49,6 +52,20 @@ class Rescaling:
             raise LoweringError("a rescaling multiplier lies outside its 16 bits")
         if (self.shift < 1).any() or (self.shift > MAX_SHIFT).any():
             raise LoweringError("a rescaling shift lies outside 1..46")
+
+    @classmethod
+    def of_ratio(cls, ratio: Floats, negative_slope: float = 1.0) -> Rescaling:
+        """acc · ratio[c], and for negative accumulators ``negative_slope`` times that; |negative_slope| <= 1.
+
+        Raises ``LoweringError`` for ratios that no multiplier and shift express.
+        """
+        positive, shift = dyadic(ratio)
+        if negative_slope in (-1, 0, 1):  # repeats the multiplier, so that nothing is rounded twice
+            return cls(positive, int(negative_slope) * positive, shift)
+        if abs(negative_slope) > 1:
+            raise LoweringError(f"an activation function with the slope {negative_slope} for negative values")
+        negative = round_half_up(np.ldexp(ratio * negative_slope, shift)).astype(np.int64)
+        return cls(positive, negative, shift)
 
     @property
     def linear(self) -> bool:

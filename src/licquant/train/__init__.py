@@ -12,7 +12,7 @@
     architectures  CompressAI's image models by name
     command        a whole run          plan   several runs from one file          cli   the command line
 
-Needs PyTorch, CompressAI, Lightning, NumPy and Pillow; not the libraries that coding files needs. All randomness
-is a function of the seed and of the place in training, never of what was drawn before: that is what makes a
-resumed run equal to an uninterrupted one, and several processes equal to one.
+Needs PyTorch, CompressAI, Lightning, NumPy and Pillow; not the libraries that coding files needs. All
+randomness is a function of the seed and of the place in training, never of what was drawn before: that makes
+a resumed run equal to an uninterrupted one, and several processes equal to one.
 """

@@ -18,7 +18,7 @@ from licquant.train import seeds
 # Where a class has no default: the widths of CompressAI's models for low and middle rates.
 USUAL_WIDTHS = {"N": 128, "M": 192}
 
-# Where g_a's last convolution, which has M outputs, stands: ELIC's, the others'. Only one of them exists in a model.
+# Where g_a's last convolution, which has M outputs, stands: ELIC's, the others'.
 _LAST_OF_ANALYSIS = ("g_a.13.weight", "g_a.6.weight")
 
 # Not one image at one rate: other data, or losses over a whole range of λ.
@@ -27,7 +27,9 @@ _OTHER_KINDS = (".pointcloud", ".video", ".vbr")
 
 def names() -> list[str]:
     """The registered names of the models that can be trained here, sorted."""
-    return sorted(name for name, kind in MODELS.items() if not any(k in kind.__module__ for k in _OTHER_KINDS))
+    return sorted(
+        name for name, kind in MODELS.items() if not any(k in kind.__module__ for k in _OTHER_KINDS)
+    )
 
 
 def resolve_widths(name: str, N: int | None, M: int | None) -> dict[str, int]:
@@ -50,7 +52,7 @@ def resolve_widths(name: str, N: int | None, M: int | None) -> dict[str, int]:
 
 
 def build(name: str, widths: Mapping[str, int], seed: int = 0) -> Any:
-    """The model ``name`` with fresh weights, a function of ``seed``; ``widths`` as ``resolve_widths`` gives them."""
+    """The model ``name`` with fresh weights, a function of ``seed``; ``widths`` from ``resolve_widths``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.mix(seeds.WEIGHTS, seed))
         try:

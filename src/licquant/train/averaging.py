@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Average:
@@ -12,8 +12,8 @@ class Average:
     The early, smaller d lets the average forget the initial weights, which matters for short runs.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
-        self.parameters = list(parameters)
+    def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
+        self.parameters = list[Tensor](parameters)
         self.values = [parameter.detach().clone() for parameter in self.parameters]
         self.decay = decay
         self.updates = 0

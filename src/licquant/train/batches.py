@@ -1,6 +1,6 @@
 """Random crops: which ones a step sees is a function of (seed, step), not of what was drawn before."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -23,7 +23,7 @@ class Crops:
     """
 
     def __init__(self, pixels: Pixels, recipe: Recipe, rank: int = 0, world: int = 1) -> None:
-        """Raises ``DataError`` if a phase has no image that is large enough, or a batch that cannot be shared."""
+        """Raises ``DataError`` if a phase has no image that is large enough, or a batch not to be shared."""
         self.pixels, self.recipe, self.rank, self.world = pixels, recipe, rank, world
         self.usable = {phase.crop: pixels.at_least(phase.crop) for phase in schedule.phases(recipe)}
         for phase in schedule.phases(recipe):
@@ -76,8 +76,8 @@ def _random_crop(rgb: NDArray[np.uint8], side: int, random: np.random.Generator)
     return crop[:, ::-1] if random.integers(2) else crop
 
 
-def ahead(crops: Crops, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
-    """(step, batch) for the steps from ``start`` to ``stop`` - 1; the next batch is made while one is in use."""
+def ahead(crops: Crops, start: int, stop: int) -> Generator[tuple[int, Tensor], None, None]:
+    """(step, batch) for the steps ``start`` to ``stop`` - 1; the next is made while one is in use."""
     if start >= stop:
         return
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="crops") as pool:

@@ -1,9 +1,9 @@
 """A whole training run: check, decode, train, save, export, describe.
 
-    -o model.pt   →   model.pt       the model, or model-1of2.pt, … where files are limited in size
-                      model.json     the model card
-                      model.csv      the log          model.png   its picture
-                      model.state    while the run is not complete: what --resume continues from
+-o model.pt   →   model.pt       the model, or model-1of2.pt, … where files are limited in size
+                  model.json     the model card
+                  model.csv      the log          model.png   its picture
+                  model.state    while the run is not complete: what --resume continues from
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from licquant.train import architectures, card, export, resume, schedule
 from licquant.train.batches import Crops, ahead
 from licquant.train.journal import Journal
 from licquant.train.pixels import Pixels, default_cache, open_pixels
-from licquant.train.progress import COMPLETE, Clock, decoding_bar, training_bar
+from licquant.train.progress import COMPLETE, INTERRUPTED, Clock, decoding_bar, training_bar
 from licquant.train.settings import LOG, PICTURE, STATE, Recipe, RunOptions
 from licquant.train.trainer import Trainer
 
@@ -34,7 +34,7 @@ NOTHING, SAVE, STOP = range(3)
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended. ``status`` is ``complete``, ``time limit`` or ``interrupted``; ``card`` the model card."""
+    """How a run ended: ``status`` is ``complete``, ``time limit`` or ``interrupted``."""
 
     status: str
     checkpoint: Path
@@ -44,19 +44,14 @@ class TrainResult:
         return {"status": self.status, "checkpoint": str(self.checkpoint), "card": dict(self.card)}
 
 
-def make_fabric(options: RunOptions, precision: str) -> Fabric:
-    """The Fabric for the options, launched: with several devices, one process for each of them runs from here on."""
+def make_fabric(options: RunOptions) -> Fabric:
+    """The Fabric for the options, launched: from here on, one process runs for each device."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     # The coding tables are the only buffers, and are empty until the end.
     strategy: Any = DDPStrategy(broadcast_buffers=False) if options.devices > 1 else "auto"
     try:
-        fabric = Fabric(
-            accelerator=options.accelerator,
-            devices=options.devices,
-            strategy=strategy,
-            precision="bf16-mixed" if precision == "bf16" else "32-true",
-        )
+        fabric = Fabric(accelerator=options.accelerator, devices=options.devices, strategy=strategy)
     except Exception as error:  # Lightning has its own exceptions for what a machine lacks
         raise TrainingError(f"cannot train on {options.devices} x {options.accelerator}: {error}") from error
     fabric.launch()
@@ -75,8 +70,8 @@ def run_training(
     """Train one model and leave its checkpoint and companions, as the top of this file lists them.
 
     ``fabric``: launched already (several runs in one process); ``clock``: for a time limit over several runs.
-    Raises ``ModelError`` for an unknown model or weights that do not fit, ``DataError`` for images that cannot be
-    used, ``TrainingError`` for everything else that keeps the run from starting or going on.
+    Raises ``ModelError`` for an unknown model or weights that do not fit, ``DataError`` for images that
+    cannot be used, ``TrainingError`` for all else that keeps the run from starting or going on.
     """
     console = console or Console(stderr=True)
     clock = clock or Clock(options.max_minutes)
@@ -90,7 +85,7 @@ def run_training(
     saved = resume.load_state(options.companion(STATE), mine)
     options.output.parent.mkdir(parents=True, exist_ok=True)
 
-    fabric = fabric or make_fabric(options, recipe.precision)
+    fabric = fabric or make_fabric(options)
     pixels = _pixels(fabric, options, console)
     crops = Crops(pixels, recipe, fabric.global_rank, fabric.world_size)
     if fabric.is_global_zero:
@@ -103,9 +98,9 @@ def run_training(
     if saved is not None:
         run.continue_from(saved)
     status = run.train()
-    if not fabric.is_global_zero:
-        return TrainResult(status, options.output, {})
-    return TrainResult(status, options.output, run.export(widths, test_images))
+    description = run.export(widths, test_images) if fabric.is_global_zero else {}
+    fabric.barrier()  # a later run of a plan may start from this one's checkpoint
+    return TrainResult(status, options.output, description)
 
 
 def _architecture(recipe: Recipe, options: RunOptions) -> tuple[dict[str, int], dict[str, Tensor] | None]:
@@ -130,7 +125,11 @@ def _report_data(crops: Crops, console: Console) -> None:
     lines = [f"{len(crops.pixels)} training images"]
     if crops.pixels.unreadable:
         lines.append(f"{crops.pixels.unreadable} skipped: cannot be read")
-    lines += [f"{count} skipped for {crop}x{crop} crops: smaller" for crop, count in crops.too_small().items() if count]
+    lines += [
+        f"{count} skipped for {crop}x{crop} crops: smaller"
+        for crop, count in crops.too_small().items()
+        if count
+    ]
     console.print("; ".join(lines), markup=False, highlight=False)
 
 
@@ -164,12 +163,12 @@ class _Run:
         self.seconds_before += saved.seconds
 
     def train(self) -> str:
-        """Take the steps that are left, or as many as there is time for; return the status. The state is saved."""
+        """Take the steps left, or as many as there is time for; save the state; return the status."""
         first = self.fabric.is_global_zero
         bar = training_bar(self.console, self.recipe, self.trainer.step, shown=first)
         steps = ahead(self.crops, self.trainer.step, self.recipe.steps)
         # Closed whatever happens, so that no thread is left behind.
-        with self.clock.listening(), self.trainer.prepared(), bar as move, contextlib.closing(steps):  # type: ignore[type-var]
+        with self.clock.listening(), self.trainer.prepared(), bar as move, contextlib.closing(steps):
             for step, samples in steps:
                 self.trainer.advance(samples, self.crops.first_sample(step))
                 move(self.trainer.step, self._log() if self._log_is_due() else None)
@@ -181,7 +180,7 @@ class _Run:
         self._save()
         if self.trainer.step == self.recipe.steps:
             return COMPLETE
-        return self.clock.stop_reason() or "stopped"
+        return self.clock.stop_reason() or INTERRUPTED
 
     def _log_is_due(self) -> bool:
         return self.trainer.step % self.recipe.log_every == 0 or self.trainer.step == self.recipe.steps
@@ -213,7 +212,9 @@ class _Run:
         state = self.trainer.state()
         if self.fabric.is_global_zero:
             self.journal.write()
-            resume.save_state(self.options.companion(STATE), self.mine, state, self.journal.text, self.seconds)
+            resume.save_state(
+                self.options.companion(STATE), self.mine, state, self.journal.text, self.seconds
+            )
         self.saved_at = self.clock.seconds
 
     def export(self, widths: Mapping[str, int], test_images: list[Path]) -> dict[str, Any]:
@@ -239,15 +240,11 @@ class _Run:
         if complete and test_images:
             # The card must describe the files already when they are read back.
             card.write_card(output, description | {"complete": False})
-            description[_test_name(options)] = card.measure(recipe, output, widths, test_images)
+            point = card.measure(recipe, output, widths, test_images)
+            folder = test_images[0].resolve().parent.name
+            description |= {"kodak": point} if folder == "kodak" else {"test": {"images": folder, **point}}
         self.journal.draw(options.companion(PICTURE), f"{recipe.model} λ={recipe.lmbda:g}")
         card.write_card(output, description)
         if complete:
             options.companion(STATE).unlink(missing_ok=True)
         return description
-
-
-def _test_name(options: RunOptions) -> str:
-    """The card's key for the RD point on the test images: the name of their folder."""
-    assert options.test_images is not None
-    return options.test_images.resolve().name

@@ -1,9 +1,9 @@
 """CompressAI's entropy models in training: float32, with noise that can be drawn again.
 
-A likelihood is the difference of two close values of a distribution function; in bfloat16 little of it is left.
-So the entropy models leave autocast. And the noise that stands for rounding is a function of (seed, step, sample
-in the joint batch) here, not of a running generator: a resumed run draws what the uninterrupted one drew, two
-processes draw together what one draws alone.
+A likelihood is the difference of two close values of a distribution function; in bfloat16 little of it is
+left. So the entropy models leave autocast. And the noise that stands for rounding is a function of (seed,
+step, sample in the joint batch) here, not of a running generator: a resumed run draws what the uninterrupted
+one drew, two processes draw together what one draws alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from licquant.train import seeds
 
 
 class Noise:
-    """Uniform noise on [-1/2, 1/2), of its own seed for each sample of the joint batch and each draw of a step."""
+    """Uniform noise on [-1/2, 1/2), seeded for each sample of the joint batch and each draw of a step."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self.seed = seed
@@ -31,13 +31,15 @@ class Noise:
         self.step, self.first_sample, self.draws = step, first_sample, 0
 
     def like(self, values: Tensor, samples: int, axis: int) -> Tensor:
-        """float32 noise of the shape of ``values``, whose ``axis`` holds ``samples`` samples after each other."""
+        """float32 noise like ``values``, whose ``axis`` holds ``samples`` samples after each other."""
         noise = torch.empty(values.shape, device=values.device)
         for index, part in enumerate(noise.chunk(samples, axis)):
             place = self.first_sample + index
             self.generator.manual_seed(seeds.mix(seeds.NOISE, self.seed, self.step, self.draws, place))
             # Filled as its own contiguous tensor: the order of the values must not depend on the others.
-            part.copy_(torch.empty(part.shape, device=part.device).uniform_(-0.5, 0.5, generator=self.generator))
+            part.copy_(
+                torch.empty(part.shape, device=part.device).uniform_(-0.5, 0.5, generator=self.generator)
+            )
         self.draws += 1
         return noise
 
@@ -49,7 +51,7 @@ def float32_entropy_models(model: nn.Module, noise: Noise) -> Iterator[None]:
     for module in found:
         # Set on the instance, where they hide the class's methods until they are deleted again.
         forward = partial(_forward, module, module.forward)
-        module.forward = forward  # type: ignore[method-assign]
+        module.forward = forward
         module.quantize = partial(_quantize, module, module.quantize, noise)
     try:
         yield

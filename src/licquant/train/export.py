@@ -13,8 +13,8 @@ from licquant.images import write_atomically
 from licquant.models.shards import files_of_shards, shard_path
 from licquant.train import architectures
 
-# Kernels from this many elements on are stored as float16 where that is asked for. Smaller tensors weigh little,
-# and the parameters of GDN and of the entropy models are too sensitive to share the saving.
+# Kernels from this many elements on are stored as float16 where that is asked for. Smaller tensors weigh
+# little, and the parameters of GDN and of the entropy models are too sensitive to share the saving.
 LARGE_KERNEL = 10_000
 
 # What a file holds beside the tensors' own bytes: names, and padding to 64 bytes.
@@ -41,7 +41,9 @@ def with_float16_kernels(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def write_checkpoint(path: Path, state: Mapping[str, Tensor], max_bytes: float | None = None) -> dict[str, str]:
+def write_checkpoint(
+    path: Path, state: Mapping[str, Tensor], max_bytes: float | None = None
+) -> dict[str, str]:
     """Write ``state`` to ``path``, or to shards of at most ``max_bytes`` each; return file name → SHA-256.
 
     Files of an earlier checkpoint under the same name are removed once the new one is complete. Raises

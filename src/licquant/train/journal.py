@@ -1,14 +1,23 @@
-"""The log of a run: a CSV file that holds nothing that differs from one machine or run to another, and its picture."""
+"""The log of a run (CSV, without times: a resumed run has the same log as any other) and its picture."""
 
-import csv
 import math
-from io import BytesIO, StringIO
+from io import BytesIO
 from pathlib import Path
 
 from licquant.errors import LicquantError, TrainingError
 from licquant.images import write_atomically
 
-COLUMNS = ("step", "learning_rate", "crop", "loss", "bpp", "distortion", "quality_db", "auxiliary", "gradient")
+COLUMNS = (
+    "step",
+    "learning_rate",
+    "crop",
+    "loss",
+    "bpp",
+    "distortion",
+    "quality_db",
+    "auxiliary",
+    "gradient",
+)
 
 
 class Journal:
@@ -32,13 +41,14 @@ class Journal:
         """Bring the file up to date; ``TrainingError`` if that fails."""
         _write(self.path, self.text.encode())
 
+    def last_row(self) -> dict[str, float]:
+        return _row(self.text.rsplit("\n", 2)[-2].split(","))
+
     def rows(self) -> list[dict[str, float]]:
-        return [
-            {name: float(value) for name, value in row.items()} for row in csv.DictReader(StringIO(self.text))
-        ]
+        return [_row(line.split(",")) for line in self.text.splitlines()[1:]]
 
     def draw(self, path: Path, title: str) -> bool:
-        """Draw the loss and its two parts over the steps into a PNG file; False where matplotlib is missing."""
+        """Draw the loss and its parts over the steps into a PNG file; False where matplotlib is missing."""
         try:
             from matplotlib.backends.backend_agg import FigureCanvasAgg
             from matplotlib.figure import Figure
@@ -48,7 +58,11 @@ class Journal:
         steps = [row["step"] for row in rows]
         figure = Figure(figsize=(10, 3.2), layout="constrained")
         FigureCanvasAgg(figure)
-        panels = (("loss", "loss", "log"), ("bpp", "bits per pixel", "linear"), ("quality_db", "quality in dB", "linear"))
+        panels = (
+            ("loss", "loss", "log"),
+            ("bpp", "bits per pixel", "linear"),
+            ("quality_db", "quality in dB", "linear"),
+        )
         for axes, (column, label, scale) in zip(figure.subplots(1, 3), panels, strict=True):
             axes.plot(steps, [row[column] for row in rows], linewidth=1)
             axes.set(xlabel="step", ylabel=label, yscale=scale)
@@ -58,6 +72,10 @@ class Journal:
         figure.savefig(image, format="png", dpi=100)
         _write(path, image.getvalue())
         return True
+
+
+def _row(cells: list[str]) -> dict[str, float]:
+    return dict(zip(COLUMNS, map(float, cells), strict=True))
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -18,35 +18,34 @@ LOSS, BPP, DISTORTION, AUXILIARY = range(4)
 class Objective(nn.Module):
     """A CompressAI model together with its losses, so that one backward pass serves both optimizers.
 
-    The auxiliary loss depends on the entropy bottlenecks' quantiles alone, and the rate-distortion loss not on
-    them; the gradient of the sum is therefore that of each. One pass also means that every parameter takes part
-    in it, as distributed training wants it.
+    The auxiliary loss depends on the entropy bottlenecks' quantiles alone, and the rate-distortion loss not
+    on them; the gradient of the sum is therefore that of each. One pass also means that every parameter takes
+    part in it, as distributed training wants it.
     """
 
-    def __init__(self, model: Any, lmbda: float, metric: str) -> None:
-        """``model``: a CompressAI image model; ``metric``: ``mse`` or ``ms-ssim``."""
+    def __init__(self, model: Any, lmbda: float, metric: str, precision: str) -> None:
+        """``model``: a CompressAI image model; ``metric``, ``precision``: as in ``Recipe``."""
         super().__init__()
         self.model, self.lmbda, self.metric = model, lmbda, metric
+        self.reduced = precision == "bf16"
 
     def forward(self, samples: Tensor) -> Tensor:
         """uint8 B×3×H×W → four scalars: loss, bits per pixel, distortion, auxiliary loss."""
         x = samples.float() / 255
-        out = self.model(x)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.reduced):
+            out = self.model(x)
         pixels = x.shape[0] * x.shape[2] * x.shape[3]
         bpp = sum(-values.float().log2().sum() for values in out["likelihoods"].values()) / pixels
         distortion = self._distortion(out["x_hat"].float(), x)
         weight = self.lmbda * 255**2 if self.metric == "mse" else self.lmbda
-        with torch.autocast(x.device.type, enabled=False):
-            auxiliary = self.model.aux_loss()
-        return torch.stack([bpp + weight * distortion, bpp, distortion, auxiliary])
+        return torch.stack([bpp + weight * distortion, bpp, distortion, self.model.aux_loss()])
 
     def _distortion(self, x_hat: Tensor, x: Tensor) -> Tensor:
         if self.metric == "mse":
             return (x_hat - x).square().mean()
         from pytorch_msssim import ms_ssim  # only where it is wanted
 
-        with torch.autocast(x.device.type, enabled=False):
-            return 1 - ms_ssim(x_hat, x, data_range=1.0)
+        return 1 - ms_ssim(x_hat, x, data_range=1.0)
 
 
 def describe(metric: str) -> str:

@@ -1,6 +1,6 @@
 """Every training image decoded once, into one file that is then mapped into memory.
 
-JPEG costs a core several milliseconds an image, at every step; a crop from the mapped file costs microseconds.
+JPEG costs a core several milliseconds an image at every step; a crop from the mapped file, microseconds.
 
     KEY.u8     samples of image 0 (uint8 H×W×3, row by row), image 1, …
     KEY.json   the images' shapes and how many files could not be read
@@ -28,7 +28,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Pixels:
-    """Decoded images. ``samples`` is flat uint8; ``shapes`` are (height, width); ``unreadable`` counts files."""
+    """Decoded images. ``samples``: flat uint8; ``shapes``: (height, width); ``unreadable``: files skipped."""
 
     samples: NDArray[np.uint8]
     shapes: tuple[tuple[int, int], ...]
@@ -59,11 +59,13 @@ def data_digest(folder: Path) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
-def open_pixels(folder: Path, cache: Path, on_image: Callable[[int, int], object] = lambda *_: None) -> Pixels:
+def open_pixels(
+    folder: Path, cache: Path, on_image: Callable[[int, int], object] = lambda *_: None
+) -> Pixels:
     """The images of ``folder``, decoded into ``cache`` unless they are there already.
 
-    ``on_image`` is called with (done, total) after each file that is decoded. Unreadable files are skipped and
-    counted. Raises ``DataError`` if no image can be read, ``TrainingError`` if the cache cannot be written.
+    ``on_image`` is called with (done, total) after each file that is decoded. Unreadable files are skipped
+    and counted. Raises ``DataError`` if no image can be read, ``TrainingError`` if they cannot be kept.
     """
     paths = list_images(folder)
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
@@ -77,11 +79,15 @@ def open_pixels(folder: Path, cache: Path, on_image: Callable[[int, int], object
             write_atomically(index, json.dumps(record).encode())
         except (OSError, LicquantError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise TrainingError(f"{cache}: decoded images cannot be kept there: {reason}; see --cache") from error
+            raise TrainingError(
+                f"{cache}: decoded images cannot be kept there: {reason}; see --cache"
+            ) from error
     return _open(samples, json.loads(index.read_text(encoding="utf-8")), folder)
 
 
-def _decode_all(paths: Sequence[Path], target: Path, on_image: Callable[[int, int], object]) -> dict[str, Any]:
+def _decode_all(
+    paths: Sequence[Path], target: Path, on_image: Callable[[int, int], object]
+) -> dict[str, Any]:
     """Write all samples to ``target``; return what the index file says about them."""
     shapes = []
     temporary = target.with_name(f".licquant-{secrets.token_hex(8)}.tmp")

@@ -1,4 +1,4 @@
-"""The progress bar, and the wish to stop: Ctrl-C, a termination signal, or the end of the time that was given."""
+"""The progress bar, and the wish to stop: Ctrl-C, a termination signal, or the end of the given time."""
 
 import signal
 import threading
@@ -9,7 +9,15 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from licquant.train.settings import Recipe
 
@@ -39,7 +47,7 @@ class Clock:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within it, the first SIGINT or SIGTERM asks for a stop after the present step; a second one is not kept back."""
+        """Within it, a first SIGINT or SIGTERM asks for a stop after the present step; a second one acts."""
         if threading.current_thread() is not threading.main_thread():
             yield  # signals reach the main thread alone
             return
@@ -69,13 +77,14 @@ def training_bar(console: Console, recipe: Recipe, step: int, *, shown: bool) ->
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
+    with _bar(console, shown, *columns) as progress:
         task = progress.add_task(
             f"{recipe.model} λ={recipe.lmbda:g}", total=recipe.steps, completed=step, figures=""
         )
 
         def move(step: int, figures: str | None = None) -> None:
-            progress.update(task, completed=step, **({} if figures is None else {"figures": figures}))
+            fields: Any = {} if figures is None else {"figures": figures}
+            progress.update(task, completed=step, **fields)
 
         yield move
 
@@ -83,6 +92,11 @@ def training_bar(console: Console, recipe: Recipe, step: int, *, shown: bool) ->
 @contextmanager
 def decoding_bar(console: Console, *, shown: bool) -> Iterator[Any]:
     """A progress bar for decoding the images once; yields a function of (done, total)."""
-    with Progress(console=console, transient=True, disable=not shown) as progress:
+    with _bar(console, shown) as progress:
         task = progress.add_task("decoding the images, once", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _bar(console: Console, shown: bool, *columns: ProgressColumn) -> Progress:
+    """A bar that is drawn on terminals alone: in a file it would only leave blank lines."""
+    return Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))

@@ -44,6 +44,7 @@ def finished_card(mine: Mapping[str, Any], options: RunOptions) -> dict[str, Any
     Raises ``TrainingError`` if the output name is taken: by anything at all without ``resume``, with it by a
     run of another identity, or by a checkpoint that is not known to be a run's.
     """
+    options.check_output()
     output, state = options.output, options.companion(STATE)
     there = output.exists() or bool(files_of_shards(output))
     if not options.resume:
@@ -59,8 +60,10 @@ def finished_card(mine: Mapping[str, Any], options: RunOptions) -> dict[str, Any
     return card if card.get("complete") else None
 
 
-def save_state(path: Path, mine: Mapping[str, Any], trainer: Mapping[str, Any], journal: str, seconds: float) -> None:
-    """Write the state that ``load_state`` reads, whole or not at all; ``TrainingError`` if it cannot be written."""
+def save_state(
+    path: Path, mine: Mapping[str, Any], trainer: Mapping[str, Any], journal: str, seconds: float
+) -> None:
+    """Write what ``load_state`` reads, whole or not at all; ``TrainingError`` if it cannot be written."""
     record = {
         "version": VERSION,
         "identity": json.dumps(mine),
@@ -75,7 +78,7 @@ def save_state(path: Path, mine: Mapping[str, Any], trainer: Mapping[str, Any], 
 
 
 def load_state(path: Path, mine: Mapping[str, Any]) -> Saved | None:
-    """The interrupted run in ``path``, None if there is none; ``TrainingError`` if it is another run's or damaged."""
+    """The run saved in ``path``, None if there is none; ``TrainingError`` if another run's or damaged."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -100,6 +103,9 @@ def _check_same(mine: Mapping[str, Any], other: Mapping[str, Any], place: str) -
     for name, value in recipe.items():
         if theirs.get(name) != value:
             raise TrainingError(f"{place}: was started with {name} = {theirs.get(name)!r}, not {value!r}")
-    for name, what in (("data_sha256", "other training images"), ("init_sha256", "another initial checkpoint")):
+    for name, what in (
+        ("data_sha256", "other training images"),
+        ("init_sha256", "another initial checkpoint"),
+    ):
         if other.get(name) != mine[name]:
             raise TrainingError(f"{place}: was started with {what}")

@@ -32,7 +32,7 @@ def phase_at(recipe: Recipe, step: int) -> Phase:
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear from 0 over the warm-up, and a half cosine from the maximum to ``final_rate`` of it over all steps."""
+    """Linear from 0 over the warm-up, times a half cosine over all steps down to ``final_rate``."""
     warm = min(1.0, (step + 1) / max(1, recipe.warmup))
     cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
     return recipe.learning_rate * warm * (recipe.final_rate + (1 - recipe.final_rate) * cosine)

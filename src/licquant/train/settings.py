@@ -58,7 +58,7 @@ class Recipe:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> "Recipe":
-        """A recipe from names and values; ``TrainingError`` for an unknown name or a value of the wrong type."""
+        """A recipe from names and values; ``TrainingError`` for unknown names and values of a wrong type."""
         known = {field.name: field.type for field in fields(cls)}
         for name, value in values.items():
             if name not in known:
@@ -68,7 +68,9 @@ class Recipe:
         missing = [name for name in ("model", "lmbda") if name not in values]
         if missing:
             raise TrainingError(f"a recipe needs {' and '.join(missing)}")
-        settings = {name: float(value) if known[name] is float else value for name, value in values.items()}
+        settings: dict[str, Any] = {
+            name: float(value) if known[name] is float else value for name, value in values.items()
+        }
         if settings.get("metric") == "ms-ssim":
             settings.setdefault("crop", MS_SSIM_CROP)
         return cls(**settings)
@@ -107,7 +109,11 @@ def _complaints(recipe: Recipe) -> list[tuple[str, str]]:
         check(name, 0 <= getattr(recipe, name) < 2**63, "must not be negative")
     for name in ("crop", "large_crop"):
         side = getattr(recipe, name)
-        check(name, side >= CROP_MULTIPLE and side % CROP_MULTIPLE == 0, f"must be a multiple of {CROP_MULTIPLE}")
+        check(
+            name,
+            side >= CROP_MULTIPLE and side % CROP_MULTIPLE == 0,
+            f"must be a multiple of {CROP_MULTIPLE}",
+        )
         if recipe.metric == "ms-ssim":
             check(name, side >= MS_SSIM_CROP, f"MS-SSIM needs at least {MS_SSIM_CROP}")
     check("large_from", 0 <= recipe.large_from <= 1, "must be between 0 and 1")
@@ -154,14 +160,19 @@ class RunOptions:
     licence: str = "weights made with licquant (Apache-2.0); the training images' own terms apply beside it"
 
     def __post_init__(self) -> None:
-        if not self.output.suffix or self.output.suffix in COMPANIONS:
-            raise TrainingError(f"{self.output}: name the checkpoint with a suffix of its own, as in model.pt")
         if self.devices < 1:
             raise TrainingError(f"devices = {self.devices}: must be at least 1")
         for name in ("max_minutes", "checkpoint_minutes", "max_file_mib"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise TrainingError(f"{name} = {value}: must be a finite number, not negative")
+
+    def check_output(self) -> None:
+        """Raise ``TrainingError`` unless ``output`` can be a checkpoint's name beside its companions."""
+        if self.output.suffix in ("", *COMPANIONS):
+            raise TrainingError(
+                f"{self.output}: name the checkpoint with a suffix of its own, as in model.pt"
+            )
 
     def companion(self, suffix: str) -> Path:
         """The file beside the checkpoint with one of the suffixes of ``COMPANIONS``."""

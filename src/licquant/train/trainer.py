@@ -1,4 +1,4 @@
-"""One training step, and everything that a resumed run needs to take the next one as if nothing had happened."""
+"""One training step, and what a resumed run needs to take the next one as if nothing had happened."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ class Trainer:
         # The fused kernel does in one pass over the weights what the plain one does in a dozen.
         optimizer = torch.optim.Adam(weights, lr=recipe.learning_rate, fused=True)
         auxiliary = torch.optim.Adam(quantiles, lr=recipe.aux_learning_rate)
-        objective = Objective(model, recipe.lmbda, recipe.metric)
+        objective = Objective(model, recipe.lmbda, recipe.metric, recipe.precision)
         self.objective, self.optimizer, self.auxiliary = fabric.setup(objective, optimizer, auxiliary)
         self.weights = weights
         self.average = Average(model.parameters(), recipe.average)
@@ -51,7 +51,7 @@ class Trainer:
             yield
 
     def advance(self, samples: Tensor, first_sample: int) -> None:
-        """Take one step on this process's share of the batch, uint8 B×3×H×W, from place ``first_sample`` on."""
+        """Take one step on this process's share, uint8 B×3×H×W, of the batch, from ``first_sample`` on."""
         rate = schedule.learning_rate(self.recipe, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -67,8 +67,8 @@ class Trainer:
         self.auxiliary.step()
         self.average.update()
         self.step += 1
-        figures = self.fabric.all_reduce(figures.detach(), reduce_op="mean")
-        self.sums += torch.cat([figures, norm.detach()[None]]).double()
+        means: Any = self.fabric.all_reduce(figures.detach(), reduce_op="mean")
+        self.sums += torch.cat([means, norm.detach()[None]]).double()
         self.summed += 1
 
     def check_finite(self) -> None:
@@ -126,4 +126,3 @@ def _split(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     named = dict(model.named_parameters())
     quantiles = [value for name, value in named.items() if name.endswith(".quantiles")]
     return [value for name, value in named.items() if not name.endswith(".quantiles")], quantiles
-

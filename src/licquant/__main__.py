@@ -1,0 +1,5 @@
+"""``python -m licquant``."""
+
+from licquant.cli import main
+
+main()

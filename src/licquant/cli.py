@@ -1,0 +1,178 @@
+"""The command line. Each command is a few calls; PyTorch is imported only by those that need it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from licquant import __version__, commands
+from licquant.errors import LicquantError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Learned image compression as a small, fast, integer codec.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads for the fast engine; its own choice if absent.")]
+Engine = Annotated[str, typer.Option(help="openvino (fast) or exact (slow, integers only).")]
+ModelFile = Annotated[Path, typer.Option("--model", "-m", help="The quantized model, a .licq file.")]
+
+# Options that take several values, as in --models a.licq b.licq.
+_LISTS = ("--models", "--reference")
+
+
+@app.callback()
+def _root() -> None:
+    pass
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+@app.command()
+def encode(
+    image: Path,
+    model: ModelFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The coded image, a .lic file.")],
+    engine: Engine = "openvino",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Encode an image file."""
+    _report(commands.encode(image, model, output, engine, threads), as_json)
+
+
+@app.command()
+def decode(
+    file: Path,
+    model: ModelFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The image: .png, .ppm, .bmp or .tif.")],
+    engine: Engine = "openvino",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Decode a coded image."""
+    _report(commands.decode(file, model, output, engine, threads), as_json)
+
+
+@app.command()
+def inspect(file: Path, as_json: Json = False) -> None:
+    """Show what is in a .licq or .lic file."""
+    _report(commands.inspect(file), as_json)
+
+
+@app.command()
+def quantize(
+    checkpoint: Annotated[Path, typer.Option(help="A trained FP32 checkpoint in CompressAI's format.")],
+    calib: Annotated[Path, typer.Option(help="A folder of calibration images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The quantized model, a .licq file.")],
+    model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
+    method: Annotated[str, typer.Option(help="uniform.")] = "uniform",
+    budget: Annotated[str, typer.Option(help="bits=8: that width for all weights.")] = "bits=8",
+    act_bits: Annotated[int, typer.Option(help="Width of all activations, 2 to 16.")] = 8,
+    ranges: Annotated[str, typer.Option(help="How activation ranges are chosen: mse, min-max or percentile.")] = "mse",
+    per_tensor: Annotated[bool, typer.Option("--per-tensor", help="One activation scale per tensor.")] = False,
+    steps: Annotated[int | None, typer.Option(min=0, help="Reconstruction steps; 0 for none.")] = None,
+    lmbda: Annotated[float | None, typer.Option(help="λ of the checkpoint, if no model card says it.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the weights, stored in the file.")] = "not stated",
+    as_json: Json = False,
+) -> None:
+    """Quantize a trained model to a .licq file."""
+    from licquant import toolkit_commands
+
+    options = toolkit_commands.QuantizeOptions(
+        model, checkpoint, calib, output, method, budget, act_bits, ranges, not per_tensor, steps, lmbda, licence
+    )
+    _report(toolkit_commands.quantize(options), as_json)
+
+
+@app.command()
+def evaluate(
+    images: Annotated[Path, typer.Option(help="A folder of test images.")],
+    models: Annotated[list[Path], typer.Option(help="Quantized models: a.licq b.licq …")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The results, a .json file; pictures beside it.")],
+    reference: Annotated[list[Path] | None, typer.Option(help="Their FP32 checkpoints, in any order.")] = None,
+    model: Annotated[str, typer.Option(help="CompressAI's name of the reference.")] = "bmshj2018-hyperprior",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Measure rate and quality on real files, against the FP32 model's own coder."""
+    from licquant import toolkit_commands
+
+    _report(toolkit_commands.evaluate(images, models, output, reference or [], model, threads), as_json)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for files and pictures.")] = Path("demo-output"),
+    as_json: Json = False,
+) -> None:
+    """The whole path on embedded images and models, in under two minutes."""
+    from licquant import demo as demonstration
+
+    _report(demonstration.run(output), as_json)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: errors that licquant raises on purpose become one line and exit status 1."""
+    words = spread_lists(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        app(words)
+    except LicquantError as error:
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        _fail(f"this command needs {error.name}: install licquant[toolkit]")
+    except MemoryError:
+        _fail("not enough memory for this image")
+
+
+def spread_lists(words: list[str]) -> list[str]:
+    """``--models a b`` as ``--models a --models b``, which is what click understands."""
+    result: list[str] = []
+    current: str | None = None
+    for word in words:
+        if word.startswith("-"):
+            current = word if word in _LISTS else None
+            if current is None:
+                result.append(word)
+        elif current is not None:
+            result += [current, word]
+        else:
+            result.append(word)
+    return result
+
+
+def _fail(message: str) -> None:
+    print(f"licquant: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _report(result: commands.Report, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(_plain(result.record), ensure_ascii=False))
+    else:
+        result.show()
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The integer constants of each step: derived here once, for the program and for its exact simulation alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from licquant.models.graph import ACTIVATION, Step
+from licquant.program.arithmetic import MULTIPLIER_BITS, Floats, Ints, dyadic, round_half_up
+from licquant.program.ops import Rescaling
+from licquant.quant.network import QuantizedPart
+
+
+def integers(value: Tensor) -> Ints:
+    return value.detach().double().numpy().astype(np.int64)
+
+
+def integer_weight(part: QuantizedPart, step: Step) -> Ints:
+    """The weights as integers; a GDN's gamma is never negative."""
+    with torch.no_grad():
+        weight = integers(part.layers[step.name].integer_weight(part.weight_scale(step)))
+    return np.maximum(weight, 0) if part.layers[step.name].kind == "gdn" else weight
+
+
+def integer_bias(part: QuantizedPart, step: Step) -> Ints:
+    """The bias in accumulator units; a GDN's beta is never negative."""
+    layer = part.layers[step.name]
+    bias = integers(layer.integer_bias())
+    return np.maximum(bias, 0) if layer.kind == "gdn" else bias
+
+
+def layer_rescaling(part: QuantizedPart, step: Step) -> Rescaling:
+    """Accumulator (or, for a lone activation function, centred input) to output integers."""
+    out = part.tensors[step.name].grid.scale
+    if step.kind == ACTIVATION:
+        return Rescaling.of_ratio(part.tensors[step.inputs[0]].grid.scale / out, step.negative_slope)
+    return Rescaling.of_ratio(_unit(part, step) / out, step.negative_slope)
+
+
+def gdn_constants(part: QuantizedPart, step: Step) -> tuple[Ints, Ints]:
+    """(multiplier, shift) of ``program.ops.Gdn``: y / s_out = q · (s_in / s_out) · √(unit · n)^∓1."""
+    scales = part.tensors[step.inputs[0]].grid.scale / part.tensors[step.name].grid.scale
+    root = np.sqrt(_unit(part, step))
+    return dyadic(scales * root if part.layers[step.name].inverse else scales / root * 2.0**-16)
+
+
+def addition_constants(part: QuantizedPart, step: Step) -> tuple[tuple[Ints, ...], Rescaling]:
+    """(one multiplier per input, rescaling): both inputs in the unit 2^-15 of the larger of their scales."""
+    scales = [part.tensors[name].grid.scale for name in step.inputs]
+    largest = np.max(scales, axis=0)
+    fraction = MULTIPLIER_BITS - 1
+    multipliers = tuple(round_half_up(scale / largest * 2.0**fraction).astype(np.int64) for scale in scales)
+    ratio = largest * 2.0**-fraction / part.tensors[step.name].grid.scale
+    return multipliers, Rescaling.of_ratio(ratio, step.negative_slope)
+
+
+def _unit(part: QuantizedPart, step: Step) -> Floats:
+    return part.layers[step.name].unit.detach().double().numpy()

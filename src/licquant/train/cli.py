@@ -1,0 +1,132 @@
+"""The command line of training: ``licquant train``.
+
+Where the codec's libraries are missing, ``python -m licquant.train.cli`` is the same.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from licquant.errors import LicquantError, TrainingError
+from licquant.train.progress import INTERRUPTED
+from licquant.train.settings import Recipe, RunOptions
+
+if TYPE_CHECKING:
+    from licquant.train.command import TrainResult
+
+EXIT_INTERRUPTED = 130
+
+
+def recipe_option(text: str, *names: str) -> Any:
+    """An option that decides the result; unset, it is the default of ``Recipe``."""
+    return typer.Option(*names, help=text, rich_help_panel="what is trained (with --plan, the plan says it)")
+
+
+def run_option(text: str, *names: str) -> Any:
+    """An option that only says how the training is carried out."""
+    return typer.Option(*names, help=text, rich_help_panel="how it is carried out")
+
+
+def train_command(
+    data: Annotated[Path, run_option("folder of training images")],
+    output: Annotated[Path, run_option("checkpoint; with --plan, a folder", "--output", "-o")],
+    model: Annotated[str | None, recipe_option("CompressAI's registered name")] = None,
+    lmbda: Annotated[float | None, recipe_option("λ of the RD loss")] = None,
+    metric: Annotated[str | None, recipe_option("distortion: mse (default) or ms-ssim")] = None,
+    width_n: Annotated[int | None, recipe_option("width N of the model", "--N")] = None,
+    width_m: Annotated[int | None, recipe_option("width M of the latent", "--M")] = None,
+    steps: Annotated[int | None, recipe_option("optimizer steps; default: 15000")] = None,
+    batch_size: Annotated[int | None, recipe_option("crops a step, all devices together; default: 8")] = None,
+    crop: Annotated[int | None, recipe_option("pixels a side; default: 128 (ms-ssim: 192)")] = None,
+    large_batch_size: Annotated[int | None, recipe_option("in the last quarter; default: 3")] = None,
+    large_crop: Annotated[int | None, recipe_option("in the last quarter; default: 256")] = None,
+    learning_rate: Annotated[float | None, recipe_option("the largest; default: 3e-4")] = None,
+    precision: Annotated[str | None, recipe_option("bf16 (default) or fp32")] = None,
+    seed: Annotated[int | None, recipe_option("default: 0")] = None,
+    init: Annotated[Path | None, run_option("checkpoint to start from")] = None,
+    plan: Annotated[Path | None, run_option("several models: a TOML or JSON file; resumes by itself")] = None,
+    resume: Annotated[bool, run_option("continue an interrupted run", "--resume")] = False,
+    max_minutes: Annotated[float | None, run_option("stop then, with a usable checkpoint")] = None,
+    checkpoint_minutes: Annotated[float, run_option("between two saved states")] = 5.0,
+    devices: Annotated[int, run_option("processes or GPUs")] = 1,
+    accelerator: Annotated[str, run_option("auto, cpu or cuda")] = "auto",
+    threads: Annotated[int | None, run_option("PyTorch's CPU threads")] = None,
+    cache: Annotated[Path | None, run_option("folder for decoded images; default: the user's cache")] = None,
+    test_images: Annotated[Path | None, run_option("folder; the RD point on it goes into the card")] = None,
+    float16: Annotated[bool, run_option("store large kernels in 16 bits", "--float16")] = False,
+    max_file_mib: Annotated[float | None, run_option("split larger checkpoints into shards")] = None,
+    note: Annotated[str, run_option("for the model card")] = "",
+    as_json: Annotated[bool, run_option("print the result as one JSON object", "--json")] = False,
+) -> None:
+    """Train FP32 reference models; a run that was stopped or killed can be continued."""
+    settings = {
+        **{"model": model, "lmbda": lmbda, "metric": metric, "N": width_n, "M": width_m, "steps": steps},
+        **{"batch": batch_size, "crop": crop, "large_batch": large_batch_size, "large_crop": large_crop},
+        **{"learning_rate": learning_rate, "precision": precision, "seed": seed},
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    try:
+        options = RunOptions(
+            data=data,
+            output=output,
+            init=init,
+            resume=resume,
+            max_minutes=max_minutes,
+            checkpoint_minutes=checkpoint_minutes,
+            devices=devices,
+            accelerator=accelerator,
+            threads=threads,
+            cache=cache,
+            test_images=test_images,
+            float16=float16,
+            max_file_mib=max_file_mib,
+            note=note,
+        )
+        results = _run(given, options, plan)
+    except LicquantError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    _report(results, plan is not None, as_json)
+
+
+def _run(given: Mapping[str, Any], options: RunOptions, plan: Path | None) -> "list[TrainResult]":
+    """One run from the settings, or those of a plan."""
+    # Here, since they take seconds to import, which the help text need not wait for.
+    from licquant.train.command import run_training
+    from licquant.train.plan import read_plan, run_plan
+
+    if plan is None:
+        return [run_training(Recipe.from_mapping(given), options)]
+    if given or options.init:
+        raise TrainingError(f"with --plan, {next(iter(given), 'init')} stands in the plan file")
+    return run_plan(read_plan(plan), options)
+
+
+def _report(results: "list[TrainResult]", planned: bool, as_json: bool) -> None:
+    """Say how it ended: JSON on standard output, words on standard error; exit 130 after an interruption."""
+    if results[-1].card:  # other processes than the first have none, and nothing to say
+        if as_json:
+            record: Any = [result.to_json() for result in results]
+            sys.stdout.write(json.dumps({"runs": record} if planned else record[0]) + "\n")
+        for result in results:
+            Console(stderr=True).print(_sentence(result), markup=False, highlight=False, soft_wrap=True)
+    if results[-1].status == INTERRUPTED:
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _sentence(result: "TrainResult") -> str:
+    card = result.card
+    point = card.get("kodak") or card.get("test")
+    measured = f", {point['bpp_real_strings']:.3f} bpp, {point['psnr_mean']:.2f} dB" if point else ""
+    return (
+        f"{result.checkpoint}: {result.status} after {card['steps']} steps, {card['seconds']:.0f} s{measured}"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(train_command)

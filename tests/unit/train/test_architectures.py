@@ -1,0 +1,87 @@
+"""Models by name, and what every one of them must do in a training step."""
+
+import pytest
+import torch
+
+from licquant.errors import ModelError
+from licquant.train import architectures
+from licquant.train.architectures import build, names, resolve_widths, widths_of
+from licquant.train.entropy import Noise, float32_entropy_models
+from licquant.train.objective import AUXILIARY, LOSS, Objective
+
+
+def test_the_image_models_of_one_rate_are_known() -> None:
+    assert {
+        "bmshj2018-hyperprior",
+        "mbt2018-mean",
+        "mbt2018",
+        "cheng2020-anchor",
+        "elic2022-official",
+    } <= set(names())
+    assert not any("pcc" in name or "vbr" in name or "ssf" in name for name in names())
+
+
+def test_widths_have_defaults() -> None:
+    assert resolve_widths("bmshj2018-hyperprior", None, None) == {"N": 128, "M": 192}
+    assert resolve_widths("elic2022-official", None, None) == {"N": 192, "M": 320}
+    assert resolve_widths("cheng2020-anchor", 128, None) == {"N": 128}
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "m", "message"),
+    [("vgg", None, None, "unknown model 'vgg'"), ("cheng2020-anchor", 128, 192, "no width M")],
+)
+def test_what_is_not_there_is_refused(name: str, n: int | None, m: int | None, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        resolve_widths(name, n, m)
+
+
+def test_a_model_that_cannot_be_built_is_said() -> None:
+    with pytest.raises(ModelError, match="cannot be built"):
+        build("elic2022-official", {"N": 32, "M": 64})  # its first groups have 128 channels alone
+
+
+def test_fresh_weights_are_a_function_of_the_seed() -> None:
+    widths = {"N": 8, "M": 12}
+    one, same, other = (build("mbt2018-mean", widths, seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    assert not torch.equal(one["g_a.0.weight"], other["g_a.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "widths"),
+    [
+        ("bmshj2018-hyperprior", {"N": 8, "M": 12}),
+        ("cheng2020-attn", {"N": 16}),
+        ("elic2022-official", {"N": 16, "M": 144}),
+    ],
+)
+def test_widths_are_read_from_weights(name: str, widths: dict[str, int]) -> None:
+    assert widths_of(name, build(name, widths).state_dict(), None, None) == widths
+
+
+def test_weights_of_another_width_are_refused() -> None:
+    state = build("bmshj2018-hyperprior", {"N": 8, "M": 12}).state_dict()
+    with pytest.raises(ModelError, match="do not fit"):
+        architectures.load_weights(build("bmshj2018-hyperprior", {"N": 8, "M": 16}), state, "x.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names())
+def test_every_model_trains_all_its_parameters(name: str) -> None:
+    takes_m = "M" in resolve_widths(name, None, None)
+    model = build(
+        name, resolve_widths(name, 16, (144 if "elic" in name else 24) if takes_m else None)
+    ).train()
+    objective = Objective(model, 0.01, "mse", "bf16")
+    samples = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    noise = Noise(0, torch.device("cpu"))
+    noise.begin(0, 0)
+    with float32_entropy_models(model, noise):
+        figures = objective(samples)
+    assert torch.isfinite(figures).all()
+    (figures[LOSS] + figures[AUXILIARY]).backward()
+    # Distributed training hangs on a parameter that takes no part in the loss.
+    assert [name for name, value in model.named_parameters() if value.grad is None] == []
+    if name != "cheng2020-anchor-checkerboard":  # draws its context's noise by itself
+        assert noise.draws >= 1

@@ -1,0 +1,97 @@
+"""The finished checkpoint: loads and codes in CompressAI itself, whole, halved or in shards."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from compressai.models import ScaleHyperprior
+from compressai.zoo import image_models
+from torch import Tensor
+
+from licquant.errors import ModelError, TrainingError
+from licquant.models.shards import shard_paths
+from licquant.train import architectures, card, export
+
+NAME, WIDTHS = "bmshj2018-hyperprior", {"N": 32, "M": 48}
+
+
+@pytest.fixture(scope="module")
+def averaged() -> dict[str, Tensor]:
+    model = architectures.build(NAME, WIDTHS, seed=1)
+    return {name: value.detach() for name, value in model.named_parameters()}
+
+
+@pytest.fixture(scope="module")
+def state(averaged: dict[str, Tensor]) -> dict[str, Tensor]:
+    return export.finished_state(NAME, WIDTHS, averaged)
+
+
+def test_it_loads_and_codes_in_compressai(
+    state: dict[str, Tensor], averaged: dict[str, Tensor], tmp_path: Path
+) -> None:
+    export.write_checkpoint(tmp_path / "model.pt", state)
+    loaded = torch.load(tmp_path / "model.pt", weights_only=True)
+    model = ScaleHyperprior.from_state_dict(loaded).eval()
+    assert not model.update()  # the tables are there already
+    x = torch.rand(1, 3, 64, 128)
+    with torch.no_grad():
+        coded = model.compress(x)
+        decoded = model.decompress(coded["strings"], coded["shape"])["x_hat"]
+    assert decoded.shape == x.shape
+    assert all(torch.equal(value, averaged[name]) for name, value in model.named_parameters())
+    assert image_models[NAME] is not None
+
+
+def test_float16_is_for_large_kernels_alone(state: dict[str, Tensor], averaged: dict[str, Tensor]) -> None:
+    halved = export.with_float16_kernels(state)
+    assert {key for key, value in halved.items() if value.dtype == torch.float16} == {
+        key for key, value in state.items() if value.dim() == 4 and value.numel() >= export.LARGE_KERNEL
+    }
+    model = ScaleHyperprior.from_state_dict(halved)
+    assert all(value.dtype == torch.float32 for value in model.parameters())
+    kernel = dict(model.named_parameters())["g_a.2.weight"]
+    torch.testing.assert_close(kernel, averaged["g_a.2.weight"], rtol=2**-11, atol=1e-7)
+
+
+def test_shards_are_small_and_together_the_model(state: dict[str, Tensor], tmp_path: Path) -> None:
+    limit = 900_000
+    checkpoint = tmp_path / "model.pt"
+    export.write_checkpoint(checkpoint, state)
+    files = export.write_checkpoint(checkpoint, state, limit)
+    assert len(files) == 3
+    assert not checkpoint.exists()
+    assert all(path.stat().st_size <= limit for path in tmp_path.iterdir())
+    merged = architectures.read_checkpoint(checkpoint)
+    assert merged.keys() == state.keys()
+    assert all(torch.equal(merged[key], state[key]) for key in state)
+    export.write_checkpoint(checkpoint, state)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_shards_that_are_no_set_are_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
+    checkpoint = tmp_path / "model.pt"
+    card.write_card(checkpoint, card.file_hashes(export.write_checkpoint(checkpoint, state, 900_000)))
+    second = tmp_path / "model-2of3.pt"
+    kept = second.read_bytes()
+    second.write_bytes(export.to_bytes({"g_a.0.bias": torch.zeros(32)}))
+    with pytest.raises(ModelError, match="model card describes"):
+        shard_paths(checkpoint)
+    second.unlink()
+    with pytest.raises(ModelError, match="only shards 1, 3 of 3"):
+        shard_paths(checkpoint)
+    second.write_bytes(kept)
+    assert len(shard_paths(checkpoint)) == 3
+    (tmp_path / "model-1of2.pt").write_bytes(kept)
+    with pytest.raises(ModelError, match="several sets"):
+        shard_paths(checkpoint)
+
+
+def test_a_tensor_that_fits_no_file_is_said(state: dict[str, Tensor], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="more than one file may have"):
+        export.write_checkpoint(tmp_path / "model.pt", state, 1000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_another_model_are_refused(averaged: dict[str, Tensor]) -> None:
+    with pytest.raises(TrainingError, match="not those of"):
+        export.finished_state(NAME, WIDTHS, {name: averaged[name] for name in list(averaged)[1:]})
