@@ -83,7 +83,7 @@ def quantize(
     act_bits: Annotated[int, typer.Option(help="Width of all activations, 2 to 16.")] = 8,
     ranges: Annotated[str, typer.Option(help="How activation ranges are chosen: mse, min-max or percentile.")] = "mse",
     per_tensor: Annotated[bool, typer.Option("--per-tensor", help="One activation scale per tensor.")] = False,
-    steps: Annotated[int | None, typer.Option(min=0, help="Reconstruction steps; 0 for none.")] = None,
+    steps: Annotated[int, typer.Option(min=0, help="Steps of reconstruction; 0 rounds to nearest.")] = 250,
     lmbda: Annotated[float | None, typer.Option(help="λ of the checkpoint, if no model card says it.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, stored in the file.")] = "not stated",
     as_json: Json = False,

@@ -18,13 +18,14 @@ from torch import nn
 from licquant import __version__
 from licquant.codec.artifact import Artifact
 from licquant.config import Budget, Plan
-from licquant.errors import BudgetError
+from licquant.errors import BudgetError, ModelError
 from licquant.images import RGB
 from licquant.lower import hyperprior_tables, lower_model
 from licquant.models.trace import TracedModel, trace_model
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.network import QuantizedModel, uniform_plan
+from licquant.quant.reconstruct import reconstruct
 
 METHODS = ("uniform",)
 
@@ -51,12 +52,16 @@ class Result:
 class Settings:
     """Everything about a quantization but the model, the images and the budget.
 
-    activation_bits: width of every activation, 2..16
-    quantizer:       how activation ranges are chosen
+    activation_bits:      width of every activation, 2..16
+    quantizer:            how activation ranges are chosen
+    reconstruction_steps: of post-training reconstruction; 0 rounds every weight to nearest instead
+    lmbda:                of the loss that reconstruction minimises, the λ that the model was trained with
     """
 
     activation_bits: int = 8
     quantizer: QuantizerSettings = field(default_factory=QuantizerSettings)
+    reconstruction_steps: int = 0
+    lmbda: float | None = None
 
 
 def quantize(
@@ -78,12 +83,17 @@ def quantize(
     budget that the method does not take.
     """
     chosen = settings or Settings()
+    if chosen.reconstruction_steps and not chosen.lmbda:
+        raise ModelError("reconstruction needs the λ that the model was trained with; 0 steps need none")
     traced = trace_model(model)
     plan = make_plan(traced, method, budget or Budget("bits", 8), chosen)
     count = 2 * len(images)
     done = iter(range(1, count + 1))
     statistics = collect_statistics(traced, images, lambda: on_progress("calibrating", next(done), count))
     quantized = insert_quantizers(traced, plan, statistics, chosen.quantizer)
+    steps = chosen.reconstruction_steps
+    if steps and chosen.lmbda:
+        reconstruct(quantized, images, chosen.lmbda, steps, lambda done: on_progress("reconstructing", done, steps))
     on_progress("lowering", 0, 1)
     artifact = Artifact(
         family=traced.family,

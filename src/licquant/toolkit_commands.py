@@ -47,7 +47,7 @@ class QuantizeOptions:
     act_bits: int
     ranges: str
     per_channel: bool
-    steps: int | None
+    steps: int
     lmbda: float | None
     licence: str
 
@@ -60,15 +60,20 @@ def quantize(options: QuantizeOptions) -> Report:
     paths = list_images(options.calib)
     if not options.output.parent.is_dir():
         raise LicquantError(f"{options.output.parent}: there is no such folder")
+    lmbda = lmbda_of(options.checkpoint, options.lmbda)
+    if options.steps and lmbda is None:
+        raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda, or --steps 0")
     model = load_model(options.model, options.checkpoint)
     settings = pipeline.Settings(
         activation_bits=options.act_bits,
         quantizer=QuantizerSettings(RANGE_METHODS[options.ranges], options.per_channel),
+        reconstruction_steps=options.steps,
+        lmbda=lmbda,
     )
     record = {
         "model": options.model,
         "checkpoint_sha256": sha256(options.checkpoint),
-        "lmbda": lmbda_of(options.checkpoint, options.lmbda),
+        "lmbda": lmbda,
         "calibration_images": len(paths),
         "method": options.method,
         "budget": options.budget,

@@ -9,8 +9,10 @@ constants behind a Convert as weights. Found by measurement, and asserted in the
     transposed convolution  INT8 only where q - zero_point fits int8 (zero point in mid-range)
     activations > 8 bits, weights > 8 bits   float32
 
-A transposed convolution with few output channels is run as a convolution and a pixel shuffle, which fills the
-vector lanes better and takes any zero point.
+A transposed convolution whose output is exactly once or twice the size of its input runs as such, which is
+fastest; every other one as a convolution and a pixel shuffle. With few output channels the latter fills the
+vector lanes better too, and for other geometries OpenVINO (2026.4) has float kernels that crashed or, with a
+FakeQuantize fused to them, gave wrong channels.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,6 +40,7 @@ Node = Any  # OpenVINO's own node types are not usable as annotations
 
 # Vector kernels compute this many output channels at least; a pixel shuffle that stays within it is free.
 SHUFFLE_CHANNELS = 16
+LARGEST_STRIDE = 2  # of the transposed convolutions that OpenVINO runs in INT8
 # A channel that is constant has the multiplier 0; its range on the way in only has to be wide.
 _SMALLEST_MULTIPLIER = 2.0**-46
 
@@ -60,9 +63,14 @@ def build(part: Part) -> ov.Model:
 
 def runs_as_convolution(op: TransposedConvolution) -> bool:
     """Whether a transposed convolution is run as a convolution and a pixel shuffle (see the top)."""
-    doubles = op.kernel[0] + op.output_padding - 2 * op.padding == op.stride  # the output is stride times the input
     square = op.kernel[0] == op.kernel[1]
-    return square and doubles and op.weight.shape[1] * op.stride**2 <= SHUFFLE_CHANNELS
+    few = op.weight.shape[1] * op.stride**2 <= SHUFFLE_CHANNELS
+    return square and (few or op.stride > LARGEST_STRIDE or _excess(op) != 0)
+
+
+def _excess(op: TransposedConvolution) -> int:
+    """Output size minus stride · input size."""
+    return op.kernel[0] + op.output_padding - 2 * op.padding - op.stride
 
 
 # --- tensors in and out -------------------------------------------------------------------------------------
@@ -180,9 +188,17 @@ def _shuffled_convolution(op: TransposedConvolution, x: Node) -> Node:
         for c, u, p in taps:
             weight[:, r, c, :, o - low, p - low] = op.weight[:, :, t, u].T
     weight = weight.reshape(outputs * stride**2, op.weight.shape[0], size, size)
-    acc = opset.convolution(x, _weights(weight, op.weight_bits), [1, 1], [-low] * 2, [high] * 2, [1, 1])
+    # One more or fewer step of the stride than the input has, and then a few rows and columns too many.
+    steps = -(-_excess(op) // stride)
+    acc = opset.convolution(
+        x, _weights(weight, op.weight_bits), [1, 1], [-low] * 2, [high + steps] * 2, [1, 1]
+    )
     acc.set_friendly_name(op.name)
-    return opset.depth_to_space(acc, "depth_first", stride)
+    shuffled = opset.depth_to_space(acc, "depth_first", stride)
+    surplus = stride * steps - _excess(op)
+    if not surplus:
+        return shuffled
+    return opset.slice(shuffled, _ints([0, 0]), _ints([-surplus] * 2), _ints([1, 1]), _ints([2, 3]))
 
 
 def _gdn(op: Gdn, x: Sequence[Node], grids: Sequence[Grid]) -> Node:

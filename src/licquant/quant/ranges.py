@@ -23,7 +23,6 @@ CLIPPING_WEIGHT = 16.0
 HEADROOM = 1.1
 # Channels that hardly move would otherwise get scales that make their folded weights meaningless.
 SMALLEST_SHARE = 1e-3
-_TINY = 1e-9
 
 RangeMethod = Callable[[Tensor, Tensor, int, bool], Tensor]
 
@@ -77,7 +76,8 @@ def activation_scale(
         limit = method(magnitudes, counts, bits, signed)
     else:
         limit = method(magnitudes.reshape(1, -1), counts.reshape(1, -1), bits, signed).expand(len(counts))
-    limit = limit.clamp(min=max(float(limit.max()) * SMALLEST_SHARE, _TINY))
+    largest = float(limit.max()) or 1.0  # a tensor that is always 0 may have any scale
+    limit = limit.clamp(min=largest * SMALLEST_SHARE)
     if signed:
         zero_point = 1 << (bits - 1)
         return limit / (zero_point - 1), torch.full_like(limit, zero_point)

@@ -45,5 +45,6 @@ def options(place: Path, **changes: Any) -> RunOptions:
     if not data.exists():
         write_images(data)
     return replace(
-        RunOptions(data, place / "out" / "model.pt", accelerator="cpu", cache=place / "cache"), **changes
+        RunOptions(data, place / "out" / "model.pt", accelerator="cpu", threads=1, cache=place / "cache"),
+        **changes,
     )

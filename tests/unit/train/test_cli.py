@@ -14,7 +14,8 @@ app = typer.Typer()
 app.command()(train_command)
 
 SMALL = (
-    "--model bmshj2018-hyperprior --lmbda 0.01 --N 8 --M 12 --crop 64 --large-crop 64 --steps 2 --accelerator cpu"
+    "--model bmshj2018-hyperprior --lmbda 0.01 --N 8 --M 12 --crop 64 --large-crop 64 --steps 2 "
+    "--accelerator cpu --threads 1"
 )
 
 

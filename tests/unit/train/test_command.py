@@ -54,7 +54,7 @@ def assert_same_result(one: Path, other: Path) -> None:
 
 def test_a_run_leaves_checkpoint_card_log_and_picture(whole: Path) -> None:
     out = whole / "out"
-    assert sorted(path.name for path in out.iterdir()) == ["model.csv", "model.json", "model.pt", "model.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["model.csv", "model.json", "model.png", "model.pt"]
     assert Image.open(out / "model.png").size == (1000, 320)
     lines = (out / "model.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["step", "5", "10", "12"]
@@ -102,9 +102,8 @@ def test_a_run_can_start_from_a_checkpoint_in_shards(whole: Path, tmp_path: Path
 # --- stopped and resumed ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "steps", [1, 7, 9, 12]
-)  # inside and between rows of the log, crops of both sizes, the end
+# Inside and between rows of the log, with crops of both sizes, and after the last step.
+@pytest.mark.parametrize("steps", [1, 7, 9, 12])
 def test_a_killed_run_resumes_to_the_same_result(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
@@ -115,9 +114,10 @@ def test_a_killed_run_resumes_to_the_same_result(
         raise Killed
 
     mine = beside(whole, tmp_path, checkpoint_minutes=0.0, resume=True)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         stop_after(patch, steps, kill)
-        run_training(recipe(), mine)
+        with pytest.raises(Killed):
+            run_training(recipe(), mine)
     assert (tmp_path / "model.state").exists() == (steps > 1)
     assert run_training(recipe(), mine).status == COMPLETE
     assert_same_result(tmp_path / "model.pt", whole / "out" / "model.pt")
@@ -162,8 +162,8 @@ def test_another_recipe_does_not_resume_a_run(whole: Path, change: dict[str, Any
 
 
 def test_other_images_do_not_resume_a_run(whole: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", count=3)
     with pytest.raises(TrainingError, match="other training images"):
-        write_images(tmp_path / "images", count=3)
         run_training(recipe(), options(tmp_path, output=whole / "out" / "model.pt", resume=True))
 
 
@@ -187,9 +187,10 @@ def test_a_full_disk_keeps_the_last_state(
             raise OSError(errno.ENOSPC, "No space left on device")
         return write_bytes(self, data)
 
-    with monkeypatch.context() as patch, pytest.raises(TrainingError, match="No space left on device"):
+    with monkeypatch.context() as patch:
         stop_after(patch, 6, lambda: patch.setattr(Path, "write_bytes", full))
-        run_training(recipe(), mine)
+        with pytest.raises(TrainingError, match="No space left on device"):
+            run_training(recipe(), mine)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.csv", "model.state"]
     assert torch.load(tmp_path / "model.state", weights_only=True)["trainer"]["step"] == 5
     run_training(recipe(), mine)

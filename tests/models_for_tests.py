@@ -1,0 +1,77 @@
+"""Small models that the tests quantize: fast, and one that CompressAI does not have."""
+
+import torch
+from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+from compressai.models import ScaleHyperprior
+from compressai.models.base import CompressionModel
+from torch import Tensor, nn
+
+
+def small_hyperprior(n: int = 8, m: int = 12, seed: int = 0) -> ScaleHyperprior:
+    """A bmshj2018-hyperprior with few channels and random weights, scaled so that latents are not all zero."""
+    torch.manual_seed(seed)
+    model = ScaleHyperprior(n, m).eval()
+    enlarge_latents(model)
+    model.update(force=True)
+    return model
+
+
+def enlarge_latents(model: nn.Module) -> None:
+    """Untrained analysis transforms give latents that all round to 0: make the last layer louder."""
+    with torch.no_grad():
+        last = [module for module in model.g_a.modules() if isinstance(module, nn.Conv2d)][-1]
+        last.weight.mul_(40)
+        for module in model.h_s.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
+                module.bias.add_(0.3)
+
+
+class _Residual(nn.Module):
+    """A residual block that CompressAI does not have."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(torch.relu(self.first(x)))
+
+
+class HandMade(CompressionModel):
+    """A user's own model: other kernel sizes, ReLU and leaky ReLU in place of GDN, a residual addition."""
+
+    def __init__(self, n: int = 8, m: int = 12) -> None:
+        super().__init__()
+        self.entropy_bottleneck = EntropyBottleneck(n)
+        self.g_a = nn.Sequential(
+            nn.Conv2d(3, n, 7, stride=4, padding=3),
+            nn.ReLU(),
+            _Residual(n),
+            nn.Conv2d(n, m, 3, stride=2, padding=1),
+        )
+        self.g_s = nn.Sequential(
+            nn.ConvTranspose2d(m, n, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+            _Residual(n),
+            nn.ConvTranspose2d(n, 3, 8, stride=4, padding=2),
+        )
+        self.h_a = nn.Sequential(nn.Conv2d(m, n, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(n, n, 5, padding=2))
+        self.h_s = nn.Sequential(nn.ConvTranspose2d(n, n, 4, stride=2, padding=1), nn.ReLU(), nn.Conv2d(n, m, 3, padding=1), nn.ReLU())
+        self.gaussian_conditional = GaussianConditional(None)
+
+    def forward(self, x: Tensor) -> dict[str, object]:
+        y = self.g_a(x)
+        z = self.h_a(y)
+        z_hat, z_likelihoods = self.entropy_bottleneck(z)
+        scales = self.h_s(z_hat)
+        y_hat, y_likelihoods = self.gaussian_conditional(y, scales)
+        return {"x_hat": self.g_s(y_hat), "likelihoods": {"y": y_likelihoods, "z": z_likelihoods}}
+
+
+def hand_made(seed: int = 0) -> HandMade:
+    torch.manual_seed(seed)
+    model = HandMade().eval()
+    enlarge_latents(model)
+    model.update(scale_table=[0.11, 1.0, 10.0], force=True)
+    return model
