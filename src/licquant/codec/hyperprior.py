@@ -73,14 +73,14 @@ class HyperpriorCoder:
         if h_s.input_grid.channels != len(tables.z):
             raise ArtifactError("h_s and the coding tables of z have different numbers of channels")
         self.h_s, self.tables = h_s, tables
-        self._scales = ExactEngine(h_s)
+        self.compute_scales = ExactEngine(h_s).run  # the slow reference may take its place
         self._fraction_bits = _fraction_bits(h_s)
 
     def levels(self, z: Ints) -> Ints:
         """Table index, uint8 [M, H, W], of every symbol of y, from the symbols of z, int [N, h, w]."""
         limited = np.clip(z, -_LARGEST_SYMBOL, _LARGEST_SYMBOL).astype(np.int64)
         z_hat = (limited << self._fraction_bits) + self.tables.medians[:, None, None]
-        return self.tables.level(self._scales.run(z_hat))
+        return self.tables.level(self.compute_scales(z_hat))
 
     def round_hyper(self, z: Ints) -> Ints:
         """The symbols of z, int32, from h_a's output in the same fixed point: relative to the medians."""

@@ -33,8 +33,7 @@ def run_option(text: str, *names: str) -> Any:
 
 
 def train_command(
-    data: Annotated[Path, run_option("folder of training images")],
-    output: Annotated[Path, run_option("checkpoint; with --plan, a folder", "--output", "-o")],
+    *,
     model: Annotated[str | None, recipe_option("CompressAI's registered name")] = None,
     lmbda: Annotated[float | None, recipe_option("λ of the RD loss")] = None,
     metric: Annotated[str | None, recipe_option("distortion: mse (default) or ms-ssim")] = None,
@@ -48,6 +47,8 @@ def train_command(
     learning_rate: Annotated[float | None, recipe_option("the largest; default: 3e-4")] = None,
     precision: Annotated[str | None, recipe_option("bf16 (default) or fp32")] = None,
     seed: Annotated[int | None, recipe_option("default: 0")] = None,
+    data: Annotated[Path, run_option("folder of training images")],
+    output: Annotated[Path, run_option("checkpoint; with --plan, a folder", "--output", "-o")],
     init: Annotated[Path | None, run_option("checkpoint to start from")] = None,
     plan: Annotated[Path | None, run_option("several models: a TOML or JSON file; resumes by itself")] = None,
     resume: Annotated[bool, run_option("continue an interrupted run", "--resume")] = False,

@@ -82,6 +82,6 @@ def test_two_processes_are_one_with_the_joint_batch(place: Path) -> None:
     )
     fresh = architectures.build(RECIPE.model, {"N": RECIPE.N, "M": RECIPE.M}, RECIPE.seed)
     for name, initial in fresh.named_parameters():
-        # Sums in another order, and nothing else: other noise or other crops would differ as much as they move.
+        # Sums in another order, nothing else: other noise or crops would differ as much as they move.
         moved = (whole[name] - initial).abs().max()
         assert (together[name] - whole[name]).abs().max() < 1e-3 * moved, name

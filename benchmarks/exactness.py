@@ -1,0 +1,91 @@
+"""The same coded files decode to the same symbols: other thread counts, other BLAS kernels, other instruction
+sets, the slow reference. Every setting runs in a process of its own.
+
+    python -m benchmarks.exactness --model model.licq --images DIR -o DIR
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from licquant.codec.codec import load
+from licquant.evaluate import provenance, report
+from licquant.images import list_images, read_image
+from licquant.program import reference
+from rich.console import Console
+from rich.table import Table
+
+# name → (environment, threads of the fast engine, slow reference)
+SETTINGS: dict[str, tuple[dict[str, str], int, bool]] = {
+    "1 thread": ({"OPENBLAS_NUM_THREADS": "1"}, 1, False),
+    "2 threads": ({"OPENBLAS_NUM_THREADS": "2"}, 2, False),
+    "OPENBLAS_CORETYPE=Haswell": ({"OPENBLAS_CORETYPE": "Haswell"}, 2, False),
+    "OPENBLAS_CORETYPE=SkylakeX": ({"OPENBLAS_CORETYPE": "SkylakeX"}, 2, False),
+    "ONEDNN_MAX_CPU_ISA=AVX2": ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, 2, False),
+    "slow reference": ({}, 2, True),
+}
+
+
+def decode_all(model: Path, folder: Path, threads: int, slow: bool) -> dict[str, str]:
+    """File name → SHA-256 of its decoded symbols."""
+    codec = load(model, threads=threads)
+    if slow:
+        part = codec.artifact.program["h_s"]
+        codec.coder.compute_scales = lambda q: reference.run(part, q)
+    found = {}
+    for path in sorted(folder.glob("*.lic")):
+        latents = codec.decode_symbols(path.read_bytes())
+        symbols = (np.ascontiguousarray(v, dtype="<i4").tobytes() for v in (latents.y, latents.z))
+        found[path.name] = hashlib.sha256(b"".join(symbols)).hexdigest()
+    return found
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="A .licq file.")],
+    images: Annotated[Path, typer.Option(help="A folder of images.")],
+    output: Annotated[Path, typer.Option("-o", help="Folder for the JSON result.")] = Path("bench-output"),
+) -> None:
+    """Encode once, decode under every setting, count the files that differ from what was encoded."""
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        codec = load(model)
+        encoded = {}
+        for path in list_images(images):
+            latents = codec.analyse(read_image(path))
+            symbols = (np.ascontiguousarray(v, dtype="<i4").tobytes() for v in (latents.y, latents.z))
+            encoded[f"{path.stem}.lic"] = hashlib.sha256(b"".join(symbols)).hexdigest()
+            (folder / f"{path.stem}.lic").write_bytes(codec.encode(read_image(path)))
+        results = {name: _different(encoded, model, folder, *setting) for name, setting in SETTINGS.items()}
+    table = Table(title=f"files of {len(encoded)} whose symbols differ", title_justify="left")
+    table.add_column("decoded with")
+    table.add_column("different", justify="right")
+    for name, count in results.items():
+        table.add_row(name, str(count))
+    Console().print(table)
+    record = {"schema": "licquant-exactness/1", "images": len(encoded), "different": results}
+    report.write_json(output / "exactness.json", {**record, "provenance": provenance.collect()})
+    sys.exit(any(results.values()))
+
+
+def _different(
+    encoded: dict[str, str], model: Path, folder: Path, environment: dict[str, str], threads: int, slow: bool
+) -> int:
+    words = [sys.executable, "-m", "benchmarks.exactness", "worker", str(model), str(folder), str(threads), str(int(slow))]
+    done = subprocess.run(words, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    return sum(found[name] != digest for name, digest in encoded.items())
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["worker"]:
+        print(json.dumps(decode_all(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5] == "1")))
+    else:
+        typer.run(main)

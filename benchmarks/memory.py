@@ -1,0 +1,80 @@
+"""Peak memory and start-up of the codec alone, each in a process of its own.
+
+    python -m benchmarks.memory --model model.licq --image kodim01.png [--width 6000 --height 4000] -o DIR
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from licquant.evaluate import provenance, report
+from licquant.images import RGB, read_image, write_image
+from rich.console import Console
+from rich.table import Table
+
+# What runs in the process: the codec only. Prints seconds and the process's largest resident size.
+WORKER = """
+import json, resource, sys, time
+start = time.perf_counter()
+import licquant
+codec = licquant.load(sys.argv[2], threads=2)
+ready = time.perf_counter() - start
+if sys.argv[1] == "encode":
+    data = codec.encode(licquant.read_image(sys.argv[3]))
+    open(sys.argv[4], "wb").write(data)
+else:
+    codec.decode(open(sys.argv[4], "rb").read())
+seconds = time.perf_counter() - start
+assert "torch" not in sys.modules
+print(json.dumps({"ready_seconds": ready, "seconds": seconds,
+                  "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+"""
+
+
+def measure(what: str, model: Path, image: Path, coded: Path) -> dict[str, float]:
+    words = [sys.executable, "-c", WORKER, what, str(model), str(image), str(coded)]
+    return json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+
+def enlarged(rgb: RGB, width: int, height: int) -> RGB:
+    """The image repeated, every other copy mirrored, to the wanted size: large, and with real statistics."""
+    pair = np.concatenate([rgb, rgb[:, ::-1]], axis=1)
+    block = np.concatenate([pair, pair[::-1]])
+    counts = (-(-height // block.shape[0]), -(-width // block.shape[1]), 1)
+    return np.ascontiguousarray(np.tile(block, counts)[:height, :width])
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="A .licq file.")],
+    image: Annotated[Path, typer.Option(help="An image of ordinary size.")],
+    width: int = 6000,
+    height: int = 4000,
+    output: Annotated[Path, typer.Option("-o", help="Folder for the JSON result.")] = Path("bench-output"),
+) -> None:
+    """Measure encode and decode of the image and of a large one made from it."""
+    output.mkdir(parents=True, exist_ok=True)
+    results = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        large, coded = Path(temporary) / "large.ppm", Path(temporary) / "x.lic"
+        rgb = read_image(image)
+        write_image(large, enlarged(rgb, width, height))
+        for name, path in ((f"{rgb.shape[1]}×{rgb.shape[0]}", image), (f"{width}×{height}", large)):
+            for what in ("encode", "decode"):
+                results[f"{what} {name}"] = measure(what, model, path, coded)
+    table = Table(title="one process each, 2 threads", title_justify="left")
+    for heading in ("what", "import and load", "in all", "peak memory"):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for name, row in results.items():
+        table.add_row(name, f"{row['ready_seconds']:.2f} s", f"{row['seconds']:.2f} s", f"{row['peak_bytes'] / 1e6:,.0f} MB")
+    Console().print(table)
+    record = {"schema": "licquant-memory/1", "results": results, "provenance": provenance.collect(threads=2)}
+    report.write_json(output / "memory.json", record)
+
+
+if __name__ == "__main__":
+    typer.run(main)
