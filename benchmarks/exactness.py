@@ -15,12 +15,13 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from rich.console import Console
+from rich.table import Table
+
 from licquant.codec.codec import load
 from licquant.evaluate import provenance, report
 from licquant.images import list_images, read_image
 from licquant.program import reference
-from rich.console import Console
-from rich.table import Table
 
 # name → (environment, threads of the fast engine, slow reference)
 SETTINGS: dict[str, tuple[dict[str, str], int, bool]] = {
@@ -78,7 +79,16 @@ def main(
 def _different(
     encoded: dict[str, str], model: Path, folder: Path, environment: dict[str, str], threads: int, slow: bool
 ) -> int:
-    words = [sys.executable, "-m", "benchmarks.exactness", "worker", str(model), str(folder), str(threads), str(int(slow))]
+    words = [
+        sys.executable,
+        "-m",
+        "benchmarks.exactness",
+        "worker",
+        str(model),
+        str(folder),
+        str(threads),
+        str(int(slow)),
+    ]
     done = subprocess.run(words, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     return sum(found[name] != digest for name, digest in encoded.items())

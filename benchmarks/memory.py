@@ -1,6 +1,6 @@
 """Peak memory and start-up of the codec alone, each in a process of its own.
 
-    python -m benchmarks.memory --model model.licq --image kodim01.png [--width 6000 --height 4000] -o DIR
+python -m benchmarks.memory --model model.licq --image kodim01.png [--width 6000 --height 4000] -o DIR
 """
 
 import json
@@ -12,10 +12,11 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from licquant.evaluate import provenance, report
-from licquant.images import RGB, read_image, write_image
 from rich.console import Console
 from rich.table import Table
+
+from licquant.evaluate import provenance, report
+from licquant.images import RGB, read_image, write_image
 
 # What runs in the process: the codec only. Prints seconds and the process's largest resident size.
 WORKER = """
@@ -70,7 +71,9 @@ def main(
     for heading in ("what", "import and load", "in all", "peak memory"):
         table.add_column(heading, justify="left" if heading == "what" else "right")
     for name, row in results.items():
-        table.add_row(name, f"{row['ready_seconds']:.2f} s", f"{row['seconds']:.2f} s", f"{row['peak_bytes'] / 1e6:,.0f} MB")
+        table.add_row(
+            name, f"{row['ready_seconds']:.2f} s", f"{row['seconds']:.2f} s", f"{row['peak_bytes'] / 1e6:,.0f} MB"
+        )
     Console().print(table)
     record = {"schema": "licquant-memory/1", "results": results, "provenance": provenance.collect(threads=2)}
     report.write_json(output / "memory.json", record)

@@ -10,6 +10,9 @@ from typing import Annotated
 
 import torch
 import typer
+from rich.console import Console
+from rich.table import Table
+
 from licquant.evaluate import provenance, report
 from licquant.images import list_images, read_image
 from licquant.models import load_model
@@ -20,8 +23,6 @@ from licquant.quant.network import uniform_plan
 from licquant.quant.ranges import RANGE_METHODS
 from licquant.quant.rd import evaluate_float, evaluate_quantized
 from licquant.toolkit_commands import lmbda_of
-from rich.console import Console
-from rich.table import Table
 
 
 def main(
@@ -48,14 +49,18 @@ def main(
                 quantized = insert_quantizers(traced, plan, statistics, QuantizerSettings(method, per_channel))
                 loss = fmean(evaluate_quantized(quantized, x).loss(lmbda).item() for x in held_out)
                 increase[f"{name}, per {'channel' if per_channel else 'tensor'}"] = 100 * (loss / reference - 1)
-    table = Table(title=f"RD loss against FP32, weights {weight_bits} bits, activations {act_bits} bits", title_justify="left")
+    table = Table(
+        title=f"RD loss against FP32, weights {weight_bits} bits, activations {act_bits} bits", title_justify="left"
+    )
     table.add_column("ranges")
     table.add_column("increase", justify="right")
     for name, value in sorted(increase.items(), key=lambda item: item[1]):
         table.add_row(name, f"{value:+.2f} %")
     Console().print(table)
     facts = provenance.collect(checkpoint=checkpoint.name, lmbda=lmbda, images=len(images))
-    report.write_json(output / "ranges.json", {"schema": "licquant-ranges/1", "increase_percent": increase, "provenance": facts})
+    report.write_json(
+        output / "ranges.json", {"schema": "licquant-ranges/1", "increase_percent": increase, "provenance": facts}
+    )
 
 
 if __name__ == "__main__":

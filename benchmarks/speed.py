@@ -126,7 +126,7 @@ def load_reference(checkpoint: Path, channels_last: bool) -> Codec:
     card = checkpoint.with_suffix(".json")
     name = json.loads(card.read_text(encoding="utf-8"))["model"] if card.exists() else "bmshj2018-hyperprior"
     model = load_model(name, checkpoint).eval()
-    model.update()
+    model.update()  # type: ignore[operator]
     return ReferenceCodec(model.to(memory_format=torch.channels_last) if channels_last else model)
 
 
@@ -174,9 +174,7 @@ def run(
 
 def main(
     output: Annotated[Path, typer.Option("--output", "-o", help="folder for speed.json")],
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="FP32 checkpoint; default: the embedded one")
-    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="FP32 checkpoint; default: the embedded one")] = None,
     model: Annotated[Path | None, typer.Option(help="artifact (.licq); default: the embedded one")] = None,
     images: Annotated[Path | None, typer.Option(help="folder; default: the embedded images")] = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of either side")] = 2,

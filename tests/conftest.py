@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from licquant import pipeline
 from licquant.codec.codec import Codec, load
 from licquant.quant.synthetic import dead_leaves

@@ -57,7 +57,9 @@ class HandMade(CompressionModel):
             nn.ConvTranspose2d(n, 3, 8, stride=4, padding=2),
         )
         self.h_a = nn.Sequential(nn.Conv2d(m, n, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(n, n, 5, padding=2))
-        self.h_s = nn.Sequential(nn.ConvTranspose2d(n, n, 4, stride=2, padding=1), nn.ReLU(), nn.Conv2d(n, m, 3, padding=1), nn.ReLU())
+        self.h_s = nn.Sequential(
+            nn.ConvTranspose2d(n, n, 4, stride=2, padding=1), nn.ReLU(), nn.Conv2d(n, m, 3, padding=1), nn.ReLU()
+        )
         self.gaussian_conditional = GaussianConditional(None)
 
     def forward(self, x: Tensor) -> dict[str, object]:

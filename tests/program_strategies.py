@@ -1,6 +1,7 @@
 """Random programs for property tests: every operation, any width, any zero point."""
 
 import numpy as np
+
 from licquant.program.arithmetic import dyadic
 from licquant.program.grid import Grid
 from licquant.program.ops import Add, Convolution, Gdn, Requantize, Rescaling, TransposedConvolution

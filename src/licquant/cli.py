@@ -115,7 +115,9 @@ def evaluate(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for files and pictures.")] = Path("demo-output"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for files and pictures.")] = Path(
+        "demo-output"
+    ),
     as_json: Json = False,
 ) -> None:
     """The whole path on embedded images and models, in under two minutes."""

@@ -147,5 +147,3 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise BitstreamError(f"{file}: cannot be read: {error.strerror or error}") from error
-
-

@@ -55,9 +55,8 @@ class Plan(Mapping[str, LayerBits]):
         if missing:
             raise PlanError(f"the plan lacks {', '.join(missing[:4])}{', …' if len(missing) > 4 else ''}")
         if unknown:
-            raise PlanError(
-                f"the plan names layers that the model lacks: {', '.join(unknown[:4])}{', …' if len(unknown) > 4 else ''}"
-            )
+            more = ", …" if len(unknown) > 4 else ""
+            raise PlanError(f"the plan names layers that the model lacks: {', '.join(unknown[:4])}{more}")
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -83,9 +83,7 @@ def _quantize(assets: Assets, lmbda: float, path: Path, on_progress: pipeline.On
     """The embedded checkpoint, quantized live to 8-bit weights and activations."""
     model = load_model(MODEL, assets.checkpoint)
     facts = {"model": MODEL, "lmbda": lmbda, "checkpoint_sha256": sha256(assets.checkpoint), "command": "licquant demo"}
-    result = pipeline.quantize(
-        model, dead_leaves(CALIBRATION_IMAGES), provenance=facts, on_progress=on_progress
-    )
+    result = pipeline.quantize(model, dead_leaves(CALIBRATION_IMAGES), provenance=facts, on_progress=on_progress)
     result.artifact.save(path)
     return path
 
@@ -115,7 +113,9 @@ def _detail(rgb: RGB) -> RGB:
 def _show(
     curves: list[Curve], reference: Curve, fp32: RatePoint, live: RatePoint, output: Path, seconds: float
 ) -> None:
-    Console(width=120).print(report.results_table(curves, reference, "licquant demo: real files, averages over the images"))
+    Console(width=120).print(
+        report.results_table(curves, reference, "licquant demo: real files, averages over the images")
+    )
     OUT.print(
         f"encode {fp32.encode_seconds / live.encode_seconds:.1f} times and decode "
         f"{fp32.decode_seconds / live.decode_seconds:.1f} times as fast as CompressAI FP32 "

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from licquant import pipeline
 from licquant.codec.artifact import Artifact, read_artifact_bytes
@@ -100,9 +100,7 @@ def evaluate(
         torch.set_num_threads(threads)
     artifacts = sorted((_artifact(path) for path in models), key=lambda item: item[1])
     with progress() as on_progress:
-        points = [
-            codec_point(CODEC_LABEL, path, lmbda, paths, threads, on_progress) for path, lmbda in artifacts
-        ]
+        points = [codec_point(CODEC_LABEL, path, lmbda, paths, threads, on_progress) for path, lmbda in artifacts]
         ordered = sorted(((path, lmbda_of(path, None)) for path in references), key=lambda item: item[1] or 0.0)
         baseline = [reference_point(name, path, _known(path, lmbda), paths, on_progress) for path, lmbda in ordered]
     curve = Curve(CODEC_LABEL, tuple(points))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from licquant.program import exact, reference
 from licquant.program.exact import ExactEngine, exact_product
 from tests.program_strategies import random_part

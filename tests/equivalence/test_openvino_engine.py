@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from licquant.config import LayerBits, Plan
 from licquant.images import RGB
 from licquant.lower import lower_model
@@ -76,5 +77,3 @@ def test_mixed_widths_agree():
     part = lower_model(insert_quantizers(traced, plan, statistics))["g_a"]
     q = np.moveaxis(dead_leaves(1, 64, seed=3)[0], -1, 0)
     assert sqnr(ExactEngine(part).run(q), OpenVinoEngine(part, 1).run(q)) >= SQNR_FLOOR
-
-

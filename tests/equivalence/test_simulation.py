@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from licquant.config import LayerBits, Plan
 from licquant.lower import lower_model
 from licquant.models.trace import trace_model
@@ -94,7 +95,11 @@ def test_loss_falls_with_the_width(traced, statistics):
     with torch.no_grad():
         reference = evaluate_float(traced, x).loss(0.01)
         losses = [
-            abs(evaluate_quantized(insert_quantizers(traced, uniform_plan(traced, b, b), statistics), x).loss(0.01) / reference - 1)
+            abs(
+                evaluate_quantized(insert_quantizers(traced, uniform_plan(traced, b, b), statistics), x).loss(0.01)
+                / reference
+                - 1
+            )
             for b in (2, 6, 12)
         ]
     assert losses[0] > losses[1] > losses[2]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from licquant.codec.artifact import Artifact
 from licquant.codec.codec import Codec
 from licquant.errors import ArtifactError

@@ -83,11 +83,7 @@ def imported_names(path: Path, package: Path) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = (
-                [*home[: len(home) - node.level + 1], *filter(None, [node.module])]
-                if node.level
-                else [node.module]
-            )
+            base = [*home[: len(home) - node.level + 1], *filter(None, [node.module])] if node.level else [node.module]
             source = ".".join(str(part) for part in base)
             if source == "licquant":
                 yield from ((node.lineno, f"licquant.{alias.name}") for alias in node.names)

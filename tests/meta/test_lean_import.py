@@ -21,9 +21,7 @@ print(json.dumps([time.perf_counter() - start, sorted({name.partition(".")[0] fo
 def import_once() -> tuple[float, set[str]]:
     """Seconds of the import in a fresh interpreter, and the top-level modules that it loaded."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE], env=environment, capture_output=True, check=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", PROBE], env=environment, capture_output=True, check=True, text=True)
     seconds, modules = json.loads(done.stdout)
     return seconds, set(modules)
 

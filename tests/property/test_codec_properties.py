@@ -38,9 +38,7 @@ def test_any_symbols_survive_any_tables(tables, pairs):
 @given(coding_tables())
 def test_any_tables_survive_storage(tables):
     again = CodingTables.from_bytes(tables.to_bytes())
-    assert all(
-        np.array_equal(getattr(again, n), getattr(tables, n)) for n in ("frequencies", "lengths", "offsets")
-    )
+    assert all(np.array_equal(getattr(again, n), getattr(tables, n)) for n in ("frequencies", "lengths", "offsets"))
 
 
 @settings(max_examples=150, deadline=None)
@@ -53,9 +51,7 @@ def test_any_weights_survive(data, bits, shape):
     limit = 2 ** (bits - 1) - 1
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     span = data.draw(st.integers(0, limit))
-    values = rng.integers(-span, span + 1, shape) * (
-        rng.random(shape) < data.draw(st.sampled_from([1.0, 0.1]))
-    )
+    values = rng.integers(-span, span + 1, shape) * (rng.random(shape) < data.draw(st.sampled_from([1.0, 0.1])))
     if values.ndim > 1:
         values[::2] //= 16  # rows of a different spread
     packed = pack_integers(values, bits)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from licquant.config import Budget, LayerBits, Plan
 from licquant.errors import BudgetError, PlanError
 
@@ -61,7 +62,9 @@ def test_budgets(text, kind, value):
     assert (found.kind, found.value) == (kind, pytest.approx(value))
 
 
-@pytest.mark.parametrize("text", ["", "8", "bits", "bits=", "bits=x", "bits=1", "bits=17", "size=-1", "size=inf", "x=3", "loss=nan"])
+@pytest.mark.parametrize(
+    "text", ["", "8", "bits", "bits=", "bits=x", "bits=1", "bits=17", "size=-1", "size=inf", "x=3", "loss=nan"]
+)
 def test_bad_budgets(text):
     with pytest.raises(BudgetError):
         Budget.parse(text)

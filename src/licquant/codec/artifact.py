@@ -65,7 +65,7 @@ class Artifact:
     def to_bytes(self) -> bytes:
         """The file's content; the same artifact gives the same bytes."""
         writer = BlobWriter()
-        header = {
+        header: dict[str, Any] = {
             "family": self.family,
             "licence": self.licence,
             "provenance": dict(self.provenance),

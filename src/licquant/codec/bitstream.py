@@ -88,9 +88,7 @@ class Bitstream:
         fields = dict(zip((name for name, _ in HEADER), _HEADER.unpack_from(data), strict=True))
         at = _HEADER.size + 4 * fields["strings"]
         if len(data) < at + _CRC.size:
-            raise BitstreamError(
-                f"truncated .lic file: {len(data)} bytes do not hold the lengths of its strings"
-            )
+            raise BitstreamError(f"truncated .lic file: {len(data)} bytes do not hold the lengths of its strings")
         lengths = struct.unpack_from(f"<{fields['strings']}I", data, _HEADER.size)
         size = at + sum(lengths) + _CRC.size
         if len(data) != size:
@@ -115,6 +113,4 @@ def _check_kind(data: bytes) -> None:
                 raise BitstreamError(f"not a .lic file: this is {name}")
         raise BitstreamError("not a .lic file: it does not begin with LICI")
     if len(data) > 4 and data[4] != VERSION:
-        raise BitstreamError(
-            f"unknown version {data[4]} of the .lic format; this licquant reads version {VERSION}"
-        )
+        raise BitstreamError(f"unknown version {data[4]} of the .lic format; this licquant reads version {VERSION}")

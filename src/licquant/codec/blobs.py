@@ -1,8 +1,8 @@
 """Arrays as JSON references into a sequence of binary blobs: how an artifact stores its tensors.
 
-    {"value": 128, "shape": [192]}                        all elements equal
-    {"blob": 7, "dtype": "<i4", "shape": [192]}           raw little-endian numbers
-    {"blob": 8, "bits": 8, "shape": [128, 128, 5, 5]}     entropy-coded weights (``weights.py``)
+{"value": 128, "shape": [192]}                        all elements equal
+{"blob": 7, "dtype": "<i4", "shape": [192]}           raw little-endian numbers
+{"blob": 8, "bits": 8, "shape": [128, 128, 5, 5]}     entropy-coded weights (``weights.py``)
 """
 
 from __future__ import annotations

@@ -108,7 +108,9 @@ class HyperpriorCoder:
     def entropy_bits(self, y: Ints, z: Ints) -> float:
         """Ideal code length of both latents under the integer tables, in bits."""
         index = self._channel_index(z.shape[1:])
-        return self.tables.z.entropy_bits(z.ravel(), index) + self.tables.y.entropy_bits(y.ravel(), self.levels(z).ravel())
+        return self.tables.z.entropy_bits(z.ravel(), index) + self.tables.y.entropy_bits(
+            y.ravel(), self.levels(z).ravel()
+        )
 
     def _channel_index(self, size: tuple[int, ...]) -> Ints:
         return np.repeat(np.arange(len(self.tables.z), dtype=np.uint16), size[0] * size[1])

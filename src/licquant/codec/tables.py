@@ -152,9 +152,7 @@ class CodingTables:
         return self._models[k]
 
     @classmethod
-    def from_probabilities(
-        cls, pmfs: Sequence[np.ndarray], offsets: Sequence[int] | np.ndarray
-    ) -> CodingTables:
+    def from_probabilities(cls, pmfs: Sequence[np.ndarray], offsets: Sequence[int] | np.ndarray) -> CodingTables:
         """Tables from float probabilities: pmfs[k] is float[lengths[k]] over the symbols from offsets[k] on.
 
         What a pmf lacks to 1 is the escape's. Values must be finite, >= 0 and sum to a positive number of at
@@ -192,10 +190,7 @@ class CodingTables:
 
     def to_bytes(self) -> bytes:
         """The stored form (see the top of this file)."""
-        parts = [
-            pack_rice(zigzag(np.diff(self.table(k)[:-1].astype(np.int64), prepend=0)))
-            for k in range(len(self))
-        ]
+        parts = [pack_rice(zigzag(np.diff(self.table(k)[:-1].astype(np.int64), prepend=0))) for k in range(len(self))]
         sizes = np.array([len(part) for part in parts])
         lists = pack_rice(self.lengths), pack_rice(zigzag(self.offsets)), pack_rice(sizes)
         return b"".join([struct.pack("<I", len(self)), *lists, *parts])

@@ -172,9 +172,7 @@ def _best_classes(values: np.ndarray, high: np.ndarray, bins: int) -> tuple[byte
             continue
         candidate = _classes(levels, shift)
         count = int(candidate.max()) + 1  # the last classes may be empty
-        joint = np.bincount(candidate.astype(np.int64) * bins + high, minlength=count * bins).reshape(
-            count, bins
-        )
+        joint = np.bincount(candidate.astype(np.int64) * bins + high, minlength=count * bins).reshape(count, bins)
         packed, size = _fit(joint)
         if size + len(stored) < best:
             best = size + len(stored)

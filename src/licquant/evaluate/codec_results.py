@@ -133,9 +133,7 @@ def evaluate_codec(
     return results
 
 
-def _evaluate_image(
-    codec: Codec, path: Path, lmbda: float, counted_bytes: Callable[[bytes], int]
-) -> ImageResult:
+def _evaluate_image(codec: Codec, path: Path, lmbda: float, counted_bytes: Callable[[bytes], int]) -> ImageResult:
     rgb = read_image(path)
     height, width = rgb.shape[:2]
     start = time.perf_counter()

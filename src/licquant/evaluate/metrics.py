@@ -29,9 +29,7 @@ BDMethod = Literal["pchip", "akima", "cubic"]
 def mse(a: RGB, b: RGB) -> float:
     """Mean squared error over all samples, on the [0, 1] scale: 0 (equal) to 1 (black against white)."""
     if a.shape != b.shape or a.dtype != np.uint8 or b.dtype != np.uint8:
-        raise ValueError(
-            f"two uint8 images of one shape are needed, not {a.dtype} {a.shape}, {b.dtype} {b.shape}"
-        )
+        raise ValueError(f"two uint8 images of one shape are needed, not {a.dtype} {a.shape}, {b.dtype} {b.shape}")
     difference = a.astype(np.int32) - b
     return float(np.mean(np.square(difference), dtype=np.float64)) / 255**2
 
@@ -85,17 +83,13 @@ def bd_rate(
     tested = _rising_curve(rates, psnr)
     if max(reference[1, 0], tested[1, 0]) >= min(reference[1, -1], tested[1, -1]):
         raise DataError("BD-rate needs two curves that share a range of PSNR")
-    return float(
-        bjontegaard.bd_rate(*reference, *tested, method=method, require_matching_points=False, min_overlap=0)
-    )
+    return float(bjontegaard.bd_rate(*reference, *tested, method=method, require_matching_points=False, min_overlap=0))
 
 
 def _rising_curve(rates: Sequence[float], quality: Sequence[float]) -> NDArray[np.float64]:
     """The points as 2×N (rate, quality), sorted by rate and found fit for interpolation."""
     if len(rates) != len(quality) or len(rates) < 4:
-        raise DataError(
-            f"BD-rate needs at least 4 points a curve, not {len(rates)} rates, {len(quality)} PSNR"
-        )
+        raise DataError(f"BD-rate needs at least 4 points a curve, not {len(rates)} rates, {len(quality)} PSNR")
     curve = np.array([rates, quality], dtype=np.float64)
     curve = curve[:, np.argsort(curve[0])]
     if not np.isfinite(curve).all() or curve[0, 0] <= 0 or (np.diff(curve) <= 0).any():

@@ -86,14 +86,10 @@ def rd_curves(
         axes = figure.subplots()
         greys = np.linspace(0.35, 0.75, max(len(published or {}), 1))
         dashes = cycle(("--", "-.", ":"))
-        for grey, dash, (name, (rates, quality)) in zip(
-            greys, dashes, (published or {}).items(), strict=False
-        ):
+        for grey, dash, (name, (rates, quality)) in zip(greys, dashes, (published or {}).items(), strict=False):
             axes.plot(rates, quality, linestyle=dash, color=str(grey), linewidth=1.2, label=name)
         if reference:
-            axes.plot(
-                *_points(reference), "k-", marker="x", markersize=8, linewidth=1.8, label=reference.label
-            )
+            axes.plot(*_points(reference), "k-", marker="x", markersize=8, linewidth=1.8, label=reference.label)
         for index, curve in enumerate(curves):
             axes.plot(
                 *_points(curve),
@@ -129,9 +125,7 @@ def _limits(axes: Axes, curves: Sequence[Curve]) -> None:
 # --- layers -------------------------------------------------------------------------------------------------
 
 
-def layer_bars(
-    path: str | Path, layers: Sequence[LayerSize], title: str = "Bits and bytes of every layer"
-) -> None:
+def layer_bars(path: str | Path, layers: Sequence[LayerSize], title: str = "Bits and bytes of every layer") -> None:
     """Two bar charts over the same layers: bits of weights and activations; stored bytes and FP32 bytes."""
     if not layers:
         raise DataError("there are no layers to draw")
@@ -173,9 +167,7 @@ def _part_borders(axes: Axes, layers: Sequence[LayerSize]) -> None:
 # --- side by side -------------------------------------------------------------------------------------------
 
 
-def side_by_side(
-    path: str | Path, original: RGB, fp32: RGB, quantized: RGB, captions: Sequence[str] = ()
-) -> None:
+def side_by_side(path: str | Path, original: RGB, fp32: RGB, quantized: RGB, captions: Sequence[str] = ()) -> None:
     """Original, FP32 and quantized result, and 8 × the difference of the two results around mid-grey.
 
     Arrays are uint8 H×W×3 of one shape. ``captions``: further lines for the FP32 and the quantized picture,

@@ -75,6 +75,4 @@ def evaluate_reference(
     on_result: Callable[[ImageResult], object] | None = None,
 ) -> list[ImageResult]:
     """``evaluate_codec`` for a CompressAI model after ``eval()`` and ``update()``; strings alone are rate."""
-    return evaluate_codec(
-        ReferenceCodec(model), image_paths, lmbda, counted_bytes=string_bytes, on_result=on_result
-    )
+    return evaluate_codec(ReferenceCodec(model), image_paths, lmbda, counted_bytes=string_bytes, on_result=on_result)

@@ -32,9 +32,7 @@ def write_report(
     write_json(path, report_of(curves, provenance, reference))
 
 
-def report_of(
-    curves: Sequence[Curve], provenance: dict[str, Any], reference: Curve | None = None
-) -> dict[str, Any]:
+def report_of(curves: Sequence[Curve], provenance: dict[str, Any], reference: Curve | None = None) -> dict[str, Any]:
     """Everything measured, JSON-ready; comparisons only where there is a reference."""
     return {
         "schema": SCHEMA,
@@ -158,7 +156,5 @@ def _number(value: float | None, form: str, unit: str = "") -> str:
 def _bd_rate_line(comparison: dict[str, Any]) -> str | None:
     if comparison["bd_rate_pchip_percent"] is None:
         return None
-    pchip, cubic = (
-        _number(comparison[f"bd_rate_{method}_percent"], "+.2f", " %") for method in ("pchip", "cubic")
-    )
+    pchip, cubic = (_number(comparison[f"bd_rate_{method}_percent"], "+.2f", " %") for method in ("pchip", "cubic"))
     return f"BD-rate of {comparison['label']}: {pchip} (PCHIP), {cubic} (cubic)"

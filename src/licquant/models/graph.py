@@ -119,7 +119,5 @@ def fuse_activations(graph: Graph) -> Graph:
             continue
         steps[steps.index(source)] = replace(source, negative_slope=step.negative_slope)
         steps.pop(position)
-        steps = [
-            replace(s, inputs=tuple(source.name if n == step.name else n for n in s.inputs)) for s in steps
-        ]
+        steps = [replace(s, inputs=tuple(source.name if n == step.name else n for n in s.inputs)) for s in steps]
     return Graph(graph.name, tuple(steps))

@@ -61,9 +61,7 @@ def _check_against_card(checkpoint: Path, paths: Iterable[Path]) -> None:
     for path in paths:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if hashes is not None and hashes.get(path.name) != digest:
-            raise ModelError(
-                f"{path}: is not the shard that the model card describes; export the model again"
-            )
+            raise ModelError(f"{path}: is not the shard that the model card describes; export the model again")
 
 
 def merge_shards(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:

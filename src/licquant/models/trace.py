@@ -185,11 +185,15 @@ def _recognise_scale_hyperprior(model: nn.Module) -> bool:
     """
     missing = [name for name in PARTS if not isinstance(getattr(model, name, None), nn.Module)]
     if missing:
-        raise ModelError(f"{type(model).__name__} has no part {missing[0]}: scale hyperprior models have g_a, g_s, h_a, h_s")
+        raise ModelError(
+            f"{type(model).__name__} has no part {missing[0]}: scale hyperprior models have g_a, g_s, h_a, h_s"
+        )
     try:
         nodes = list(_ModelTracer().trace(model).nodes)
     except Exception as error:
-        raise ModelError(f"{type(model).__name__}: its forward cannot be traced: {' '.join(str(error).split())[:120]}") from error
+        raise ModelError(
+            f"{type(model).__name__}: its forward cannot be traced: {' '.join(str(error).split())[:120]}"
+        ) from error
     calls = {str(n.target): n for n in nodes if n.op == "call_module"}
     kinds = {name: model.get_submodule(name) for name in calls}
     bottleneck = next((n for n, m in kinds.items() if isinstance(m, EntropyBottleneck)), None)

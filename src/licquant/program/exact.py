@@ -13,21 +13,26 @@ from typing import Protocol
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from licquant.program.arithmetic import Ints, activation_range
+from licquant.program.arithmetic import Floats, Ints, activation_range
 from licquant.program.grid import Grid
-from licquant.program.ops import Add, Convolution, Gdn, Operation, Requantize, TransposedConvolution
+from licquant.program.ops import Add, Convolution, Gdn, Operation, Requantize, Rescaling, TransposedConvolution
 from licquant.program.part import INPUT, Part
 from licquant.program.reference import gdn_output
 
 FLOAT32_EXACT = 1 << 24
+FLOAT64_RESCALE = 1 << 36
 MAX_PIECES = 4  # more float32 pieces than this are slower than one float64 product
 BLOCK_VALUES = 1 << 22  # gathered inputs at a time: bounds the memory, and stays near the caches
 
 
-class _Prepared(Protocol):
-    """An operation with its weights laid out: centred inputs [C, H, W] to stored integers of the output."""
+# Between operations a tensor is q - zero_point, float64 [C, H, W]: integers that float64 holds exactly.
+Centred = Floats
 
-    def __call__(self, x: Sequence[Ints]) -> Ints: ...
+
+class _Prepared(Protocol):
+    """An operation with its weights laid out: centred inputs to centred output."""
+
+    def __call__(self, x: Sequence[Centred]) -> Centred: ...
 
 
 class ExactEngine:
@@ -36,25 +41,16 @@ class ExactEngine:
     def __init__(self, part: Part) -> None:
         self.part = part
         self._last_use = part.last_use()
-        self._grids = [part.input_grids(op) for op in part.operations]
-        self._execute: list[_Prepared] = [
-            _PREPARE[type(op)](op, grids) for op, grids in zip(part.operations, self._grids, strict=True)
-        ]
+        self._execute: list[_Prepared] = [_PREPARE[type(op)](op, part.input_grids(op)) for op in part.operations]
 
     def run(self, q: Ints) -> Ints:
         """Stored integers of the input [C, H, W] to those of the output, int64."""
-        tensors = {INPUT: q}
-        for index, (op, grids, execute) in enumerate(
-            zip(self.part.operations, self._grids, self._execute, strict=True)
-        ):
-            centred = [
-                tensors[name].astype(np.int64) - grid.zero_point[:, None, None]
-                for name, grid in zip(op.inputs, grids, strict=True)
-            ]
-            tensors[op.name] = execute(centred)
+        tensors = {INPUT: q.astype(np.float64) - self.part.input_grid.zero_point[:, None, None]}
+        for index, (op, execute) in enumerate(zip(self.part.operations, self._execute, strict=True)):
+            tensors[op.name] = execute([tensors[name] for name in op.inputs])
             for name in [n for n in tensors if self._last_use.get(n, index + 1) <= index]:
                 del tensors[name]
-        return tensors[self.part.output]
+        return tensors[self.part.output].astype(np.int64) + self.part.output_grid.zero_point[:, None, None]
 
 
 # --- exact matrix products ----------------------------------------------------------------------------------
@@ -74,8 +70,8 @@ def _pieces(bounds: Ints) -> list[slice]:
             return pieces
 
 
-def exact_product(weight: Ints, magnitude: Ints) -> Callable[[Ints], Ints]:
-    """x [K, P] → weight [O, K] @ x, exact, int64, for all integers |x[k]| <= magnitude[k].
+def exact_product(weight: Ints, magnitude: Ints) -> Callable[[Floats], Floats]:
+    """x [K, P] → weight [O, K] @ x, exact, in floats, for all integers |x[k]| <= magnitude[k].
 
     The bound on the whole must be below 2^53, which ``ops.MAX_ACCUMULATOR`` guarantees.
     """
@@ -84,34 +80,36 @@ def exact_product(weight: Ints, magnitude: Ints) -> Callable[[Ints], Ints]:
     few = bounds.sum(axis=1).max(initial=0) < MAX_PIECES * FLOAT32_EXACT
     if not (short and few):
         wide = weight.astype(np.float64)
-        return lambda x: (wide @ x.astype(np.float64)).astype(np.int64)
+        return lambda x: wide @ x.astype(np.float64)
     parts = [(piece, np.ascontiguousarray(weight[:, piece], dtype=np.float32)) for piece in _pieces(bounds)]
 
-    def product(x: Ints) -> Ints:
+    def product(x: Floats) -> Floats:
         x32 = x.astype(np.float32, copy=False)
-        total = (parts[0][1] @ x32[parts[0][0]]).astype(np.int64)
+        if len(parts) == 1:
+            return parts[0][1] @ x32
+        total = (parts[0][1] @ x32[parts[0][0]]).astype(np.float64)
         for piece, w in parts[1:]:
-            total += (w @ x32[piece]).astype(np.int64)
+            total += w @ x32[piece]
         return total
 
     return product
 
 
 class _Correlation:
-    """Plain correlation without padding: x [I, H, W], weight [O, I, kh, kw] → int64 [O, H', W']."""
+    """Plain correlation without padding: x [I, H, W], weight [O, I, kh, kw] → float64 [O, H', W']."""
 
     def __init__(self, weight: Ints, magnitude: Ints, stride: int) -> None:
         self.shape, self.stride = weight.shape, stride
         taps = weight.shape[2] * weight.shape[3]
         self.product = exact_product(weight.reshape(len(weight), -1), magnitude.repeat(taps))
-        self.dtype = np.float64 if magnitude.max() >= FLOAT32_EXACT else np.float32
+        self.dtype: type = np.float64 if magnitude.max() >= FLOAT32_EXACT else np.float32
 
-    def __call__(self, x: Ints) -> Ints:
+    def __call__(self, x: Centred) -> Floats:
         outputs, inputs, kh, kw = self.shape
-        windows = sliding_window_view(x.astype(self.dtype), (kh, kw), (1, 2))
+        windows: Floats = sliding_window_view(x.astype(self.dtype), (kh, kw), (1, 2))  # type: ignore[call-overload]
         windows = windows[:, :: self.stride, :: self.stride].transpose(0, 3, 4, 1, 2)  # I kh kw H' W'
         height, width = windows.shape[3:]
-        acc = np.empty((outputs, height, width), dtype=np.int64)
+        acc = np.empty((outputs, height, width))
         rows = max(1, BLOCK_VALUES // (inputs * kh * kw * width))
         for first in range(0, height, rows):
             block = windows[..., first : first + rows, :].reshape(inputs * kh * kw, -1)
@@ -130,28 +128,29 @@ def _convolution(op: Convolution, grids: Sequence[Grid]) -> _Prepared:
         )
     ]
 
-    def execute(x: Sequence[Ints]) -> Ints:
+    rescale = _Rescaler(op.rescaling, op.grid, op.bound(grids), op.bias)
+
+    def execute(x: Sequence[Centred]) -> Centred:
         p = op.padding
         padded = np.split(np.pad(x[0], ((0, 0), (p, p), (p, p))), op.groups)
-        acc = np.concatenate([correlate(q) for correlate, q in zip(correlations, padded, strict=True)])
-        return op.rescaling.apply(acc + op.bias[:, None, None], op.grid)
+        return rescale(np.concatenate([correlate(q) for correlate, q in zip(correlations, padded, strict=True)]))
 
     return execute
 
 
 def _transposed_convolution(op: TransposedConvolution, grids: Sequence[Grid]) -> _Prepared:
     """Output rows of one remainder modulo the stride all use the same taps: a convolution for each remainder."""
-    phases = [
-        _Phase(op, grids[0], (row, column)) for row in range(op.stride) for column in range(op.stride)
-    ]
+    phases = [_Phase(op, grids[0], (row, column)) for row in range(op.stride) for column in range(op.stride)]
 
-    def execute(x: Sequence[Ints]) -> Ints:
-        acc = np.empty((op.weight.shape[1], *op.output_size(x[0].shape[1:])), dtype=np.int64)
+    rescale = _Rescaler(op.rescaling, op.grid, op.bound(grids), op.bias)
+
+    def execute(x: Sequence[Centred]) -> Centred:
+        acc = np.empty((op.weight.shape[1], *op.output_size((x[0].shape[1], x[0].shape[2]))))
         for phase in phases:
             target = acc[:, phase.remainder[0] :: op.stride, phase.remainder[1] :: op.stride]
             if target.size:
                 target[...] = phase(x[0], target.shape[1:])
-        return op.rescaling.apply(acc + op.bias[:, None, None], op.grid)
+        return rescale(acc)
 
     return execute
 
@@ -173,9 +172,9 @@ class _Phase:
             self.low = [(r + op.padding - t[0]) // op.stride for r, t in zip(remainder, taps, strict=True)]
             self.counts = [len(t) for t in taps]
 
-    def __call__(self, x: Ints, size: tuple[int, ...]) -> Ints:
+    def __call__(self, x: Centred, size: tuple[int, ...]) -> Floats:
         if self.correlation is None:
-            return np.zeros((self.outputs, *size), dtype=np.int64)
+            return np.zeros((self.outputs, *size))
         pads, slices = [], [slice(None)]
         for low, count, have, want in zip(self.low, self.counts, x.shape[1:], size, strict=True):
             length = want + count - 1
@@ -189,25 +188,62 @@ def _gdn(op: Gdn, grids: Sequence[Grid]) -> _Prepared:
     correlate = _Correlation(op.gamma[:, :, None, None], np.full(len(op.gamma), high), 1)
     shift = op.square_shift[:, None, None]
 
-    def execute(x: Sequence[Ints]) -> Ints:
-        u = np.minimum((x[0] * x[0] + ((np.int64(1) << shift) >> 1)) >> shift, high)
-        return gdn_output(op, x[0], correlate(u) + op.beta[:, None, None])
+    def execute(x: Sequence[Centred]) -> Centred:
+        q = x[0].astype(np.int64)
+        u = np.minimum((q * q + ((np.int64(1) << shift) >> 1)) >> shift, high)
+        norm = correlate(u.astype(np.float64)).astype(np.int64) + op.beta[:, None, None]
+        return (gdn_output(op, q, norm) - op.grid.zero_point[:, None, None]).astype(np.float64)
 
     return execute
 
 
 def _add(op: Add, grids: Sequence[Grid]) -> _Prepared:
-    def execute(x: Sequence[Ints]) -> Ints:
+    rescale = _Rescaler(op.rescaling, op.grid, op.bound(grids))
+
+    def execute(x: Sequence[Centred]) -> Centred:
         acc = op.multipliers[0][:, None, None] * x[0]
         for m, q in zip(op.multipliers[1:], x[1:], strict=True):
-            acc = acc + m[:, None, None] * q
-        return op.rescaling.apply(acc, op.grid)
+            acc += m[:, None, None] * q
+        return rescale(acc)
 
     return execute
 
 
 def _requantize(op: Requantize, grids: Sequence[Grid]) -> _Prepared:
-    return lambda x: op.rescaling.apply(x[0], op.grid)
+    rescale = _Rescaler(op.rescaling, op.grid, op.bound(grids))
+    return lambda x: rescale(x[0].copy())
+
+
+class _Rescaler:
+    """Bias, rescaling and clamp of an accumulator, in place, in float64 where that is exact.
+
+    acc · m has at most 52 bits while |acc| < 2^36; times 2^-s and plus 1/2 it still fits float64's 53, so the
+    floor is the one that shifting integers gives. Wider accumulators take the integer way.
+    """
+
+    def __init__(self, rescaling: Rescaling, grid: Grid, bound: int, bias: Ints | None = None) -> None:
+        self.rescaling, self.grid, self.exact_in_float = rescaling, grid, bound < FLOAT64_RESCALE
+        column = (slice(None), None, None)
+        self.bias = None if bias is None else bias.astype(np.float64)[column]
+        self.zero_point = grid.zero_point[column]
+        self.positive = np.ldexp(rescaling.positive.astype(np.float64), -rescaling.shift)[column]
+        self.negative = np.ldexp(rescaling.negative.astype(np.float64), -rescaling.shift)[column]
+        low, high = grid.range
+        self.low, self.high = (low - self.zero_point).astype(np.float64), (high - self.zero_point).astype(np.float64)
+        # A clamp at 0 is a ReLU.
+        self.linear = rescaling.linear or not (rescaling.negative.any() or self.low.any())
+
+    def __call__(self, acc: Floats) -> Centred:
+        if self.bias is not None:
+            acc += self.bias
+        if not self.exact_in_float:
+            stored = self.rescaling.apply(acc.astype(np.int64), self.grid)
+            return (stored - self.zero_point).astype(np.float64)
+        acc *= self.positive if self.linear else np.where(acc < 0, self.negative, self.positive)
+        acc += 0.5
+        np.floor(acc, out=acc)
+        np.maximum(acc, self.low, out=acc)
+        return np.minimum(acc, self.high, out=acc)
 
 
 _PREPARE: dict[type[Operation], Callable[..., _Prepared]] = {

@@ -45,9 +45,7 @@ class Grid:
     @classmethod
     def fixed_point(cls, channels: int, fraction_bits: int) -> Grid:
         """Signed 32-bit integers in units of 2^-fraction_bits."""
-        return cls(
-            FIXED_POINT_BITS, np.full(channels, 2.0**-fraction_bits), np.zeros(channels, dtype=np.int64)
-        )
+        return cls(FIXED_POINT_BITS, np.full(channels, 2.0**-fraction_bits), np.zeros(channels, dtype=np.int64))
 
     @classmethod
     def pixels(cls, channels: int = 3) -> Grid:

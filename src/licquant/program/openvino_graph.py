@@ -116,9 +116,7 @@ def _fake_quantize(x: Node, grid: Grid, ratio: Floats) -> Node:
 def _quantize_node(x: Node, low: Floats, high: Floats, out_low: Ints, out_high: Ints, levels: int) -> Node:
     same = all((v == v[0]).all() for v in (out_low, out_high))
     outer = (out_low[:1], out_high[:1]) if same else (out_low, out_high)
-    return opset.fake_quantize(
-        x, _channels(low), _channels(high), _channels(outer[0]), _channels(outer[1]), levels
-    )
+    return opset.fake_quantize(x, _channels(low), _channels(high), _channels(outer[0]), _channels(outer[1]), levels)
 
 
 def _rescale(acc: Node, rescaling: Rescaling, grid: Grid) -> Node:
@@ -190,9 +188,7 @@ def _shuffled_convolution(op: TransposedConvolution, x: Node) -> Node:
     weight = weight.reshape(outputs * stride**2, op.weight.shape[0], size, size)
     # One more or fewer step of the stride than the input has, and then a few rows and columns too many.
     steps = -(-_excess(op) // stride)
-    acc = opset.convolution(
-        x, _weights(weight, op.weight_bits), [1, 1], [-low] * 2, [high + steps] * 2, [1, 1]
-    )
+    acc = opset.convolution(x, _weights(weight, op.weight_bits), [1, 1], [-low] * 2, [high + steps] * 2, [1, 1])
     acc.set_friendly_name(op.name)
     shuffled = opset.depth_to_space(acc, "depth_first", stride)
     surplus = stride * steps - _excess(op)
@@ -205,9 +201,7 @@ def _gdn(op: Gdn, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
     channels = len(op.gamma)
     squares = Grid(grids[0].bits, np.ones(channels), np.zeros(channels, dtype=np.int64))
     u = _fake_quantize(opset.multiply(x[0], x[0]), squares, np.ldexp(1.0, -op.square_shift))
-    norm = opset.convolution(
-        u, _weights(op.gamma[:, :, None, None], op.weight_bits), [1, 1], [0, 0], [0, 0], [1, 1]
-    )
+    norm = opset.convolution(u, _weights(op.gamma[:, :, None, None], op.weight_bits), [1, 1], [0, 0], [0, 0], [1, 1])
     norm.set_friendly_name(op.name)
     root = opset.sqrt(opset.add(norm, _channels(np.maximum(op.beta, 1))))
     ratio = np.ldexp(op.multiplier.astype(np.float64), -op.shift)

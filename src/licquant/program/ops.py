@@ -92,6 +92,10 @@ class Operation:
     inputs: tuple[str, ...]
     grid: Grid
 
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the output for an input of that size."""
+        return size
+
     def bound(self, inputs: Sequence[Grid]) -> int:
         """Largest |accumulator| that any input of these grids can give, partial sums in any order included."""
         raise NotImplementedError
@@ -131,9 +135,7 @@ class Convolution(Operation):
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the output for an input of that size."""
-        height, width = (
-            (n + 2 * self.padding - k) // self.stride + 1 for n, k in zip(size, self.kernel, strict=True)
-        )
+        height, width = ((n + 2 * self.padding - k) // self.stride + 1 for n, k in zip(size, self.kernel, strict=True))
         return height, width
 
     def _products(self, grid: Grid) -> Ints:

@@ -62,9 +62,7 @@ class Part:
         """(height, width) of the output for an input of that size; only sizes that all branches agree on fit."""
         sizes = {INPUT: size}
         for op in self.operations:
-            before = sizes[op.inputs[0]]
-            resizes = isinstance(op, Convolution | TransposedConvolution)
-            sizes[op.name] = op.output_size(before) if resizes else before
+            sizes[op.name] = op.output_size(sizes[op.inputs[0]])
         return sizes[self.output]
 
     def receptive_field(self, first: int, last: int) -> tuple[int, int]:

@@ -18,19 +18,17 @@ Centred = Sequence[Ints]  # q - zero_point of each input, int64 [C, H, W]
 
 def run(part: Part, q: Ints) -> Ints:
     """Stored integers of the input [C, H, W] to those of the output, int64."""
-    tensors = {INPUT: q.astype(np.int64)}
+    tensors: dict[str, Ints] = {INPUT: q.astype(np.int64)}
     for op in part.operations:
         grids = part.input_grids(op)
-        centred = [
-            tensors[name] - grid.zero_point[:, None, None] for name, grid in zip(op.inputs, grids, strict=True)
-        ]
+        centred = [tensors[name] - grid.zero_point[:, None, None] for name, grid in zip(op.inputs, grids, strict=True)]
         tensors[op.name] = _EXECUTE[type(op)](op, centred, grids)
     return tensors[part.output]
 
 
 def _convolution(op: Convolution, x: Centred, grids: Sequence[Grid]) -> Ints:
     padded = np.pad(x[0], ((0, 0), (op.padding, op.padding), (op.padding, op.padding)))
-    height, width = op.output_size(x[0].shape[1:])
+    height, width = op.output_size((x[0].shape[1], x[0].shape[2]))
     acc = np.tile(op.bias[:, None, None], (1, height, width)).astype(np.int64)
     outputs, per_group = len(op.weight) // op.groups, op.weight.shape[1]
     for o in range(len(op.weight)):
@@ -45,7 +43,7 @@ def _convolution(op: Convolution, x: Centred, grids: Sequence[Grid]) -> Ints:
 
 
 def _transposed_convolution(op: TransposedConvolution, x: Centred, grids: Sequence[Grid]) -> Ints:
-    height, width = op.output_size(x[0].shape[1:])
+    height, width = op.output_size((x[0].shape[1], x[0].shape[2]))
     # Every input position adds its kernel to a canvas large enough for all of them; the padding is cut off after.
     rows, columns = x[0].shape[1:]
     margin = op.padding

@@ -91,7 +91,9 @@ def to_tensor(rgb: RGB) -> Tensor:
     """uint8 H×W×3 to float [1, 3, H', W'] in [0, 1], the largest centred piece with sides a multiple of 64."""
     height, width = (n // MULTIPLE * MULTIPLE for n in rgb.shape[:2])
     if not height or not width:
-        raise DataError(f"a calibration image of {rgb.shape[1]}x{rgb.shape[0]}: at least {MULTIPLE}x{MULTIPLE} are needed")
+        raise DataError(
+            f"a calibration image of {rgb.shape[1]}x{rgb.shape[0]}: at least {MULTIPLE}x{MULTIPLE} are needed"
+        )
     top, left = (rgb.shape[0] - height) // 2, (rgb.shape[1] - width) // 2
     piece = rgb[top : top + height, left : left + width]
     return torch.from_numpy(piece.transpose(2, 0, 1).copy()).float()[None] / 255

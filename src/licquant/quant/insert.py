@@ -13,7 +13,7 @@ from licquant.quant.calibrate import Statistics
 from licquant.quant.grids import input_grid, output_grid, tensor_bits, with_input_step
 from licquant.quant.layers import QuantizedLayer, QuantizedTensor
 from licquant.quant.network import QuantizedModel, QuantizedPart, layer_names
-from licquant.quant.ranges import activation_scale, min_mse, RangeMethod
+from licquant.quant.ranges import RangeMethod, activation_scale, min_mse
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,5 @@ def _part(graph: Graph, plan: Plan, statistics: Statistics, settings: QuantizerS
             # ŷ is integers: a step of exactly 1 is exact, a finer one is not
             scale = torch.clamp(scale, min=1.0)
         tensors[step.name] = QuantizedTensor(bits, scale, zero_point)
-    layers = {
-        step.name: QuantizedLayer(step, plan[step.name].weight or 0) for step in whole if step.has_weights
-    }
+    layers = {step.name: QuantizedLayer(step, plan[step.name].weight or 0) for step in whole if step.has_weights}
     return QuantizedPart(whole, tensors, layers)

@@ -52,7 +52,7 @@ def reconstruct(
     for step in range(steps):
         optimizer.zero_grad()
         loss = functional_call(_Loss(quantized, lmbda), offsets.parameters(), (crops.draw(),))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         factor.step()
         on_step(step + 1)

@@ -27,9 +27,7 @@ _OTHER_KINDS = (".pointcloud", ".video", ".vbr")
 
 def names() -> list[str]:
     """The registered names of the models that can be trained here, sorted."""
-    return sorted(
-        name for name, kind in MODELS.items() if not any(k in kind.__module__ for k in _OTHER_KINDS)
-    )
+    return sorted(name for name, kind in MODELS.items() if not any(k in kind.__module__ for k in _OTHER_KINDS))
 
 
 def resolve_widths(name: str, N: int | None, M: int | None) -> dict[str, int]:

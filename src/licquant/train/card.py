@@ -54,9 +54,7 @@ def checkpoint_digest(checkpoint: Path) -> str:
     paths = [checkpoint] if checkpoint.exists() else shard_paths(checkpoint)
     if not paths:
         raise TrainingError(f"{checkpoint}: there is no such checkpoint")
-    return str(
-        file_hashes({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths})["sha256"]
-    )
+    return str(file_hashes({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths})["sha256"])
 
 
 def make_card(
@@ -79,8 +77,7 @@ def make_card(
         "data": f"{options.data.resolve().name} ({images} images)",
         "steps": step,
         "batch": ", then ".join(
-            f"{phase.batch} x {phase.crop}x{phase.crop} to step {phase.stop}"
-            for phase in schedule.phases(recipe)
+            f"{phase.batch} x {phase.crop}x{phase.crop} to step {phase.stop}" for phase in schedule.phases(recipe)
         ),
         "init": _describe_init(options.init),
         "seconds": round(seconds, 1),
@@ -89,9 +86,7 @@ def make_card(
         "licence": options.licence,
         "complete": step == recipe.steps,
         **identity,
-        "versions": {
-            name: _version(name) for name in ("licquant", "torch", "compressai", "lightning", "numpy")
-        },
+        "versions": {name: _version(name) for name in ("licquant", "torch", "compressai", "lightning", "numpy")},
     }
 
 
@@ -103,9 +98,7 @@ def _describe_init(init: Path | None) -> str:
 
 
 def _default_note(options: RunOptions, recipe: Recipe, step: int) -> str:
-    notes = (
-        [] if step == recipe.steps else [f"stopped at step {step} of {recipe.steps}: not yet fully trained"]
-    )
+    notes = [] if step == recipe.steps else [f"stopped at step {step} of {recipe.steps}: not yet fully trained"]
     if options.float16:
         notes.append("large tensors stored as float16")
     return "; ".join(notes)
@@ -123,9 +116,7 @@ def describe_hardware(device: torch.device, devices: int) -> str:
     if device.type == "cuda":
         return f"{devices} x {torch.cuda.get_device_name(device)}"
     threads = f"{torch.get_num_threads()} threads"
-    return f"{provenance.machine()['cpu']}, {threads}" + (
-        f" in each of {devices} processes" if devices > 1 else ""
-    )
+    return f"{provenance.machine()['cpu']}, {threads}" + (f" in each of {devices} processes" if devices > 1 else "")
 
 
 # --- the RD point -------------------------------------------------------------------------------------------
@@ -136,15 +127,11 @@ def check_test_images(folder: Path) -> list[Path]:
     try:
         import licquant.evaluate.reference  # noqa: F401
     except ImportError as error:
-        raise TrainingError(
-            f"test images cannot be evaluated without {error.name}: leave out --test-images"
-        ) from error
+        raise TrainingError(f"test images cannot be evaluated without {error.name}: leave out --test-images") from error
     return list_images(folder)
 
 
-def measure(
-    recipe: Recipe, checkpoint: Path, widths: Mapping[str, int], images: Iterable[Path]
-) -> dict[str, float]:
+def measure(recipe: Recipe, checkpoint: Path, widths: Mapping[str, int], images: Iterable[Path]) -> dict[str, float]:
     """The RD point of the stored checkpoint, from CompressAI's real strings, averaged over the images."""
     from licquant.evaluate.reference import evaluate_reference
 

@@ -124,9 +124,7 @@ def _sentence(result: "TrainResult") -> str:
     card = result.card
     point = card.get("kodak") or card.get("test")
     measured = f", {point['bpp_real_strings']:.3f} bpp, {point['psnr_mean']:.2f} dB" if point else ""
-    return (
-        f"{result.checkpoint}: {result.status} after {card['steps']} steps, {card['seconds']:.0f} s{measured}"
-    )
+    return f"{result.checkpoint}: {result.status} after {card['steps']} steps, {card['seconds']:.0f} s{measured}"
 
 
 if __name__ == "__main__":

@@ -125,11 +125,7 @@ def _report_data(crops: Crops, console: Console) -> None:
     lines = [f"{len(crops.pixels)} training images"]
     if crops.pixels.unreadable:
         lines.append(f"{crops.pixels.unreadable} skipped: cannot be read")
-    lines += [
-        f"{count} skipped for {crop}x{crop} crops: smaller"
-        for crop, count in crops.too_small().items()
-        if count
-    ]
+    lines += [f"{count} skipped for {crop}x{crop} crops: smaller" for crop, count in crops.too_small().items() if count]
     console.print("; ".join(lines), markup=False, highlight=False)
 
 
@@ -212,9 +208,7 @@ class _Run:
         state = self.trainer.state()
         if self.fabric.is_global_zero:
             self.journal.write()
-            resume.save_state(
-                self.options.companion(STATE), self.mine, state, self.journal.text, self.seconds
-            )
+            resume.save_state(self.options.companion(STATE), self.mine, state, self.journal.text, self.seconds)
         self.saved_at = self.clock.seconds
 
     def export(self, widths: Mapping[str, int], test_images: list[Path]) -> dict[str, Any]:

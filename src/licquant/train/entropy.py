@@ -37,9 +37,7 @@ class Noise:
             place = self.first_sample + index
             self.generator.manual_seed(seeds.mix(seeds.NOISE, self.seed, self.step, self.draws, place))
             # Filled as its own contiguous tensor: the order of the values must not depend on the others.
-            part.copy_(
-                torch.empty(part.shape, device=part.device).uniform_(-0.5, 0.5, generator=self.generator)
-            )
+            part.copy_(torch.empty(part.shape, device=part.device).uniform_(-0.5, 0.5, generator=self.generator))
         self.draws += 1
         return noise
 

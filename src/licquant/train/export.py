@@ -41,9 +41,7 @@ def with_float16_kernels(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def write_checkpoint(
-    path: Path, state: Mapping[str, Tensor], max_bytes: float | None = None
-) -> dict[str, str]:
+def write_checkpoint(path: Path, state: Mapping[str, Tensor], max_bytes: float | None = None) -> dict[str, str]:
     """Write ``state`` to ``path``, or to shards of at most ``max_bytes`` each; return file name → SHA-256.
 
     Files of an earlier checkpoint under the same name are removed once the new one is complete. Raises

@@ -59,9 +59,7 @@ def data_digest(folder: Path) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
-def open_pixels(
-    folder: Path, cache: Path, on_image: Callable[[int, int], object] = lambda *_: None
-) -> Pixels:
+def open_pixels(folder: Path, cache: Path, on_image: Callable[[int, int], object] = lambda *_: None) -> Pixels:
     """The images of ``folder``, decoded into ``cache`` unless they are there already.
 
     ``on_image`` is called with (done, total) after each file that is decoded. Unreadable files are skipped
@@ -79,15 +77,11 @@ def open_pixels(
             write_atomically(index, json.dumps(record).encode())
         except (OSError, LicquantError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise TrainingError(
-                f"{cache}: decoded images cannot be kept there: {reason}; see --cache"
-            ) from error
+            raise TrainingError(f"{cache}: decoded images cannot be kept there: {reason}; see --cache") from error
     return _open(samples, json.loads(index.read_text(encoding="utf-8")), folder)
 
 
-def _decode_all(
-    paths: Sequence[Path], target: Path, on_image: Callable[[int, int], object]
-) -> dict[str, Any]:
+def _decode_all(paths: Sequence[Path], target: Path, on_image: Callable[[int, int], object]) -> dict[str, Any]:
     """Write all samples to ``target``; return what the index file says about them."""
     shapes = []
     temporary = target.with_name(f".licquant-{secrets.token_hex(8)}.tmp")

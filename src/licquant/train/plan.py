@@ -47,9 +47,7 @@ def read_plan(path: Path) -> list[PlannedRun]:
     except OSError as error:
         raise TrainingError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise TrainingError(
-            f"{path}: not a {'JSON' if path.suffix == '.json' else 'TOML'} file: {error}"
-        ) from error
+        raise TrainingError(f"{path}: not a {'JSON' if path.suffix == '.json' else 'TOML'} file: {error}") from error
     if not isinstance(record, dict) or not isinstance(record.get("runs"), list) or not record["runs"]:
         raise TrainingError(f"{path}: a plan needs a list of runs")
     unknown = record.keys() - {"defaults", "runs"}
@@ -85,9 +83,7 @@ def _planned_run(entry: Any, defaults: Any, earlier: list[PlannedRun], folder: P
     return PlannedRun(name, recipe, init)
 
 
-def run_plan(
-    plan: list[PlannedRun], options: RunOptions, console: Console | None = None
-) -> list[TrainResult]:
+def run_plan(plan: list[PlannedRun], options: RunOptions, console: Console | None = None) -> list[TrainResult]:
     """Work through the plan; ``options.output`` is the folder for the checkpoints.
 
     Stops early at the time limit, which holds for all runs together, or when interrupted; the last result

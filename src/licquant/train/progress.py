@@ -53,7 +53,7 @@ class Clock:
             return
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-        def ask_to_stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        def ask_to_stop(number: int, frame: FrameType | None) -> None:
             self.interrupted = True
             signal.signal(number, before[signal.Signals(number)])
 
@@ -78,9 +78,7 @@ def training_bar(console: Console, recipe: Recipe, step: int, *, shown: bool) ->
         TimeRemainingColumn(),
     )
     with _bar(console, shown, *columns) as progress:
-        task = progress.add_task(
-            f"{recipe.model} λ={recipe.lmbda:g}", total=recipe.steps, completed=step, figures=""
-        )
+        task = progress.add_task(f"{recipe.model} λ={recipe.lmbda:g}", total=recipe.steps, completed=step, figures="")
 
         def move(step: int, figures: str | None = None) -> None:
             fields: Any = {} if figures is None else {"figures": figures}

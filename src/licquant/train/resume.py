@@ -60,9 +60,7 @@ def finished_card(mine: Mapping[str, Any], options: RunOptions) -> dict[str, Any
     return card if card.get("complete") else None
 
 
-def save_state(
-    path: Path, mine: Mapping[str, Any], trainer: Mapping[str, Any], journal: str, seconds: float
-) -> None:
+def save_state(path: Path, mine: Mapping[str, Any], trainer: Mapping[str, Any], journal: str, seconds: float) -> None:
     """Write what ``load_state`` reads, whole or not at all; ``TrainingError`` if it cannot be written."""
     record = {
         "version": VERSION,

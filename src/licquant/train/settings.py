@@ -170,9 +170,7 @@ class RunOptions:
     def check_output(self) -> None:
         """Raise ``TrainingError`` unless ``output`` can be a checkpoint's name beside its companions."""
         if self.output.suffix in ("", *COMPANIONS):
-            raise TrainingError(
-                f"{self.output}: name the checkpoint with a suffix of its own, as in model.pt"
-            )
+            raise TrainingError(f"{self.output}: name the checkpoint with a suffix of its own, as in model.pt")
 
     def companion(self, suffix: str) -> Path:
         """The file beside the checkpoint with one of the suffixes of ``COMPANIONS``."""

@@ -50,8 +50,6 @@ def test_both_image_formats_are_measured(tmp_path: Path, capsys: pytest.CaptureF
     speed.write_image(image, np.zeros((4, 6, 3), np.uint8))
     measured = speed.run(Copy("A", []), Copy("B", []), [image], 1, Console(quiet=True))
     assert list(measured) == ["ppm", "png"]
-    results = {
-        name: {key: speed.summarize(found) for key, found in row.items()} for name, row in measured.items()
-    }
+    results = {name: {key: speed.summarize(found) for key, found in row.items()} for name, row in measured.items()}
     Console(width=200).print(speed.results_table(results, 4.0, 2))
     assert "nominal 32/bits, not a measurement: 4.00 ×" in capsys.readouterr().out

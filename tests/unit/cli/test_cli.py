@@ -6,12 +6,15 @@ import sys
 
 import numpy as np
 import pytest
+
 from licquant.cli import main, spread_lists
 from licquant.images import read_image, write_image
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "licquant", *map(str, words)], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "licquant", *map(str, words)], capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def fails(capsys, *words: object) -> str:
@@ -78,6 +81,7 @@ def test_bad_options_of_quantize(capsys, tmp_path, picture):
 
 def test_quantize_and_evaluate(tmp_path, picture):
     import torch
+
     from tests.models_for_tests import small_hyperprior
 
     torch.save(small_hyperprior().state_dict(), tmp_path / "c.pt")
@@ -86,11 +90,32 @@ def test_quantize_and_evaluate(tmp_path, picture):
     for folder in (calib, test):
         folder.mkdir()
         write_image(folder / "a.png", np.ascontiguousarray(np.resize(read_image(picture), (128, 192, 3))))
-    quantized = run("quantize", "--checkpoint", tmp_path / "c.pt", "--calib", calib, "--steps", 2, "-o", tmp_path / "m.licq", "--json")
+    quantized = run(
+        "quantize",
+        "--checkpoint",
+        tmp_path / "c.pt",
+        "--calib",
+        calib,
+        "--steps",
+        2,
+        "-o",
+        tmp_path / "m.licq",
+        "--json",
+    )
     assert quantized.returncode == 0, quantized.stderr
     record = json.loads(quantized.stdout)
     assert record["bytes"] < record["fp32_bytes"]
-    evaluated = run("evaluate", "--images", test, "--models", tmp_path / "m.licq", "--reference", tmp_path / "c.pt", "-o", tmp_path / "r.json")
+    evaluated = run(
+        "evaluate",
+        "--images",
+        test,
+        "--models",
+        tmp_path / "m.licq",
+        "--reference",
+        tmp_path / "c.pt",
+        "-o",
+        tmp_path / "r.json",
+    )
     assert evaluated.returncode == 0, evaluated.stderr
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["curves"][0]["points"][0]["images"][0]["name"]

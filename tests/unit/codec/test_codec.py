@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+
 from licquant.codec.artifact import Artifact
 from licquant.codec.bitstream import Bitstream
 from licquant.codec.codec import Codec, load
@@ -75,7 +76,14 @@ def test_tiles_without_their_surroundings_would_differ(codec, image, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "rgb", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), "x"]
+    "rgb",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((0, 4, 3), np.uint8),
+        "x",
+    ],
 )
 def test_other_arrays_are_refused(codec, rgb):
     with pytest.raises(ImageError):

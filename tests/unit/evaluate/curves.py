@@ -15,8 +15,6 @@ def curve(label: str, more_bits: float = 0.0, count: int = 4, model_bytes: int =
         rate *= 1 + more_bits
         error = 10 ** (-quality / 10)
         loss = rd_loss(rate, error, lmbda)
-        image = ImageResult(
-            "a.png", 100, 80, round(rate * 1000), rate, error, quality, math.nan, loss, 0.3, 0.2
-        )
+        image = ImageResult("a.png", 100, 80, round(rate * 1000), rate, error, quality, math.nan, loss, 0.3, 0.2)
         points.append(RatePoint(label, lmbda, (image,), model_bytes))
     return Curve(label, tuple(points))

@@ -33,9 +33,7 @@ def images(tmp_path: Path) -> list[Path]:
 
 def test_evaluate_codec_measures_real_bytes(images: list[Path]) -> None:
     seen: list[str] = []
-    first, second = evaluate_codec(
-        OneDarker(), images, 0.01, on_result=lambda result: seen.append(result.name)
-    )
+    first, second = evaluate_codec(OneDarker(), images, 0.01, on_result=lambda result: seen.append(result.name))
     assert seen == ["a.png", "b.png"]
     assert (first.width, first.height, first.bytes, first.bpp) == (5, 4, 10, 4)
     assert second.bpp == 2

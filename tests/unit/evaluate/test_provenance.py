@@ -25,9 +25,7 @@ def test_collect_is_json_ready_and_names_nobody() -> None:
 
 
 def test_commit_is_none_outside_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        provenance, "__file__", str(tmp_path / "src" / "licquant" / "evaluate" / "provenance.py")
-    )
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "src" / "licquant" / "evaluate" / "provenance.py"))
     assert provenance.commit() is None
 
 

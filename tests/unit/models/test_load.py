@@ -3,6 +3,7 @@
 import pytest
 import torch
 from compressai.models import ScaleHyperprior
+
 from licquant.errors import ModelError
 from licquant.models import load_model
 from tests.models_for_tests import small_hyperprior

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from compressai.models import FactorizedPrior, MeanScaleHyperprior
+from torch import nn
+
 from licquant.errors import ModelError
 from licquant.models.graph import ACTIVATION, ADDITION, CONVOLUTION, NORMALIZATION
 from licquant.models.trace import trace_model, trace_part
 from tests.models_for_tests import hand_made, small_hyperprior
-from torch import nn
 
 
 @pytest.mark.parametrize("make", [small_hyperprior, hand_made])

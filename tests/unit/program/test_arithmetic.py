@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from licquant.errors import LoweringError
 from licquant.program import arithmetic as a
 
@@ -25,9 +26,7 @@ def test_fixed_point_is_signed_32_bit():
     assert a.activation_range(32) == (-(2**31 - 1), 2**31 - 1)
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"), [(0.5, 1), (-0.5, 0), (1.5, 2), (-1.5, -1), (2.4999, 2), (-2.5001, -3)]
-)
+@pytest.mark.parametrize(("value", "expected"), [(0.5, 1), (-0.5, 0), (1.5, 2), (-1.5, -1), (2.4999, 2), (-2.5001, -3)])
 def test_ties_go_up(value, expected):
     assert a.round_half_up(value) == expected
 

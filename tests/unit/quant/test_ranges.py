@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from licquant.errors import DataError
 from licquant.models.trace import trace_model
 from licquant.quant.calibrate import BINS, TensorStatistics, collect_statistics, to_tensor
@@ -50,7 +51,10 @@ def test_percentile_leaves_outliers_out():
 def test_min_mse_balances_clipping_and_rounding():
     torch.manual_seed(0)
     values = torch.randn(1, 200_000)
-    limits = {bits: float(activation_scale(statistics(values), bits, min_mse, True)[0] * ((1 << bits - 1) - 1)) for bits in (3, 4, 8)}
+    limits = {
+        bits: float(activation_scale(statistics(values), bits, min_mse, True)[0] * ((1 << bits - 1) - 1))
+        for bits in (3, 4, 8)
+    }
     assert limits[3] < limits[4] < limits[8]
     assert limits[8] <= float(values.abs().max()) * 1.3 * HEADROOM
 

@@ -175,9 +175,7 @@ def test_an_output_that_exists_is_not_overwritten(whole: Path) -> None:
 # --- trouble ------------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_keeps_the_last_state(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_keeps_the_last_state(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = beside(whole, tmp_path, checkpoint_minutes=0.0, resume=True)
     write_bytes = Path.write_bytes
 

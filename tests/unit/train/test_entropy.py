@@ -33,9 +33,7 @@ def test_two_draws_of_one_step_differ() -> None:
     assert not torch.equal(source.like(values, 1, 0), source.like(values, 1, 0))
 
 
-@pytest.mark.parametrize(
-    "model", [EntropyBottleneck(6), GaussianConditional(None)], ids=["bottleneck", "gaussian"]
-)
+@pytest.mark.parametrize("model", [EntropyBottleneck(6), GaussianConditional(None)], ids=["bottleneck", "gaussian"])
 def test_shares_draw_together_what_the_joint_batch_draws(model: torch.nn.Module) -> None:
     torch.manual_seed(0)
     latent, scales = 3 * torch.randn(4, 6, 5, 7), torch.rand(4, 6, 5, 7) + 0.5

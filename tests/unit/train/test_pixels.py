@@ -16,9 +16,7 @@ from tests.unit.train.small import write_images
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = write_images(tmp_path / "images", count=3, side=70)
-    write_image(
-        folder / "wide.png", np.arange(20 * 90 * 3, dtype=np.uint16).astype(np.uint8).reshape(20, 90, 3)
-    )
+    write_image(folder / "wide.png", np.arange(20 * 90 * 3, dtype=np.uint16).astype(np.uint8).reshape(20, 90, 3))
     return folder
 
 
@@ -55,9 +53,7 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
         open_pixels(tmp_path / "empty", tmp_path / "cache")
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_said_and_leaves_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -57,9 +57,7 @@ def test_a_plan_that_cannot_be_followed_is_refused(tmp_path: Path, runs: list[An
         read_plan(write_plan(tmp_path, runs))
 
 
-@pytest.mark.parametrize(
-    ("name", "text"), [("a.toml", "runs = ["), ("a.json", "{"), ("a.toml", "[oops]\nruns=1")]
-)
+@pytest.mark.parametrize(("name", "text"), [("a.toml", "runs = ["), ("a.json", "{"), ("a.toml", "[oops]\nruns=1")])
 def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(TrainingError, match=name):

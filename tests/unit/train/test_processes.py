@@ -77,9 +77,7 @@ def test_two_processes_are_one_with_the_joint_batch(place: Path) -> None:
         return torch.tensor([list(row.values()) for row in Journal(Path(), text).rows()])
 
     torch.testing.assert_close(log("together"), log("out"), rtol=1e-4, atol=1e-6)
-    together, whole = (
-        torch.load(place / name / "model.pt", weights_only=True) for name in ("together", "out")
-    )
+    together, whole = (torch.load(place / name / "model.pt", weights_only=True) for name in ("together", "out"))
     fresh = architectures.build(RECIPE.model, {"N": RECIPE.N, "M": RECIPE.M}, RECIPE.seed)
     for name, initial in fresh.named_parameters():
         # Sums in another order, nothing else: other noise or crops would differ as much as they move.
