@@ -13,11 +13,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from licquant.errors import LicquantError
+from licquant.errors import LicquantError, TrainingError
 from licquant.evaluate import provenance
 from licquant.evaluate.report import write_json
-from licquant.train.command import run_training
+from licquant.train.command import TrainResult, run_training
 from licquant.train.plan import PlannedRun, run_plan
+from licquant.train.progress import COMPLETE
 from licquant.train.settings import Recipe, RunOptions
 
 SCHEMA = "licquant-train-plan/1"
@@ -47,14 +48,21 @@ def plan(steps: int) -> list[PlannedRun]:
 def compare(steps: int, options: RunOptions) -> list[dict[str, Any]]:
     """Train everything into ``options.output``; one row for each λ, RD losses on the test images."""
     planned = run_plan(plan(steps), options)
+    _check_complete(planned[-1])
     rows = []
     for lmbda, result in zip(LMBDAS, planned, strict=True):
         own = replace(options, output=options.output / f"alone-{lmbda:g}.pt", resume=True)
         single = run_training(alone(lmbda, steps), own)
+        _check_complete(single)
         pair = [_point(card) for card in (result.card, single.card)]
         change = 100 * (pair[0]["rd_loss"] / pair[1]["rd_loss"] - 1)
         rows.append({"lmbda": lmbda, "plan": pair[0], "alone": pair[1], "change_percent": change})
     return rows
+
+
+def _check_complete(result: TrainResult) -> None:
+    if result.status != COMPLETE:
+        raise TrainingError(f"{result.status}: give the same command again to go on")
 
 
 def _point(card: Any) -> Any:

@@ -12,6 +12,7 @@ import typer
 
 from licquant import __version__, commands
 from licquant.errors import LicquantError
+from licquant.train.cli import train_command
 
 app = typer.Typer(
     add_completion=False,
@@ -124,6 +125,9 @@ def demo(
     from licquant import demo as demonstration
 
     _report(demonstration.run(output), as_json)
+
+
+app.command("train")(train_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from licquant.errors import ModelError
-from licquant.train import architectures
+from licquant.train import architectures, export
 from licquant.train.architectures import build, names, resolve_widths, widths_of
 from licquant.train.entropy import Noise, float32_entropy_models
 from licquant.train.objective import AUXILIARY, LOSS, Objective
@@ -66,7 +66,6 @@ def test_weights_of_another_width_are_refused() -> None:
         architectures.load_weights(build("bmshj2018-hyperprior", {"N": 8, "M": 16}), state, "x.pt")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", names())
 def test_every_model_trains_all_its_parameters(name: str) -> None:
     takes_m = "M" in resolve_widths(name, None, None)
@@ -83,3 +82,19 @@ def test_every_model_trains_all_its_parameters(name: str) -> None:
     assert [name for name, value in model.named_parameters() if value.grad is None] == []
     if name != "cheng2020-anchor-checkerboard":  # draws its context's noise by itself
         assert noise.draws >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names())
+def test_every_model_codes_after_its_export(name: str) -> None:
+    widths = resolve_widths(name, 16, None) | ({"M": 144} if "elic" in name else {})
+    weights = {key: value.detach() for key, value in build(name, widths).named_parameters()}
+    model = build(name, widths, seed=1).eval()
+    architectures.load_weights(model, export.finished_state(name, widths, weights), name)
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        coded = model.compress(x)
+        decoded = model.decompress(coded["strings"], coded["shape"])["x_hat"]
+        again = model.decompress(coded["strings"], coded["shape"])["x_hat"]
+    assert decoded.shape == x.shape
+    assert torch.equal(decoded, again)
