@@ -198,6 +198,8 @@ def pad_to_multiple(rgb: RGB, multiple: int) -> RGB:
     the image.
     """
     height, width = rgb.shape[:2]
+    if not (height % multiple or width % multiple):
+        return rgb
     return np.pad(rgb, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
 
 

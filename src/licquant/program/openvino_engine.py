@@ -1,5 +1,6 @@
 """The OpenVINO engine: compiles a part for the CPU, once, and runs it on any image size."""
 
+import threading
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +20,7 @@ class OpenVinoEngine:
     def __init__(self, part: Part, threads: int | None = None) -> None:
         self.part = part
         self.threads = threads
+        self._of_thread = threading.local()
 
     def run(self, q: Ints) -> Ints:
         """Stored integers of the input [C, H, W] to those of the output; views and any integer dtype are fine.
@@ -28,11 +30,16 @@ class OpenVinoEngine:
         """
         narrow = self.part.input_grid.bits <= 8
         x = np.ascontiguousarray(np.moveaxis(q, 0, -1)[None], dtype=np.uint8 if narrow else np.float32)
-        request = self._compiled.create_infer_request()
-        y = request.infer([x], share_inputs=True, share_outputs=False)[0][0]
+        y = self._request().infer([x], share_inputs=True, share_outputs=False)[0][0]
         if self.part.output_grid.bits > 8:
             y = self._rounded(y)
         return np.moveaxis(y, -1, 0)
+
+    def _request(self) -> ov.InferRequest:
+        """This thread's own: it keeps its buffers, and getting fresh ones for a large image costs milliseconds."""
+        if not hasattr(self._of_thread, "request"):
+            self._of_thread.request = self._compiled.create_infer_request()
+        return self._of_thread.request
 
     def _rounded(self, y: np.ndarray) -> Ints:
         y += 0.5
