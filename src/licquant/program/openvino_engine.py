@@ -55,7 +55,7 @@ class OpenVinoEngine:
         for node in self._compiled.get_runtime_model().get_ordered_ops():
             info = node.get_rt_info()
             for name in str(info["originalLayersNames"].astype(str)).split(","):
-                found[name] = str(info["primitiveType"].astype(str))
+                found[name.removesuffix(openvino_graph.RESULT)] = str(info["primitiveType"].astype(str))
         return {op.name: found[op.name] for op in self.part.operations if op.name in found}
 
     @cached_property

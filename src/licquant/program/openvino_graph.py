@@ -41,6 +41,7 @@ Node = Any  # OpenVINO's own node types are not usable as annotations
 # Vector kernels compute this many output channels at least; a pixel shuffle that stays within it is free.
 SHUFFLE_CHANNELS = 16
 LARGEST_STRIDE = 2  # of the transposed convolutions that OpenVINO runs in INT8
+RESULT = "/result"  # ends the name of a node that stands for a layer, beside the layer's own
 # A channel that is constant has the multiplier 0; its range on the way in only has to be wide.
 _SMALLEST_MULTIPLIER = 2.0**-46
 
@@ -58,6 +59,8 @@ def build(part: Part) -> ov.Model:
     for op in part.operations:
         inputs = [tensors[name] for name in op.inputs]
         tensors[op.name] = _EMIT[type(op)](op, inputs, part.input_grids(op))
+        if op.grid.bits == FIXED_POINT_BITS:  # OpenVINO folds the scales and drops the layer's own node's name
+            tensors[op.name].set_friendly_name(op.name + RESULT)
     return ov.Model([_output(tensors[part.output], part.output_grid)], [parameter], part.name)
 
 
