@@ -18,7 +18,12 @@ from licquant.quant.ranges import RangeMethod, activation_scale, min_mse
 
 @dataclass(frozen=True)
 class QuantizerSettings:
-    """How activation ranges are chosen; the defaults lose least (``benchmarks/ranges.py``)."""
+    """How activation ranges are chosen.
+
+    The defaults are measured (``benchmarks/ranges.py``, λ = 0.013, weights 8 bits): at 8 bits per channel loses 1.2 %
+    whatever the method, per tensor 3.2 to 4.7 %; at 5 bits per channel ``min_mse`` loses 39.5 %, the others 45 and
+    48 %.
+    """
 
     range_method: RangeMethod = min_mse
     per_channel: bool = True
