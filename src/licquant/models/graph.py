@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from compressai.layers import GDN
 from torch import Tensor, nn
 
 INPUT = "input"
@@ -46,14 +45,6 @@ class Step:
     @property
     def has_weights(self) -> bool:
         return self.module is not None
-
-    @property
-    def weight_count(self) -> int:
-        """Number of quantized weights: kernels and gamma; biases and beta are kept as wide integers."""
-        if isinstance(self.module, GDN):
-            return self.module.gamma.numel()
-        weight = getattr(self.module, "weight", None)
-        return 0 if weight is None else weight.numel()
 
 
 @dataclass(frozen=True, eq=False)
