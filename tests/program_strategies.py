@@ -33,9 +33,12 @@ def random_part(seed: int, bits: int, weight_bits: int, inputs: int = 4, channel
     def gdn(name: str, source: str, inverse: bool) -> Gdn:
         multiplier, shift = dyadic(rng.uniform(2.0**-9, 2.0**-7, channels))
         gamma = rng.integers(0, high + 1, (channels, channels)).astype(np.int32)
-        shifts = np.full(channels, int(rng.integers(0, bits + 2)), dtype=np.int64)
+        square_bits = int(rng.integers(2, bits + 1))
+        squares = dyadic(rng.uniform(0.5, 2, channels) * 2.0 ** (square_bits - 2 * bits))
         beta = rng.integers(1, 1000, channels)
-        return Gdn(name, (source,), grid(channels), gamma, weight_bits, beta, shifts, multiplier, shift, inverse)
+        return Gdn(
+            name, (source,), grid(channels), gamma, weight_bits, beta, square_bits, *squares, multiplier, shift, inverse
+        )  # fmt: skip
 
     first = Convolution(
         "c", ("input",), grid(channels), weights(channels, inputs, kernel, kernel), weight_bits,

@@ -44,6 +44,8 @@ _FIELDS: dict[type[Operation], tuple[str, dict[str, str]]] = {
             "gamma": "weights",
             "weight_bits": "number",
             "beta": "integers",
+            "square_bits": "number",
+            "square_multiplier": "integers",
             "square_shift": "integers",
             "multiplier": "integers",
             "shift": "integers",

@@ -26,10 +26,10 @@ from licquant.quant.constants import (
     gdn_constants,
     integer_bias,
     integer_weight,
-    integers,
     layer_rescaling,
+    square_constants,
 )
-from licquant.quant.layers import square_shift
+from licquant.quant.grids import squares_of
 from licquant.quant.network import QuantizedModel, QuantizedPart
 
 
@@ -79,6 +79,7 @@ def _transposed_convolution(part: QuantizedPart, step: Step, grid: Grid) -> Oper
 def _normalization(part: QuantizedPart, step: Step, grid: Grid) -> Operation:
     layer = part.layers[step.name]
     multiplier, shift = gdn_constants(part, step)
+    square_multiplier, square_shift = square_constants(part, step)
     return Gdn(
         step.name,
         step.inputs,
@@ -86,7 +87,9 @@ def _normalization(part: QuantizedPart, step: Step, grid: Grid) -> Operation:
         gamma=integer_weight(part, step).astype(np.int32),
         weight_bits=layer.bits,
         beta=integer_bias(part, step),
-        square_shift=integers(square_shift(part.tensors[step.inputs[0]])),
+        square_bits=part.tensors[squares_of(step.name)].bits,
+        square_multiplier=square_multiplier,
+        square_shift=square_shift,
         multiplier=multiplier,
         shift=shift,
         inverse=layer.inverse,

@@ -17,7 +17,7 @@ from licquant.program.arithmetic import Floats, Ints, activation_range
 from licquant.program.grid import Grid
 from licquant.program.ops import Add, Convolution, Gdn, Operation, Requantize, Rescaling, TransposedConvolution
 from licquant.program.part import INPUT, Part
-from licquant.program.reference import gdn_output
+from licquant.program.reference import gdn_output, gdn_squares
 
 FLOAT32_EXACT = 1 << 24
 FLOAT64_RESCALE = 1 << 36
@@ -184,14 +184,11 @@ class _Phase:
 
 
 def _gdn(op: Gdn, grids: Sequence[Grid]) -> _Prepared:
-    high = activation_range(grids[0].bits)[1]
-    correlate = _Correlation(op.gamma[:, :, None, None], np.full(len(op.gamma), high), 1)
-    shift = op.square_shift[:, None, None]
+    correlate = _Correlation(op.gamma[:, :, None, None], np.full(len(op.gamma), activation_range(op.square_bits)[1]), 1)
 
     def execute(x: Sequence[Centred]) -> Centred:
         q = x[0].astype(np.int64)
-        u = np.minimum((q * q + ((np.int64(1) << shift) >> 1)) >> shift, high)
-        norm = correlate(u.astype(np.float64)).astype(np.int64) + op.beta[:, None, None]
+        norm = correlate(gdn_squares(op, q).astype(np.float64)).astype(np.int64) + op.beta[:, None, None]
         return (gdn_output(op, q, norm) - op.grid.zero_point[:, None, None]).astype(np.float64)
 
     return execute

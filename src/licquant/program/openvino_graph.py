@@ -202,8 +202,9 @@ def _shuffled_convolution(op: TransposedConvolution, x: Node) -> Node:
 
 def _gdn(op: Gdn, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
     channels = len(op.gamma)
-    squares = Grid(grids[0].bits, np.ones(channels), np.zeros(channels, dtype=np.int64))
-    u = _fake_quantize(opset.multiply(x[0], x[0]), squares, np.ldexp(1.0, -op.square_shift))
+    squares = Grid(op.square_bits, np.ones(channels), np.zeros(channels, dtype=np.int64))
+    ratio = np.ldexp(op.square_multiplier.astype(np.float64), -op.square_shift)
+    u = _fake_quantize(opset.multiply(x[0], x[0]), squares, ratio)
     norm = opset.convolution(u, _weights(op.gamma[:, :, None, None], op.weight_bits), [1, 1], [0, 0], [0, 0], [1, 1])
     norm.set_friendly_name(op.name)
     root = opset.sqrt(opset.add(norm, _channels(np.maximum(op.beta, 1))))

@@ -16,7 +16,9 @@ import numpy as np
 from licquant.errors import LoweringError
 from licquant.program.arithmetic import (
     MAX_ACCUMULATOR,
+    MAX_BITS,
     MAX_SHIFT,
+    MIN_BITS,
     MULTIPLIER_BITS,
     Floats,
     Ints,
@@ -193,17 +195,19 @@ class TransposedConvolution(Operation):
 class Gdn(Operation):
     """Generalized divisive normalization (Ballé 2016), y = x / √(β + Σ γ x²), or its inverse, y = x · √(…).
 
-    q = x - zero_point;  u = min((q² + 2^(t-1)) >> t, 2^b - 1);  n = max(β + Σ γ u, 1);  r = floor(√(n · 2^16))
+    q = x - zero_point;  u = min((q² · k + 2^(t-1)) >> t, 2^b - 1);  n = max(β + Σ γ u, 1);  r = floor(√(n · 2^16))
     forward: y = round(q · m · 2^-s · 2^24 / r)      inverse: y = round(q · r · m · 2^-s · 2^-8)
 
     gamma: int32[C, C], >= 0, within weight_bits; beta: int64[C], >= 0, in units of the norm's accumulator
-    square_shift: int64[C], 0..32 (0 shifts nothing); multiplier, shift: int64[C] as in ``Rescaling``.
-    b, the width of the squares, is the input's.
+    square_bits: b, the width of the squares u, which the matrix product reads; the input may be wider
+    square_multiplier k, square_shift t; multiplier m, shift s: int64[C] each, as in ``Rescaling``
     """
 
     gamma: Ints
     weight_bits: int
     beta: Ints
+    square_bits: int
+    square_multiplier: Ints
     square_shift: Ints
     multiplier: Ints
     shift: Ints
@@ -214,21 +218,20 @@ class Gdn(Operation):
         return self.gamma.shape[1]
 
     def bound(self, inputs: Sequence[Grid]) -> int:
-        squares = activation_range(inputs[0].bits)[1]
+        squares = activation_range(self.square_bits)[1]
         return int((self.gamma.astype(np.int64).sum(axis=1) * squares + self.beta).max())
 
     def check(self, inputs: Sequence[Grid]) -> None:
         channels = len(self.gamma)
-        shapes = {self.beta.shape, self.square_shift.shape, self.multiplier.shape, self.shift.shape}
+        shapes = {self.beta.shape, self.square_multiplier.shape, self.multiplier.shape}
         if self.gamma.shape != (channels, channels) or shapes != {(channels,)} or self.grid.channels != channels:
             raise LoweringError(f"{self.name}: the shapes of a GDN's tensors do not fit")
-        if inputs[0].channels != channels or inputs[0].bits > 16:
+        if inputs[0].channels != channels or inputs[0].bits > MAX_BITS or not MIN_BITS <= self.square_bits <= MAX_BITS:
             raise LoweringError(f"{self.name}: its input does not fit")
         if (self.gamma < 0).any() or (self.gamma > weight_range(self.weight_bits)[1]).any() or (self.beta < 0).any():
             raise LoweringError(f"{self.name}: gamma or beta is out of range")
-        if (self.square_shift < 0).any() or (self.square_shift > 32).any():
-            raise LoweringError(f"{self.name}: a square's shift is out of range")
-        Rescaling(self.multiplier, self.multiplier, self.shift)  # the same limits
+        for multiplier, shift in ((self.square_multiplier, self.square_shift), (self.multiplier, self.shift)):
+            Rescaling(multiplier, multiplier, shift)  # the same limits
         # n · 2^16 must have an exact integer root, and q · r · m must stay below 2^62
         if self.bound(inputs) >= 1 << 35:
             raise LoweringError(f"{self.name}: its norm needs more than 35 bits; use fewer bits")

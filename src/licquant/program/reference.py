@@ -71,14 +71,18 @@ def _transposed_convolution(op: TransposedConvolution, x: Centred, grids: Sequen
 
 def _gdn(op: Gdn, x: Centred, grids: Sequence[Grid]) -> Ints:
     q = x[0]
-    high = activation_range(grids[0].bits)[1]
-    shift = op.square_shift[:, None, None]
-    u = np.minimum((q * q + ((np.int64(1) << shift) >> 1)) >> shift, high)
+    u = gdn_squares(op, q)
     norm = np.tile(op.beta[:, None, None], (1, *q.shape[1:])).astype(np.int64)
     for o in range(len(op.gamma)):
         for i in range(len(op.gamma)):
             norm[o] += int(op.gamma[o, i]) * u[i]
     return gdn_output(op, q, norm)
+
+
+def gdn_squares(op: Gdn, q: Ints) -> Ints:
+    """u of centred integers q, int64: the same for both exact engines."""
+    u = rescale(q * q, op.square_multiplier[:, None, None], op.square_shift[:, None, None])
+    return np.minimum(u, activation_range(op.square_bits)[1])
 
 
 def gdn_output(op: Gdn, q: Ints, norm: Ints) -> Ints:

@@ -9,6 +9,7 @@ from torch import Tensor
 from licquant.models.graph import ACTIVATION, Step
 from licquant.program.arithmetic import MULTIPLIER_BITS, Floats, Ints, dyadic, round_half_up
 from licquant.program.ops import Rescaling
+from licquant.quant.grids import squares_of
 from licquant.quant.network import QuantizedPart
 
 
@@ -43,6 +44,12 @@ def gdn_constants(part: QuantizedPart, step: Step) -> tuple[Ints, Ints]:
     scales = part.tensors[step.inputs[0]].grid.scale / part.tensors[step.name].grid.scale
     root = np.sqrt(_unit(part, step))
     return dyadic(scales * root if part.layers[step.name].inverse else scales / root * 2.0**-16)
+
+
+def square_constants(part: QuantizedPart, step: Step) -> tuple[Ints, Ints]:
+    """(square_multiplier, square_shift) of ``program.ops.Gdn``: u = q² · s_in² / s_u."""
+    squares = part.tensors[squares_of(step.name)].grid.scale
+    return dyadic(part.tensors[step.inputs[0]].grid.scale ** 2 / squares)
 
 
 def addition_constants(part: QuantizedPart, step: Step) -> tuple[tuple[Ints, ...], Rescaling]:

@@ -1,11 +1,14 @@
 """The grids of the parts' inputs and outputs, and which width every tensor inside gets from the plan."""
 
 from licquant.config import Plan
-from licquant.models.graph import ACTIVATION, IDENTITY_SLOPE, INPUT, Graph, Step
+from licquant.models.graph import ACTIVATION, IDENTITY_SLOPE, INPUT, NORMALIZATION, Graph, Step
 from licquant.program.grid import Grid
 
 LATENT_FRACTION_BITS = 8  # y and z on their way to rounding, ẑ with its medians
 SCALE_FRACTION_BITS = 10  # σ: a tenth of the finest step of the scale table
+# What only a GDN reads: its matrix product reads squares in the plan's own width, and its numerator, which no
+# matrix product reads, is nearly the accumulator of the layer before. Narrowing it would cost loss and save no time.
+NUMERATOR_BITS = 16
 
 
 def input_grid(part: str, channels: int) -> Grid:
@@ -51,8 +54,15 @@ def with_input_step(graph: Graph, plan: Plan) -> Graph:
 
 
 def tensor_bits(graph: Graph, tensor: str, plan: Plan) -> int:
-    """The width of a tensor inside a part: the widest that any of its readers asks for."""
+    """The width of a tensor inside a part: the widest that any of its readers asks for; see ``NUMERATOR_BITS``."""
+    readers = [s for s in graph.consumers(tensor) if s.kind != NORMALIZATION]
+    if not readers:
+        return NUMERATOR_BITS
     return max(
-        plan[s.name].activation if s.kind != ACTIVATION else tensor_bits(graph, s.name, plan)
-        for s in graph.consumers(tensor)
+        plan[s.name].activation if s.kind != ACTIVATION else tensor_bits(graph, s.name, plan) for s in readers
     )
+
+
+def squares_of(normalization: str) -> str:
+    """The name of the tensor of squares that a GDN's matrix product reads."""
+    return f"{normalization}/squares"

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 
 from licquant.config import Plan
-from licquant.models.graph import ACTIVATION, INPUT, Graph
+from licquant.models.graph import ACTIVATION, INPUT, NORMALIZATION, Graph
 from licquant.models.trace import TracedModel
-from licquant.quant.calibrate import Statistics
-from licquant.quant.grids import input_grid, output_grid, tensor_bits, with_input_step
+from licquant.program.arithmetic import activation_range
+from licquant.quant.calibrate import Statistics, TensorStatistics
+from licquant.quant.grids import input_grid, output_grid, squares_of, tensor_bits, with_input_step
 from licquant.quant.layers import QuantizedLayer, QuantizedTensor
 from licquant.quant.network import QuantizedModel, QuantizedPart, layer_names
-from licquant.quant.ranges import RangeMethod, activation_scale, min_mse
+from licquant.quant.ranges import RangeMethod, activation_scale, largest_magnitude, min_mse
 
 
 @dataclass(frozen=True)
@@ -57,5 +58,15 @@ def _part(graph: Graph, plan: Plan, statistics: Statistics, settings: QuantizerS
             # ŷ is integers: a step of exactly 1 is exact, a finer one is not
             scale = torch.clamp(scale, min=1.0)
         tensors[step.name] = QuantizedTensor(bits, scale, zero_point)
+    for step in whole:
+        if step.kind == NORMALIZATION:
+            found = statistics[step.inputs[0]]
+            tensors[squares_of(step.name)] = _squares(found, plan[step.name].activation, settings)
     layers = {step.name: QuantizedLayer(step, plan[step.name].weight or 0) for step in whole if step.has_weights}
     return QuantizedPart(whole, tensors, layers)
+
+
+def _squares(read: TensorStatistics, bits: int, settings: QuantizerSettings) -> QuantizedTensor:
+    """The grid of the squares of a tensor: up to the square of the range that the tensor itself would get."""
+    limit = largest_magnitude(read, bits, settings.range_method, settings.per_channel)
+    return QuantizedTensor(bits, limit**2 / activation_range(bits)[1], torch.zeros_like(limit))

@@ -142,13 +142,3 @@ class QuantizedLayer(nn.Module):
         if self.output_axis == 1:
             return F.conv_transpose2d(q, weight, bias, self.stride, self.padding, self.output_padding)
         return F.conv2d(q, weight, bias, self.stride, self.padding, groups=self.groups)
-
-
-def square_shift(tensor: QuantizedTensor) -> Tensor:
-    """t[C], the smallest shift that brings the largest (q - zero_point)² of a tensor into its own b bits.
-
-    Shifting rounds, so the very largest square may reach 2^b and is clamped by one unit.
-    """
-    low, high = activation_range(tensor.bits)
-    magnitude = torch.maximum(tensor.zero_point - low, high - tensor.zero_point).double()
-    return torch.ceil(torch.log2(magnitude**2 / (high + 1))).clamp(min=0)

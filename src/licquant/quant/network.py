@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from licquant.config import LayerBits, Plan
 from licquant.models.graph import ACTIVATION, ADDITION, INPUT, NORMALIZATION, Graph, Step, apply_slope
 from licquant.models.trace import TracedModel
-from licquant.program.arithmetic import activation_range
-from licquant.quant.grids import planned
-from licquant.quant.layers import QuantizedLayer, QuantizedTensor, square_shift
+from licquant.quant.grids import planned, squares_of
+from licquant.quant.layers import QuantizedLayer, QuantizedTensor
 from licquant.quant.rounding import round_half_up
 
 
@@ -25,7 +24,7 @@ class QuantizedPart(nn.Module):
     """One part on integers.
 
     graph:   with its input step (``grids.with_input_step``)
-    tensors: tensor name → grid, ``"input"`` and every step's output
+    tensors: tensor name → grid, ``"input"``, every step's output and the squares of every GDN
     layers:  step name → quantized weights
     """
 
@@ -47,10 +46,7 @@ class QuantizedPart(nn.Module):
 
     def weight_scale(self, step: Step) -> Tensor:
         """What one integer of the layer's operand means, per channel: for a GDN the operand is the square."""
-        tensor = self.tensors[step.inputs[0]]
-        if step.kind == NORMALIZATION:
-            return tensor.scale**2 * torch.exp2(square_shift(tensor)).float()
-        return tensor.scale
+        return self.tensors[squares_of(step.name) if step.kind == NORMALIZATION else step.inputs[0]].scale
 
     def forward(self, q: Tensor) -> Tensor:
         """Centred integers of the part's input [B, C, H, W] to those of its output."""
@@ -75,14 +71,13 @@ class QuantizedPart(nn.Module):
         return out.clamp(round_half_up(apply_slope(value, step.negative_slope) / scale))
 
     def _normalize(self, step: Step, q: Tensor) -> Tensor:
-        """GDN of centred integers, in real units: the squares are quantized to the input's own width."""
-        tensor, layer = self.tensors[step.inputs[0]], self.layers[step.name]
-        shift = torch.exp2(-square_shift(tensor)).to(q.dtype).view(1, -1, 1, 1)
-        squares = round_half_up(q * q * shift).clamp(max=activation_range(tensor.bits)[1])
+        """GDN of centred integers, in real units."""
+        layer = self.layers[step.name]
+        x = self.tensors[step.inputs[0]].dequantize(q)
+        squares = self.tensors[squares_of(step.name)].quantize(x * x)
         weight = layer.integer_weight(self.weight_scale(step)).clamp(min=0)
         norm = layer.accumulate(squares, weight, layer.integer_bias().clamp(min=0)).clamp(min=1)
         root = torch.sqrt(norm * layer.unit.view(1, -1, 1, 1))
-        x = tensor.dequantize(q)
         return x * root if layer.inverse else x / root
 
 

@@ -69,6 +69,16 @@ def activation_scale(
     per_channel: one scale per channel, which lowering folds into the next layer's weights; else one for all.
     """
     signed = bool((statistics.low < 0).any())
+    limit = largest_magnitude(statistics, bits, method, per_channel)
+    if signed:
+        zero_point = 1 << (bits - 1)
+        return limit / (zero_point - 1), torch.full_like(limit, zero_point)
+    return limit / activation_range(bits)[1], torch.zeros_like(limit)
+
+
+def largest_magnitude(statistics: TensorStatistics, bits: int, method: RangeMethod, per_channel: bool) -> Tensor:
+    """The largest magnitude to represent, [C] > 0."""
+    signed = bool((statistics.low < 0).any())
     magnitudes, counts = statistics.centres.abs(), statistics.counts
     half_bin = (statistics.span[1] - statistics.span[0])[:, None] / (2 * BINS)
     magnitudes = magnitudes + half_bin  # the outer edge of a bin: nothing in it lies beyond
@@ -77,8 +87,4 @@ def activation_scale(
     else:
         limit = method(magnitudes.reshape(1, -1), counts.reshape(1, -1), bits, signed).expand(len(counts))
     largest = float(limit.max()) or 1.0  # a tensor that is always 0 may have any scale
-    limit = limit.clamp(min=largest * SMALLEST_SHARE)
-    if signed:
-        zero_point = 1 << (bits - 1)
-        return limit / (zero_point - 1), torch.full_like(limit, zero_point)
-    return limit / activation_range(bits)[1], torch.zeros_like(limit)
+    return limit.clamp(min=largest * SMALLEST_SHARE)

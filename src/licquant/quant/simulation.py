@@ -21,8 +21,9 @@ from licquant.quant.constants import (
     integer_bias,
     integer_weight,
     layer_rescaling,
+    square_constants,
 )
-from licquant.quant.layers import square_shift
+from licquant.quant.grids import squares_of
 from licquant.quant.network import QuantizedPart
 
 
@@ -59,9 +60,10 @@ def _rescale(acc: Tensor, rescaling: Rescaling) -> Tensor:
 
 
 def _normalize(part: QuantizedPart, step: Step, q: Tensor) -> Tensor:
-    tensor, layer = part.tensors[step.inputs[0]], part.layers[step.name]
-    squares_shift = square_shift(tensor).long().view(1, -1, 1, 1)
-    squares = ((q * q + ((1 << squares_shift) >> 1)) >> squares_shift).clamp(max=activation_range(tensor.bits)[1])
+    layer = part.layers[step.name]
+    multiplier, shift = (_channels(v) for v in square_constants(part, step))
+    squares = (q * q * multiplier + (1 << (shift - 1))) >> shift
+    squares = squares.clamp(max=activation_range(part.tensors[squares_of(step.name)].bits)[1])
     norm = _accumulate(part, step, squares).clamp(min=1)
     root = _integer_sqrt(norm << 16)
     multiplier, shift = (_channels(v) for v in gdn_constants(part, step))
