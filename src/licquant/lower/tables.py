@@ -10,7 +10,7 @@ import torch
 from licquant.codec.hyperprior import HyperpriorTables
 from licquant.codec.tables import CodingTables, gaussian_pmfs
 from licquant.models.trace import TracedModel
-from licquant.quant.calibrate import medians_of
+from licquant.quant.dataflow import medians_of
 from licquant.quant.grids import LATENT_FRACTION_BITS, SCALE_FRACTION_BITS
 
 # Levels of σ: CompressAI has 64 between the same ends; twice as many cost 0.03 % of the bits instead of 0.1 %.

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from licquant.errors import DataError
 from licquant.images import RGB
-from licquant.models.graph import INPUT, Graph
+from licquant.models.graph import INPUT
 from licquant.models.trace import TracedModel
+from licquant.quant.dataflow import code
 
 BINS = 512
 MULTIPLE = 64  # images are cut to whole multiples of what the hyper analysis reduces by
@@ -104,25 +105,10 @@ def _tensors(traced: TracedModel, x: Tensor) -> list[tuple[str, Tensor]]:
     found: list[tuple[str, Tensor]] = []
 
     def run(name: str, value: Tensor) -> Tensor:
-        graph: Graph = traced.graphs[name]
+        graph = traced.graphs[name]
         tensors = graph.forward(value)
         found.extend((f"{name}.{INPUT}" if key == INPUT else key, tensor) for key, tensor in tensors.items())
         return tensors[graph.output]
 
-    y = run("g_a", x)
-    z = run("h_a", y)
-    run("h_s", hyper_latent(traced, z))
-    run("g_s", torch.floor(y + 0.5))
+    code(traced, run, x)
     return found
-
-
-def hyper_latent(traced: TracedModel, z: Tensor) -> Tensor:
-    """ẑ: z rounded to its channel's median plus an integer."""
-    medians = medians_of(traced).view(1, -1, 1, 1)
-    return torch.floor(z - medians + 0.5) + medians
-
-
-def medians_of(traced: TracedModel) -> Tensor:
-    """The medians of the entropy bottleneck, [C]."""
-    bottleneck = traced.model.entropy_bottleneck
-    return bottleneck.quantiles[:, 0, 1].detach()  # type: ignore[union-attr,index]

@@ -58,9 +58,7 @@ def tensor_bits(graph: Graph, tensor: str, plan: Plan) -> int:
     readers = [s for s in graph.consumers(tensor) if s.kind != NORMALIZATION]
     if not readers:
         return NUMERATOR_BITS
-    return max(
-        plan[s.name].activation if s.kind != ACTIVATION else tensor_bits(graph, s.name, plan) for s in readers
-    )
+    return max(plan[s.name].activation if s.kind != ACTIVATION else tensor_bits(graph, s.name, plan) for s in readers)
 
 
 def squares_of(normalization: str) -> str:

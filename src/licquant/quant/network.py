@@ -93,6 +93,11 @@ class QuantizedModel(nn.Module):
         self.plan = plan
         self.parts = nn.ModuleDict(dict(parts))
 
+    def run(self, name: str, value: Tensor) -> Tensor:
+        """A part on real values, for ``dataflow.code``: quantized on the way in, dequantized on the way out."""
+        part = self.part(name)
+        return part.tensors[part.graph.output].dequantize(part(part.tensors[INPUT].quantize(value)))
+
     def part(self, name: str) -> QuantizedPart:
         part = self.parts[name]
         assert isinstance(part, QuantizedPart)
