@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,18 @@ from licquant.codec.artifact import Artifact, read_artifact_bytes
 from licquant.codec.codec import load
 from licquant.codec.contents import layer_contents
 from licquant.commands import OUT, Report
-from licquant.config import Budget
-from licquant.errors import DataError, LicquantError, ModelError
-from licquant.evaluate import pictures, provenance, report
+from licquant.config import Budget, Plan
+from licquant.errors import LicquantError, ModelError, PlanError
+from licquant.evaluate import allocation_pictures, pictures, provenance, report
+from licquant.evaluate.artifacts import Candidate, Group, grouped
 from licquant.evaluate.codec_results import Curve, ImageResult, RatePoint, evaluate_codec
+from licquant.evaluate.latency import LatencyTable
 from licquant.evaluate.reference import evaluate_reference
 from licquant.images import list_images, read_image
 from licquant.models import load_model
 from licquant.quant.insert import QuantizerSettings
 from licquant.quant.ranges import RANGE_METHODS
 
-CODEC_LABEL = "licquant"
 REFERENCE_LABEL = "CompressAI FP32"
 
 
@@ -50,6 +51,10 @@ class QuantizeOptions:
     steps: int
     lmbda: float | None
     licence: str
+    max_bits: int = 8
+    plan: Path | None = None
+    latency: Path | None = None
+    cache: Path | None = None
 
 
 def quantize(options: QuantizeOptions) -> Report:
@@ -69,16 +74,14 @@ def quantize(options: QuantizeOptions) -> Report:
         quantizer=QuantizerSettings(RANGE_METHODS[options.ranges], options.per_channel),
         reconstruction_steps=options.steps,
         lmbda=lmbda,
+        max_bits=options.max_bits,
+        plan=options.plan and read_plan(options.plan),
+        latency=options.latency and LatencyTable.load(options.latency),
+        cache=options.cache,
+        licence=options.licence,
     )
-    record = {
-        "model": options.model,
-        "checkpoint_sha256": sha256(options.checkpoint),
-        "lmbda": lmbda,
-        "calibration_images": len(paths),
-        "method": options.method,
-        "budget": options.budget,
-        "command": " ".join(["licquant", *_without_paths(sys.argv[1:])]),
-    }
+    command = " ".join(["licquant", *_without_paths(sys.argv[1:])])
+    record = {**made_with(options, lmbda, paths), "command": command}
     with progress() as on_progress:
         images = [read_image(path) for path in paths]
         result = pipeline.quantize(model, images, options.method, budget, settings, record, on_progress)
@@ -89,6 +92,35 @@ def quantize(options: QuantizeOptions) -> Report:
     return Report(found, lambda: OUT.print(line, highlight=False))
 
 
+def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequence[Path]) -> dict[str, Any]:
+    """What decides an artifact's content, for its provenance: equal records, equal artifacts."""
+    contents = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in calibration)
+    return {
+        "model": options.model,
+        "checkpoint_sha256": sha256(options.checkpoint),
+        "lmbda": lmbda,
+        "calibration_images": len(calibration),
+        "calibration_sha256": hashlib.sha256(contents).hexdigest(),
+        "method": options.method,
+        "budget": options.budget,
+        "act_bits": options.act_bits,
+        "max_bits": options.max_bits,
+        "plan": options.plan and sha256(options.plan),
+        "latency": options.latency and sha256(options.latency),
+        "ranges": options.ranges,
+        "per_channel": options.per_channel,
+        "steps": options.steps,
+    }
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a JSON file; ``PlanError`` if there is none."""
+    try:
+        return Plan.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{path}: not a plan: {error}") from error
+
+
 def evaluate(
     images: Path, models: Sequence[Path], output: Path, references: Sequence[Path], name: str, threads: int | None
 ) -> Report:
@@ -96,28 +128,70 @@ def evaluate(
     paths = list_images(images)
     if not output.parent.is_dir():
         raise LicquantError(f"{output.parent}: there is no such folder")
+    groups = grouped([Candidate.read(path) for path in models])
+    measured = measure(groups, references, paths, name, threads)
+    measured.write(output)
+    for group in groups:
+        for member in group.members:
+            picture = f"{output.stem}-layers-{group.label.replace(' ', '-')}-{member.lmbda:g}.png"
+            write_layer_bars(member.path, output.with_name(picture))
+    return Report(measured.record, measured.show)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Artifacts measured on images, one curve for each group, and what they were measured with."""
+
+    curves: list[Curve]
+    reference: Curve | None
+    facts: dict[str, Any]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return report.report_of(self.curves, self.facts, self.reference)
+
+    def write(self, output: Path) -> None:
+        """The JSON; beside it the RD curves and, for each λ with several sizes, loss against bytes."""
+        report.write_report(output, self.curves, self.facts, self.reference)
+        pictures.rd_curves(output.with_name(f"{output.stem}-rd.png"), self.curves, self.reference)
+        for fp32 in self.reference.points if self.reference else ():
+            assert self.reference
+            found = report.losses_by_bytes(self.curves, self.reference, fp32.lmbda)
+            if fp32.model_bytes and sum(map(len, found.values())) > 1:
+                picture = output.with_name(f"{output.stem}-pareto-{fp32.lmbda:g}.png")
+                title = f"λ = {fp32.lmbda:g}, averages over {len(fp32.images)} images"
+                allocation_pictures.pareto(picture, found, fp32.model_bytes, title)
+
+    def show(self) -> None:
+        report.print_table(report.results_table(self.curves, self.reference))
+        report.print_table(report.comparison_table(self.curves, self.reference))
+
+
+def measure(
+    groups: Sequence[Group], references: Sequence[Path], paths: Sequence[Path], name: str, threads: int | None
+) -> Measured:
+    """Every artifact and every FP32 checkpoint over the images; what is wrong with a checkpoint's λ is found first."""
+    ordered = sorted(((path, _known(path, lmbda_of(path, None))) for path in references), key=lambda item: item[1])
     if threads is not None:
         torch.set_num_threads(threads)
-    artifacts = sorted((_artifact(path) for path in models), key=lambda item: item[1])
+    curves = []
     with progress() as on_progress:
-        points = [codec_point(CODEC_LABEL, path, lmbda, paths, threads, on_progress) for path, lmbda in artifacts]
-        ordered = sorted(((path, lmbda_of(path, None)) for path in references), key=lambda item: item[1] or 0.0)
-        baseline = [reference_point(name, path, _known(path, lmbda), paths, on_progress) for path, lmbda in ordered]
-    curve = Curve(CODEC_LABEL, tuple(points))
-    reference = Curve(REFERENCE_LABEL, tuple(baseline)) if baseline else None
+        for group in groups:
+            points = []
+            for member in group.members:
+                point = codec_point(group.label, member.path, member.lmbda, paths, threads, on_progress)
+                points.append(replace(point, bits=member.bits))
+            curves.append(Curve(group.label, tuple(points), group.method))
+        baseline = [reference_point(name, path, lmbda, paths, on_progress) for path, lmbda in ordered]
+    members = [member for group in groups for member in group.members]
     facts = provenance.collect(
         threads=threads,
         images=len(paths),
-        artifacts=[sha256(path) for path, _ in artifacts],
-        plans=[Artifact.from_bytes(read_artifact_bytes(path)).plan.hash for path, _ in artifacts],
+        artifacts=[member.sha256 for member in members],
+        plans=[member.plan_hash for member in members],
         checkpoints=[sha256(path) for path, _ in ordered],
     )
-    report.write_report(output, [curve], facts, reference)
-    pictures.rd_curves(output.with_name(output.stem + "-rd.png"), [curve], reference)
-    for path, lmbda in artifacts:
-        write_layer_bars(path, output.with_name(f"{output.stem}-layers-{lmbda:g}.png"))
-    table = report.results_table([curve], reference)
-    return Report(report.report_of([curve], facts, reference), lambda: Console(width=120).print(table))
+    return Measured(curves, Curve(REFERENCE_LABEL, tuple(baseline)) if baseline else None, facts)
 
 
 def codec_point(
@@ -195,14 +269,6 @@ class _Counter:
     def __call__(self, result: ImageResult) -> None:
         self.done += 1
         self.on_progress(self.what, self.done, self.total)
-
-
-def _artifact(path: Path) -> tuple[Path, float]:
-    """(path, λ) of an artifact; its λ is in its provenance."""
-    lmbda = Artifact.from_bytes(read_artifact_bytes(path)).provenance.get("lmbda")
-    if not isinstance(lmbda, float | int):
-        raise DataError(f"{path}: does not say its λ: quantize with --lmbda, or put a model card beside the checkpoint")
-    return path, float(lmbda)
 
 
 def _known(path: Path, lmbda: float | None) -> float:

@@ -43,16 +43,32 @@ class ImageResult:
 
 
 @dataclass(frozen=True)
+class AverageBits:
+    """Average widths of a quantized model, in bits.
+
+    weight:       over all weights, so that a layer counts by its parameters: what decides the file's size
+    weight_layer: over the layers that have weights, each counted once: what the FMPQ paper's plots show
+    activation:   over all layers, each counted once
+    """
+
+    weight: float
+    weight_layer: float
+    activation: float
+
+
+@dataclass(frozen=True)
 class RatePoint:
     """One codec at one λ: per-image results, at least one, and their averages.
 
     ``model_bytes`` is the size of the artifact file; for an FP32 reference, 4 bytes a parameter.
+    ``bits`` are those of a quantized model.
     """
 
     label: str
     lmbda: float
     images: tuple[ImageResult, ...]
     model_bytes: int | None = None
+    bits: AverageBits | None = None
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -91,10 +107,15 @@ class RatePoint:
 
 @dataclass(frozen=True)
 class Curve:
-    """One codec over several λ."""
+    """One codec over several λ.
+
+    ``method``: what curves of one method at several budgets have in common, if there is such a thing; pictures
+    of loss against bytes join their points.
+    """
 
     label: str
     points: tuple[RatePoint, ...]
+    method: str | None = None
 
     def at(self, lmbda: float) -> RatePoint | None:
         """The point of this λ, or None."""

@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import bjontegaard
 import numpy as np
 import pytorch_msssim
 import torch
@@ -79,6 +78,8 @@ def bd_rate(
     cubic of the original proposal stands beside it. Raises ``DataError`` for fewer than four points, points
     that do not rise in both rate and PSNR, and curves without common PSNR range.
     """
+    import bjontegaard  # only where curves are compared: training machines may lack it
+
     reference = _rising_curve(rates_ref, psnr_ref)
     tested = _rising_curve(rates, psnr)
     if max(reference[1, 0], tested[1, 0]) >= min(reference[1, -1], tested[1, -1]):

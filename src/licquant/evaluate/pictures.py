@@ -1,42 +1,22 @@
-"""Pictures of results: RD curves, bits and bytes of every layer, and images side by side.
+"""Pictures of results: RD curves, bits and bytes of every layer, and images side by side."""
 
-Colours are Okabe and Ito's, which people with any colour vision tell apart; curves also differ in their
-markers. Every picture is written whole or not at all, in the format of its suffix (.png, .svg, .pdf).
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from licquant.errors import DataError
 from licquant.evaluate.codec_results import Curve
+from licquant.evaluate.drawing import BLUE, GREEN, ORANGE, STYLE, line_style, save
 from licquant.evaluate.metrics import psnr
-from licquant.images import RGB, write_atomically
+from licquant.images import RGB
 
-BLUE, ORANGE, GREEN, PINK, SKY, VERMILION, YELLOW = (
-    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442",
-)  # fmt: skip
-SERIES = (BLUE, VERMILION, GREEN, PINK, ORANGE, SKY)
-MARKERS = ("o", "s", "D", "^", "v", "P")
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E3E3E3",
-    "legend.frameon": False,
-    "svg.hashsalt": "licquant",  # equal input, equal file
-}
 DIFFERENCE_GAIN = 8
 
 
@@ -50,17 +30,6 @@ class LayerSize:
     activation_bits: int
     stored_bytes: int
     fp32_bytes: int
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    FigureCanvasAgg(figure)
-    buffer = BytesIO()
-    suffix = Path(path).suffix.lstrip(".").lower()
-    try:
-        figure.savefig(buffer, format=suffix, dpi=150, bbox_inches="tight")
-    except ValueError as error:
-        raise DataError(f"{path}: pictures are written as .png, .svg or .pdf") from error
-    write_atomically(path, buffer.getvalue())
 
 
 # --- RD curves ----------------------------------------------------------------------------------------------
@@ -91,20 +60,11 @@ def rd_curves(
         if reference:
             axes.plot(*_points(reference), "k-", marker="x", markersize=8, linewidth=1.8, label=reference.label)
         for index, curve in enumerate(curves):
-            axes.plot(
-                *_points(curve),
-                color=SERIES[index % len(SERIES)],
-                marker=MARKERS[index % len(MARKERS)],
-                linewidth=1.8,
-                markersize=6,
-                markerfacecolor="none",  # a marker under another one stays visible
-                markeredgewidth=1.5,
-                label=curve.label,
-            )
+            axes.plot(*_points(curve), label=curve.label, **line_style(index))
         _limits(axes, measured)
         axes.set(xlabel="rate / bits per pixel", ylabel="PSNR (RGB) / dB", title=title)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-        _save(figure, path)
+        save(figure, path)
 
 
 def _points(curve: Curve) -> tuple[list[float], list[float]]:
@@ -126,27 +86,29 @@ def _limits(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def layer_bars(path: str | Path, layers: Sequence[LayerSize], title: str = "Bits and bytes of every layer") -> None:
-    """Two bar charts over the same layers: bits of weights and activations; stored bytes and FP32 bytes."""
+    """A plan: bits of weights and activations of every layer, and its bytes, with its share of all stored bytes.
+
+    Two bar charts over the same layers; the second is logarithmic, because the layers of one model differ by
+    three orders of magnitude. ``DataError`` if there are no layers.
+    """
     if not layers:
         raise DataError("there are no layers to draw")
     with mpl.rc_context({**STYLE, "axes.grid.axis": "y"}):
-        figure = Figure(figsize=(max(7.0, 0.42 * len(layers) + 2.5), 6.5), layout="constrained")
+        figure = Figure(figsize=(max(7.0, 0.5 * len(layers) + 2.5), 6.5), layout="constrained")
         bits, sizes = figure.subplots(2, 1, sharex=True)
         at = np.arange(len(layers))
         width = 0.4
-        bits.bar(at - width / 2, [layer.weight_bits for layer in layers], width, color=BLUE, label="weights")
-        bits.bar(
-            at + width / 2,
-            [layer.activation_bits for layer in layers],
-            width,
-            color=ORANGE,
-            label="activations",
-        )
+        for offset, widths, colour, label in (
+            (-width / 2, [layer.weight_bits for layer in layers], BLUE, "weights"),
+            (width / 2, [layer.activation_bits for layer in layers], ORANGE, "activations"),
+        ):
+            _write_above(bits, bits.bar(at + offset, widths, width, color=colour, label=label), map(str, widths))
         bits.set(ylabel="bits", title=title)
-        kilobytes = np.array([[layer.fp32_bytes, layer.stored_bytes] for layer in layers]) / 1000
-        sizes.bar(at - width / 2, kilobytes[:, 0], width, color="#B0B0B0", label="FP32")
-        sizes.bar(at + width / 2, kilobytes[:, 1], width, color=GREEN, label="stored")
-        # Layers of one model differ by three orders of magnitude.
+        stored = np.array([layer.stored_bytes for layer in layers])
+        fp32 = np.array([layer.fp32_bytes for layer in layers])
+        sizes.bar(at - width / 2, fp32 / 1000, width, color="#B0B0B0", label="FP32")
+        bars = sizes.bar(at + width / 2, stored / 1000, width, color=GREEN, label="stored, and\nits share")
+        _write_above(sizes, bars, (_percent(share) for share in stored / max(stored.sum(), 1)))
         sizes.set_yscale("log")
         sizes.set(ylabel="size / kB")
         sizes.set_xlim(-0.7, len(layers) - 0.3)
@@ -154,7 +116,16 @@ def layer_bars(path: str | Path, layers: Sequence[LayerSize], title: str = "Bits
         for axes in (bits, sizes):
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
             _part_borders(axes, layers)
-        _save(figure, path)
+        save(figure, path)
+
+
+def _write_above(axes: Axes, bars: BarContainer, texts: Iterable[str]) -> None:
+    axes.bar_label(bars, list(texts), fontsize=7, padding=1)
+
+
+def _percent(share: float) -> str:
+    """Two digits are enough to see which layers matter."""
+    return f"{100 * share:.0f}%" if share >= 0.095 else f"{100 * share:.1f}%"
 
 
 def _part_borders(axes: Axes, layers: Sequence[LayerSize]) -> None:
@@ -192,4 +163,4 @@ def side_by_side(path: str | Path, original: RGB, fp32: RGB, quantized: RGB, cap
             axes.imshow(image)
             axes.set_title(caption.rstrip("\n"), fontsize=10)
             axes.set_axis_off()
-        _save(figure, path)
+        save(figure, path)

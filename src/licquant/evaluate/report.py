@@ -1,8 +1,8 @@
-"""Results as JSON for machines and as a table for people.
+"""Results as JSON for machines and as tables for people.
 
 The JSON: ``schema`` (name and version; fields are only ever added to a version), ``provenance``,
-``reference`` (a curve or null), ``curves``, ``comparisons``. A value that does not exist (MS-SSIM of a tiny
-image, the PSNR of a lossless result) is null, because JSON has no NaN and no infinity.
+``reference`` (a curve or null), ``curves``, ``comparisons`` (one for each curve). A value that does not exist
+(MS-SSIM of a tiny image, the PSNR of a lossless result) is null, because JSON has no NaN and no infinity.
 """
 
 import json
@@ -10,8 +10,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from licquant.errors import DataError
@@ -33,13 +36,13 @@ def write_report(
 
 
 def report_of(curves: Sequence[Curve], provenance: dict[str, Any], reference: Curve | None = None) -> dict[str, Any]:
-    """Everything measured, JSON-ready; comparisons only where there is a reference."""
+    """Everything measured, JSON-ready."""
     return {
         "schema": SCHEMA,
         "provenance": provenance,
         "reference": _curve_record(reference) if reference else None,
         "curves": [_curve_record(curve) for curve in curves],
-        "comparisons": [compare(curve, reference) for curve in curves] if reference else [],
+        "comparisons": [compare(curve, reference) for curve in curves],
     }
 
 
@@ -50,7 +53,7 @@ def write_json(path: str | Path, record: dict[str, Any]) -> None:
 
 
 def _curve_record(curve: Curve) -> dict[str, Any]:
-    return {"label": curve.label, "points": [_point_record(point) for point in curve.points]}
+    return {"label": curve.label, "method": curve.method, "points": [_point_record(point) for point in curve.points]}
 
 
 def _point_record(point: RatePoint) -> dict[str, Any]:
@@ -58,6 +61,7 @@ def _point_record(point: RatePoint) -> dict[str, Any]:
         "label": point.label,
         "lmbda": point.lmbda,
         "model_bytes": point.model_bytes,
+        "bits": asdict(point.bits) if point.bits else None,
         **{name: getattr(point, name) for name in AVERAGES},
         "images": [asdict(image) for image in point.images],
     }
@@ -76,28 +80,48 @@ def _finite(value: Any) -> Any:
 # --- against the reference ----------------------------------------------------------------------------------
 
 
-def compare(curve: Curve, reference: Curve) -> dict[str, Any]:
-    """The curve against the reference: per λ the change of the RD loss in percent, and the BD-rates in
-    percent.
+def compare(curve: Curve, reference: Curve | None) -> dict[str, Any]:
+    """The curve against the reference: per λ the change of the RD loss and the size of the model, in percent,
+    and the BD-rates in percent; beside them averages over λ of bytes and of widths (bits), and the medians over
+    all images of the times (ms), which a slow first run does not move.
 
-    BD-rates are None where they are not defined (fewer than four points, curves apart).
+    What is not defined is None: BD-rates of fewer than four points or of curves apart, percentages without a
+    reference.
     """
+    points = curve.points
+    against = [(point, reference.at(point.lmbda) if reference else None) for point in points]
+    shares = [share for point, other in against if (share := model_percent(point, other)) is not None]
+    sizes = [point.model_bytes for point in points if point.model_bytes is not None]
+    widths = [asdict(point.bits) for point in points if point.bits]
+    images = [image for point in points for image in point.images]
     return {
         "label": curve.label,
-        "rd_loss_change_percent": {
-            f"{point.lmbda:g}": rd_loss_change(point, reference.at(point.lmbda)) for point in curve.points
-        },
-        "model_percent": {
-            f"{point.lmbda:g}": model_percent(point, reference.at(point.lmbda)) for point in curve.points
-        },
+        "rd_loss_change_percent": {f"{point.lmbda:g}": rd_loss_change(point, other) for point, other in against},
+        "model_percent": {f"{point.lmbda:g}": model_percent(point, other) for point, other in against},
         "bd_rate_pchip_percent": _bd_rate(curve, reference, "pchip"),
         "bd_rate_cubic_percent": _bd_rate(curve, reference, "cubic"),
+        "average_model_bytes": fmean(sizes) if sizes else None,
+        "average_model_percent": fmean(shares) if shares else None,
+        "average_bits": {key: fmean(width[key] for width in widths) for key in widths[0]} if widths else None,
+        "median_encode_ms": 1000 * median(image.encode_seconds for image in images),
+        "median_decode_ms": 1000 * median(image.decode_seconds for image in images),
     }
 
 
 def rd_loss_change(point: RatePoint, reference: RatePoint | None) -> float | None:
     """(J - J_reference)/J_reference in percent, ζ of the FMPQ paper; None without a reference at this λ."""
     return None if reference is None else 100 * (point.rd_loss - reference.rd_loss) / reference.rd_loss
+
+
+def losses_by_bytes(curves: Sequence[Curve], reference: Curve, lmbda: float) -> dict[str, list[tuple[float, float]]]:
+    """Method → (bytes of the artifact, relative change of the RD loss) of each of its curves, at one λ."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for curve in curves:
+        point, other = curve.at(lmbda), reference.at(lmbda)
+        if point and other and point.model_bytes is not None:
+            change = (point.rd_loss - other.rd_loss) / other.rd_loss
+            found.setdefault(curve.method or curve.label, []).append((point.model_bytes, change))
+    return found
 
 
 def model_percent(point: RatePoint, reference: RatePoint | None) -> float | None:
@@ -107,18 +131,18 @@ def model_percent(point: RatePoint, reference: RatePoint | None) -> float | None
     return 100 * point.model_bytes / reference.model_bytes
 
 
-def _bd_rate(curve: Curve, reference: Curve, method: Any) -> float | None:
+def _bd_rate(curve: Curve, reference: Curve | None, method: Any) -> float | None:
     try:
-        return curve.bd_rate(reference, method)
+        return curve.bd_rate(reference, method) if reference else None
     except DataError:
         return None
 
 
-# --- table --------------------------------------------------------------------------------------------------
+# --- tables -------------------------------------------------------------------------------------------------
 
 
 def results_table(curves: Sequence[Curve], reference: Curve | None = None, title: str | None = None) -> Table:
-    """One row for each codec and λ, the reference first; below, BD-rates where they are defined."""
+    """One row for each codec and λ, the reference first."""
     table = Table(title=title, title_justify="left")
     table.add_column("codec", no_wrap=True)
     for heading in ("λ", "bpp", "PSNR dB", "MS-SSIM", "RD loss", "vs. FP32", "model bytes", "of FP32"):
@@ -128,10 +152,38 @@ def results_table(curves: Sequence[Curve], reference: Curve | None = None, title
             against = reference.at(point.lmbda) if reference and curve is not reference else None
             table.add_row(*_row(point, against))
         table.add_section()
-    captions = [_bd_rate_line(compare(curve, reference)) for curve in curves] if reference else []
-    table.caption = "\n".join(line for line in captions if line) or None
-    table.caption_justify = "left"
     return table
+
+
+def comparison_table(curves: Sequence[Curve], reference: Curve | None = None, title: str | None = None) -> Table:
+    """One row for each curve: what ``compare`` says of it; an en dash for what is not defined."""
+    lmbdas = sorted({f"{point.lmbda:g}" for curve in curves for point in curve.points}, key=float)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("codec\n", no_wrap=True)
+    headings = ["model\nbytes", "of FP32\n%", "bits per\nweight", "bits per\nlayer", "act.\nbits"]
+    headings += [f"RD loss %\nλ={lmbda}" for lmbda in lmbdas]
+    headings += ["BD-rate %\nPCHIP", "BD-rate %\ncubic", "encode\nms", "decode\nms"]
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for curve in curves:
+        found = compare(curve, reference)
+        bits = found["average_bits"] or {}
+        table.add_row(
+            found["label"],
+            _number(found["average_model_bytes"], ",.0f"),
+            _number(found["average_model_percent"], ".2f"),
+            *(_number(bits.get(key), ".2f") for key in ("weight", "weight_layer", "activation")),
+            *(_number(found["rd_loss_change_percent"].get(lmbda), "+.2f") for lmbda in lmbdas),
+            *(_number(found[f"bd_rate_{method}_percent"], "+.2f") for method in ("pchip", "cubic")),
+            *(_number(found[f"median_{task}_ms"], ".0f") for task in ("encode", "decode")),
+        )
+    return table
+
+
+def print_table(table: Table) -> None:
+    """On standard output, as wide as it has to be: a table that is cut has lost figures."""
+    console = Console(width=200)
+    Console(width=max(120, console.measure(table).maximum)).print(table)
 
 
 def _row(point: RatePoint, reference: RatePoint | None) -> tuple[str, ...]:
@@ -151,10 +203,3 @@ def _row(point: RatePoint, reference: RatePoint | None) -> tuple[str, ...]:
 def _number(value: float | None, form: str, unit: str = "") -> str:
     """The value formatted; an en dash where there is none."""
     return "–" if value is None or math.isnan(value) else f"{value:{form}}{unit}"
-
-
-def _bd_rate_line(comparison: dict[str, Any]) -> str | None:
-    if comparison["bd_rate_pchip_percent"] is None:
-        return None
-    pchip, cubic = (_number(comparison[f"bd_rate_{method}_percent"], "+.2f", " %") for method in ("pchip", "cubic"))
-    return f"BD-rate of {comparison['label']}: {pchip} (PCHIP), {cubic} (cubic)"

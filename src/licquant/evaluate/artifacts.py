@@ -1,0 +1,117 @@
+"""Quantized models that are to be measured: what each says of its making, and which belong on one curve."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from licquant.codec.artifact import Artifact, read_artifact_bytes
+from licquant.codec.contents import LayerContents, layer_contents
+from licquant.errors import DataError
+from licquant.evaluate.codec_results import AverageBits
+
+UNNAMED = "licquant"  # an artifact that does not say its method
+# Keys of the provenance that make two artifacts of one method and budget different.
+SETTINGS = ("ranges", "per_channel", "steps")
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """An artifact file and what it holds."""
+
+    path: Path
+    lmbda: float
+    sha256: str
+    plan_hash: str
+    bits: AverageBits
+    layers: tuple[LayerContents, ...]
+    provenance: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> "Candidate":
+        """``ArtifactError`` for another file, ``DataError`` if the artifact does not say its λ."""
+        data = read_artifact_bytes(path)
+        artifact = Artifact.from_bytes(data)
+        lmbda = artifact.provenance.get("lmbda")
+        if not isinstance(lmbda, float | int):
+            raise DataError(
+                f"{path}: does not say its λ: quantize with --lmbda, or put a model card beside the checkpoint"
+            )
+        layers = tuple(layer_contents(data, artifact))
+        return cls(
+            path=Path(path),
+            lmbda=float(lmbda),
+            sha256=hashlib.sha256(data).hexdigest(),
+            plan_hash=artifact.plan.hash,
+            bits=average_bits(layers),
+            layers=layers,
+            provenance=artifact.provenance,
+        )
+
+    @property
+    def method(self) -> str:
+        """Method and width of the activations, as in ``"fmpq a8"``: what is the same under every budget."""
+        return self._name("method", "act_bits")
+
+    @property
+    def label(self) -> str:
+        """Method, budget and width of the activations, as in ``"fmpq size=0.25 a8"``."""
+        return self._name("method", "budget", "act_bits")
+
+    def _name(self, *keys: str) -> str:
+        words = {"method": UNNAMED} | {key: self.provenance[key] for key in keys if key in self.provenance}
+        return " ".join(f"a{words[key]}" if key == "act_bits" else str(words[key]) for key in keys if key in words)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Artifacts made alike for several λ: one curve, in order of λ."""
+
+    label: str
+    method: str
+    members: tuple[Candidate, ...]
+
+
+def average_bits(layers: Sequence[LayerContents]) -> AverageBits:
+    """The averages over the layers that the plan has widths for; ``DataError`` if none has weights."""
+    weighted = [(layer.weight_bits, layer.weights) for layer in layers if layer.weight_bits is not None]
+    activations = [layer.activation_bits for layer in layers if layer.activation_bits is not None]
+    if not sum(count for _, count in weighted):
+        raise DataError("the artifact has no quantized weights")
+    return AverageBits(
+        weight=sum(bits * count for bits, count in weighted) / sum(count for _, count in weighted),
+        weight_layer=fmean(bits for bits, _ in weighted),
+        activation=fmean(activations),
+    )
+
+
+def grouped(candidates: Sequence[Candidate]) -> list[Group]:
+    """The candidates as curves, in the order in which each curve's first one was given.
+
+    One curve holds what was made with the same method, budget and settings. Settings are told in the labels only
+    where the label would else stand for several curves. ``DataError`` for two candidates of one curve and one λ.
+    """
+    labels: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        labels.setdefault(candidate.label, []).append(candidate)
+    groups: dict[tuple[str, str], list[Candidate]] = {}
+    for candidate in candidates:
+        alike = labels[candidate.label]
+        varying = [key for key in SETTINGS if len({other.provenance.get(key) for other in alike}) > 1]
+        told = "".join(f" {key}={candidate.provenance.get(key, '?')}" for key in varying)
+        groups.setdefault((candidate.label + told, candidate.method + told), []).append(candidate)
+    return [_group(label, method, members) for (label, method), members in groups.items()]
+
+
+def _group(label: str, method: str, members: Sequence[Candidate]) -> Group:
+    of_lmbda: dict[float, Candidate] = {}
+    for member in members:
+        other = of_lmbda.setdefault(member.lmbda, member)
+        if other is not member:
+            raise DataError(
+                f"{other.path} and {member.path} were both made with {label} for λ = {member.lmbda:g}: "
+                "evaluate them one after the other"
+            )
+    return Group(label, method, tuple(of_lmbda[lmbda] for lmbda in sorted(of_lmbda)))

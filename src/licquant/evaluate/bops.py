@@ -1,0 +1,50 @@
+"""Bit operations per pixel of an integer program: multiply-accumulates · weight bits · activation bits.
+
+The papers' measure of computation. It is nominal: what widths really save is a matter of kernels, see
+``latency.py``.
+"""
+
+from __future__ import annotations
+
+from licquant.config import Plan
+from licquant.program.ops import Convolution, Gdn, Operation, TransposedConvolution
+from licquant.program.part import INPUT, Part, Program
+
+_SIDE = 1 << 12  # of an image that every stride divides
+_SOURCE = {"h_s": "h_a"}  # part → the part whose output it reads; the others read y
+
+
+def macs_per_pixel(program: Program) -> dict[str, float]:
+    """Operation name → multiply-accumulates per pixel of the image; 0 for operations without weights."""
+    outputs = {"g_a": program["g_a"].output_size((_SIDE, _SIDE))}
+    if "h_a" in program:
+        outputs["h_a"] = program["h_a"].output_size(outputs["g_a"])
+    found: dict[str, float] = {}
+    for name, part in program.items():
+        size = (_SIDE, _SIDE) if name == "g_a" else outputs[_SOURCE.get(name, "g_a")]
+        found |= _macs_of_part(part, size)
+    return {name: macs / _SIDE**2 for name, macs in found.items()}
+
+
+def bops_per_pixel(program: Program, plan: Plan) -> float:
+    """Σ over the planned layers: MACs per pixel · weight bits · bits of the layer's input."""
+    macs = macs_per_pixel(program)
+    return sum(macs[name] * (bits.weight or 0) * bits.activation for name, bits in plan.items())
+
+
+def _macs_of_part(part: Part, size: tuple[int, int]) -> dict[str, float]:
+    sizes = {INPUT: size}
+    macs = {}
+    for op in part.operations:
+        entering = sizes[op.inputs[0]]
+        sizes[op.name] = op.output_size(entering)
+        # A transposed convolution uses every weight once for each position of its input, the others of their output.
+        height, width = entering if isinstance(op, TransposedConvolution) else sizes[op.name]
+        macs[op.name] = float(_weights(op) * height * width)
+    return macs
+
+
+def _weights(op: Operation) -> int:
+    if isinstance(op, Convolution | TransposedConvolution):
+        return op.weight.size
+    return op.gamma.size if isinstance(op, Gdn) else 0
