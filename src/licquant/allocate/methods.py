@@ -1,0 +1,133 @@
+"""Every way to choose a plan, by name, under any budget.
+
+uniform   the widest width for all weights that the budget allows (8 bits: the papers' FPQ)
+fmpq      one tolerance for the sensitivity of every layer
+optimal   the least loss that the budget allows, solved exactly, checked on the whole model
+hessian   the same program with HAMP-LIC's importance instead of the measured loss
+rdo-ptq   uniform widths; its rounding is learned block by block (``quant/rdo_ptq.py``)
+raq       a fixed-point decoder with wide activations (Hong 2020)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from licquant.allocate.choices import Choices
+from licquant.allocate.fmpq import adaptive_search
+from licquant.allocate.hessian import omega
+from licquant.allocate.optimal import least_loss, repair
+from licquant.allocate.search import Search
+from licquant.config import MAX_BITS, MIN_BITS, Budget, LayerBits, Plan
+from licquant.errors import BudgetError
+from licquant.quant.network import uniform_plan
+
+_REFERENCE_BITS = 8
+_ENCODER = ("g_a", "h_a")
+_STEPS = 7  # of a bisection for a loss: the size is found to 1 %
+_SLACK = 1 + 1e-9  # a sum of shares may exceed a whole by rounding
+
+
+def allocate(search: Search, method: str, budget: Budget) -> Plan:
+    """The plan that a method chooses under a budget.
+
+    Raises ``BudgetError`` for an unknown method, and for a budget that cannot be met, with the smallest value that
+    can; ``ModelError`` if the method needs λ and there is none.
+    """
+    if method not in METHODS:
+        raise BudgetError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    if budget.kind == "loss":
+        return _smallest_within(search, method, budget.value)
+    return METHODS[method](search, budget)
+
+
+def _uniform(search: Search, budget: Budget) -> Plan:
+    costs, limit = search.costs(budget)
+    counted = budget.kind in ("size", "bytes")  # sizes are measured, and only for the widths considered
+    for bits in reversed(search.weight_bits if counted else range(MIN_BITS, MAX_BITS + 1)):
+        plan = uniform_plan(search.traced, bits, search.activation_bits)
+        cost = costs.total(plan)
+        if cost <= limit * _SLACK:
+            return plan
+    raise BudgetError(f"the budget cannot be met: the smallest this method reaches is {cost:,.6g} {costs.unit}")
+
+
+def _fmpq(search: Search, budget: Budget) -> Plan:
+    costs, limit = search.costs(budget)
+    return adaptive_search(search.choices(budget), costs.total, limit * _SLACK)
+
+
+def _optimal(search: Search, budget: Budget) -> Plan:
+    costs, limit = search.costs(budget)
+    choices = search.choices(budget)
+    plan = least_loss(choices, costs, limit * _SLACK)
+    return repair(choices, costs, limit * _SLACK, plan, search.joint_loss)
+
+
+def _hessian(search: Search, budget: Budget) -> Plan:
+    costs, limit = search.costs(budget)
+    choices = search.choices(budget)
+    narrow = {
+        layer: type(of)({b: z for b, z in of.weights.items() if b <= _REFERENCE_BITS}, of.activations)
+        for layer, of in choices.layers.items()
+    }
+
+    def importance(layer: str, kind: str, bits: int) -> float:
+        zeta = choices.layers[layer]
+        if kind != "weights":
+            return zeta.activations[bits]
+        reference = min(_REFERENCE_BITS, max(zeta.weights))
+        return omega(search.traces[layer], 1 + zeta.weights[bits], 1 + zeta.weights[reference])
+
+    return least_loss(Choices(narrow).map(importance), costs, limit * _SLACK)
+
+
+def _raq(search: Search, budget: Budget) -> Plan:
+    """8-bit weights, wide activations in the decoder; the encoder, which RAQ leaves in float, as wide as it goes."""
+    costs, limit = search.costs(budget)
+    plan = Plan(
+        {
+            name: LayerBits(bits.weight and _REFERENCE_BITS, MAX_BITS if _of_encoder(name) else bits.activation)
+            for name, bits in uniform_plan(search.traced, _REFERENCE_BITS, search.activation_bits).items()
+        }
+    )
+    if costs.total(plan) > limit * _SLACK:
+        raise BudgetError(f"raq has one plan only, which takes {costs.total(plan):,.6g} {costs.unit}")
+    return plan
+
+
+def _of_encoder(layer: str) -> bool:
+    return layer.startswith(tuple(f"{part}." for part in _ENCODER))
+
+
+METHODS: dict[str, Callable[[Search, Budget], Plan]] = {
+    "uniform": _uniform,
+    "fmpq": _fmpq,
+    "optimal": _optimal,
+    "hessian": _hessian,
+    "rdo-ptq": _uniform,
+    "raq": _raq,
+}
+
+
+def _smallest_within(search: Search, method: str, loss: float) -> Plan:
+    """Bisection over the bytes: the smallest artifact whose measured loss is within ``loss``."""
+    high = search.file_bytes.total(uniform_plan(search.traced, search.max_bits, search.activation_bits))
+    low = search.file_bytes.total(uniform_plan(search.traced, MIN_BITS, search.activation_bits))
+    best = METHODS[method](search, Budget("bytes", high))
+    reached = search.joint_loss(best)
+    if reached > loss:
+        raise BudgetError(f"the loss cannot be met: the smallest this method reaches is {100 * reached:.3g} %")
+    for step in range(_STEPS):
+        search.on_progress("searching for the smallest model", step, _STEPS)
+        middle = (low + high) / 2
+        try:
+            plan = METHODS[method](search, Budget("bytes", middle))
+            fits = search.joint_loss(plan) <= loss
+        except BudgetError:
+            fits = False
+        if fits:
+            best, high = plan, middle
+        else:
+            low = middle
+    search.on_progress("searching for the smallest model", _STEPS, _STEPS)
+    return best

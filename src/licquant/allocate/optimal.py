@@ -1,0 +1,139 @@
+"""Optimal allocation: a multiple-choice knapsack, solved exactly, then checked against what the model really does.
+
+Every layer takes one pair of widths (weights, activations). The sum of ζ is least under a budget, or the cost is
+least under a loss: an integer linear program, solved by HiGHS (Huangfu & Hall 2018) through SciPy. What the table
+cannot know, how layers interact, ``repair`` finds out by measuring the whole plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_matrix
+
+from licquant.allocate.choices import Choices
+from licquant.allocate.costs import Costs
+from licquant.config import LayerBits, Plan
+from licquant.errors import BudgetError
+from licquant.program.arithmetic import Floats
+
+_NO_GAP = {"mip_rel_gap": 0.0}
+
+
+@dataclass(frozen=True)
+class _Option:
+    layer: str
+    bits: LayerBits
+    loss: float
+    cost: float
+
+
+def least_loss(choices: Choices, costs: Costs, limit: float) -> Plan:
+    """The plan with the least Σ ζ whose cost is within ``limit``; ``BudgetError`` with the smallest cost if none is."""
+    options = list(_options(choices, costs))
+    plan = _solve(options, [o.loss for o in options], [o.cost for o in options], limit - costs.constant)
+    if plan is None:
+        least = costs.total(_cheapest(options, lambda o: o.cost))
+        raise BudgetError(f"the budget cannot be met: the smallest possible is {least:,.6g} {costs.unit}")
+    return plan
+
+
+def least_cost(choices: Choices, costs: Costs, loss: float) -> Plan:
+    """The plan with the least cost whose Σ ζ is within ``loss``; ``BudgetError`` with the smallest Σ ζ if none is."""
+    options = list(_options(choices, costs))
+    plan = _solve(options, [o.cost for o in options], [o.loss for o in options], loss)
+    if plan is None:
+        least = choices.loss(_cheapest(options, lambda o: o.loss))
+        raise BudgetError(f"the loss cannot be met: the smallest possible is {100 * least:.3g} %")
+    return plan
+
+
+def repair(
+    choices: Choices,
+    costs: Costs,
+    limit: float,
+    plan: Plan,
+    measure: Callable[[Plan], float],
+    tries: int = 12,
+) -> Plan:
+    """Exchange widths between layers as long as the measured loss of the whole plan falls.
+
+    measure: plan → its measured loss;  tries: how many exchanges are measured
+    Exchanges are one layer's weights a width wider, another's a width narrower (or none), within the limit, tried in
+    the order of what the table promises; the plan returned is never worse than the one given.
+    """
+    best = measure(plan)
+    tried = {plan.hash}
+    for _ in range(tries):
+        found = next((p for p in _exchanges(choices, costs, limit, plan) if p.hash not in tried), None)
+        if found is None:
+            break
+        tried.add(found.hash)
+        loss = measure(found)
+        if loss < best:
+            plan, best = found, loss
+    return plan
+
+
+def _options(choices: Choices, costs: Costs) -> Iterator[_Option]:
+    for layer, of in choices.layers.items():
+        for weight, of_weight in of.weights.items() or [(None, 0.0)]:
+            for activation, of_activation in of.activations.items():
+                bits = LayerBits(weight, activation)
+                yield _Option(layer, bits, of_weight + of_activation, costs.of(layer, weight, activation))
+
+
+def _cheapest(options: list[_Option], value: Callable[[_Option], float]) -> Plan:
+    chosen: dict[str, _Option] = {}
+    for option in options:
+        if option.layer not in chosen or value(option) < value(chosen[option.layer]):
+            chosen[option.layer] = option
+    return Plan({layer: option.bits for layer, option in chosen.items()})
+
+
+def _solve(options: list[_Option], objective: list[float], weight: list[float], limit: float) -> Plan | None:
+    """min Σ objective · x with one option a layer and Σ weight · x <= limit, x binary; None if impossible."""
+    layers = list(dict.fromkeys(option.layer for option in options))
+    rows = [layers.index(option.layer) for option in options]
+    once = csr_matrix((np.ones(len(options)), (rows, range(len(options)))))
+    unit = max(float(np.abs(weight).max()), 1e-30)  # HiGHS's tolerances are absolute
+    found = milp(
+        np.asarray(objective) / max(float(np.abs(objective).max()), 1e-30),
+        constraints=[
+            LinearConstraint(once, 1, 1),
+            LinearConstraint(np.asarray(weight)[None] / unit, -np.inf, limit / unit),
+        ],
+        integrality=np.ones(len(options)),
+        bounds=Bounds(0, 1),
+        options=_NO_GAP,
+    )
+    if found.x is None:
+        return None
+    chosen: Floats = found.x
+    return Plan({o.layer: o.bits for o, x in zip(options, chosen, strict=True) if x > 0.5})
+
+
+def _exchanges(choices: Choices, costs: Costs, limit: float, plan: Plan) -> list[Plan]:
+    """Neighbours of a plan within the limit, the one with the least Σ ζ first."""
+    found = []
+    for up in plan:
+        wider = _moved(choices, plan, up, 1)
+        if wider is None:
+            continue
+        candidates = [wider, *(_moved(choices, wider, down, -1) for down in plan if down != up)]
+        found += [p for p in candidates if p is not None and costs.total(p) <= limit]
+    return sorted(found, key=choices.loss)
+
+
+def _moved(choices: Choices, plan: Plan, layer: str, by: int) -> Plan | None:
+    """The plan with the layer's weights one candidate wider or narrower; None where there is none."""
+    widths = sorted(choices.layers[layer].weights)
+    if plan[layer].weight not in widths:
+        return None
+    position = widths.index(plan[layer].weight) + by
+    if not 0 <= position < len(widths):
+        return None
+    return Plan({**plan.layers, layer: LayerBits(widths[position], plan[layer].activation)})

@@ -1,0 +1,166 @@
+"""What an allocation may need to know of a model, each measured when it is first asked for and kept on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from licquant.allocate.choices import Choices
+from licquant.allocate.costs import (
+    Costs,
+    ToArtifact,
+    bops_cost,
+    file_bytes_cost,
+    latency_cost,
+    weight_bits_cost,
+)
+from licquant.allocate.hessian import weight_hessian_traces
+from licquant.allocate.sensitivity import Sensitivity, draw_crops, measure_sensitivity, table_key
+from licquant.config import MIN_BITS, Budget, Plan
+from licquant.errors import BudgetError, ModelError
+from licquant.evaluate.latency import LatencyTable
+from licquant.images import RGB, write_atomically
+from licquant.models.trace import TracedModel
+from licquant.quant.calibrate import Statistics
+from licquant.quant.insert import QuantizerSettings, insert_quantizers
+from licquant.quant.rd import evaluate_float, evaluate_quantized
+
+_CHUNK = 4  # crops that are evaluated at once
+
+
+@dataclass(eq=False)
+class Search:
+    """One model, its calibration data, and what was found out about them.
+
+    lmbda:           of the loss; None where a method that needs none is used
+    activation_bits: width of the activations, the widest one where the budget makes narrower ones worth while
+    max_bits:        widest weights that are considered
+    to_artifact:     what will make the final artifact of a quantized model
+    cache:           folder for what takes long to measure; None keeps nothing
+    latency:         the measured table that ``latency=`` budgets are counted with
+    """
+
+    traced: TracedModel
+    images: Sequence[RGB]
+    statistics: Statistics
+    settings: QuantizerSettings
+    lmbda: float | None
+    activation_bits: int
+    max_bits: int
+    to_artifact: ToArtifact
+    cache: Path | None = None
+    latency: LatencyTable | None = None
+    on_progress: Callable[[str, int, int], None] = lambda *_: None
+    _measured: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def weight_bits(self) -> list[int]:
+        return list(range(MIN_BITS, self.max_bits + 1))
+
+    def costs(self, budget: Budget) -> tuple[Costs, float]:
+        """What the budget counts, and how much of it there is."""
+        if budget.kind == "size":
+            return self.file_bytes, budget.value * self.traced.fp32_bytes
+        if budget.kind == "bytes":
+            return self.file_bytes, budget.value
+        if budget.kind == "bits":
+            return weight_bits_cost(self.traced), budget.value
+        if budget.kind == "bops":
+            return bops_cost(self.traced), budget.value
+        if budget.kind != "latency":
+            raise BudgetError(f"a budget of {budget.kind} is not a cost")
+        if self.latency is None:
+            raise BudgetError("the budget latency needs a table of this machine: make one with licquant profile")
+        return latency_cost(self.traced, self.latency), budget.value
+
+    def choices(self, budget: Budget) -> Choices:
+        """Every width of the weights; of the activations too where the budget counts them."""
+        counted = budget.kind in ("bops", "latency")
+        activations = range(MIN_BITS, self.activation_bits + 1) if counted else [self.activation_bits]
+        return Choices.of(self.table, self._lmbda, self.weight_bits, activations)
+
+    @cached_property
+    def crops(self) -> Tensor:
+        return draw_crops(self.images)
+
+    @cached_property
+    def table(self) -> Sensitivity:
+        widths = range(MIN_BITS, max(self.max_bits, self.activation_bits) + 1)
+        return measure_sensitivity(
+            self.traced,
+            self.statistics,
+            self.crops,
+            list(widths),
+            self.settings,
+            self.cache,
+            lambda done, total: self.on_progress("measuring sensitivity", done, total),
+        )
+
+    @cached_property
+    def file_bytes(self) -> Costs:
+        """Bytes of the file by layer and width."""
+        path = None if self.cache is None else self.cache / f"bytes-{self._key[:32]}-{self.max_bits}.json"
+        if path is not None and path.exists():
+            record = json.loads(path.read_text())
+            return Costs("bytes", {name: np.array(row) for name, row in record["table"].items()}, record["constant"])
+        total = len(self.weight_bits)
+        done = iter(range(1, total + 1))
+        costs = file_bytes_cost(
+            self.traced,
+            self.statistics,
+            self.to_artifact,
+            self.settings,
+            self.weight_bits,
+            lambda: self.on_progress("measuring sizes", next(done), total),
+        )
+        if path is not None:
+            record = {"constant": costs.constant, "table": {name: row.tolist() for name, row in costs.table.items()}}
+            _keep(path, record)
+        return costs
+
+    @cached_property
+    def traces(self) -> dict[str, float]:
+        """The Hessian's trace for every layer's weights."""
+        path = None if self.cache is None else self.cache / f"hessian-{self._key[:32]}-{self._lmbda:g}.json"
+        if path is not None and path.exists():
+            return dict(json.loads(path.read_text()))
+        traces = weight_hessian_traces(self.traced, self.crops, self._lmbda)
+        if path is not None:
+            _keep(path, traces)
+        return traces
+
+    def joint_loss(self, plan: Plan) -> float:
+        """The measured relative increase of the loss with the whole plan, weights rounded to nearest."""
+        if plan.hash not in self._measured:
+            quantized = insert_quantizers(self.traced, plan, self.statistics, self.settings)
+            with torch.no_grad():
+                losses = [float(evaluate_quantized(quantized, x).loss(self._lmbda)) for x in self.crops.split(_CHUNK)]
+            self._measured[plan.hash] = sum(losses) / self._float_loss - 1
+        return self._measured[plan.hash]
+
+    @cached_property
+    def _float_loss(self) -> float:
+        with torch.no_grad():
+            return sum(float(evaluate_float(self.traced, x).loss(self._lmbda)) for x in self.crops.split(_CHUNK))
+
+    @cached_property
+    def _key(self) -> str:
+        return table_key(self.traced, self.statistics, self.crops, self.settings)
+
+    @property
+    def _lmbda(self) -> float:
+        if self.lmbda is None:
+            raise ModelError("this method needs the λ that the model was trained with: give --lmbda or a model card")
+        return self.lmbda
+
+
+def _keep(path: Path, record: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(record).encode())
