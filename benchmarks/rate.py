@@ -13,25 +13,27 @@ from rich.console import Console
 from rich.table import Table
 
 from licquant.codec.codec import Codec, Latents, load
+from licquant.codec.hyperprior import HyperpriorCoder
 from licquant.evaluate import provenance, report
 from licquant.images import list_images, read_image
 from licquant.models import load_model
 from licquant.models.trace import TracedModel, trace_model
-from licquant.quant.calibrate import medians_of
-from licquant.quant.grids import LATENT_FRACTION_BITS, SCALE_FRACTION_BITS
-from licquant.quant.rd import bits
+from licquant.quant.dataflow import code, medians_of
+from licquant.quant.grids import SCALE_FRACTION_BITS
 
 ALLOWED_SHARE, ALLOWED_BYTES = 0.005, 64
 
 
 def predicted_bits(codec: Codec, traced: TracedModel, latents: Latents) -> float:
     """-Σ log2 p under the float models, with σ as the codec computes it."""
-    medians = codec.artifact.tables.medians[:, None, None]
-    z_fixed = (latents.z.astype("int64") << LATENT_FRACTION_BITS) + medians
-    sigma = torch.from_numpy(codec.coder.compute_scales(z_fixed)).float()[None] / (1 << SCALE_FRACTION_BITS)
+    assert isinstance(codec.coder, HyperpriorCoder)
+    z_fixed = codec.coder.hyper.restore(latents.z)
+    sigma = torch.from_numpy(codec.coder.synthesise_hyper(z_fixed)).float()[None] / (1 << SCALE_FRACTION_BITS)
     z_hat = torch.from_numpy(latents.z).float()[None] + medians_of(traced).view(1, -1, 1, 1)
+    y = torch.from_numpy(latents.y).float()[None]
+    given = {"g_a": y, "h_a": z_hat, "h_s": sigma, "g_s": torch.zeros(1)}
     with torch.no_grad():
-        return float(bits(traced, torch.from_numpy(latents.y).float()[None], sigma, z_hat))
+        return float(code(traced, lambda part, _: given[part], torch.zeros(1)).bits)
 
 
 def main(

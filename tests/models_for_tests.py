@@ -1,9 +1,14 @@
 """Small models that the tests quantize: fast, and one that CompressAI does not have."""
 
+from collections.abc import Callable
+
+import compressai.models  # noqa: F401  (fills the registry)
 import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+from compressai.layers import GDN
 from compressai.models import ScaleHyperprior
 from compressai.models.base import CompressionModel
+from compressai.registry import MODELS
 from torch import Tensor, nn
 
 
@@ -14,6 +19,65 @@ def small_hyperprior(n: int = 8, m: int = 12, seed: int = 0) -> ScaleHyperprior:
     enlarge_latents(model)
     model.update(force=True)
     return model
+
+
+# CompressAI's name → widths of a small model; ELIC's context networks have fixed widths of 224 and 128.
+SMALL: dict[str, dict[str, object]] = {
+    "bmshj2018-factorized": {"N": 8, "M": 12},
+    "bmshj2018-factorized-relu": {"N": 8, "M": 12},
+    "bmshj2018-hyperprior": {"N": 8, "M": 12},
+    "mbt2018-mean": {"N": 8, "M": 12},
+    "mbt2018": {"N": 8, "M": 12},
+    "cheng2020-anchor": {"N": 12},
+    "cheng2020-attn": {"N": 12},
+    "cheng2020-anchor-checkerboard": {"N": 12},
+    "elic2022-official": {"N": 12, "M": 16, "groups": [4, 4, 8]},
+}
+
+
+def small_model(name: str, seed: int = 0) -> CompressionModel:
+    """A model of CompressAI's with few channels and random weights that give latents and parameters of some size."""
+    torch.manual_seed(seed)
+    model = MODELS[name](**SMALL[name]).eval()
+    _liven(model)
+    model.update(force=True)
+    return model
+
+
+def makers() -> dict[str, Callable[[], CompressionModel]]:
+    """Name → a function that makes the small model."""
+    return {name: lambda name=name: small_model(name) for name in SMALL}
+
+
+def _liven(model: nn.Module) -> None:
+    """Untrained networks hardly react to their input: weights that keep the variance, biases, full GDN, σ around 1."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                transposed = isinstance(module, nn.ConvTranspose2d)
+                taps = module.weight[:, 0].numel() / module.stride[0] ** 2 if transposed else module.weight[0].numel()
+                nn.init.normal_(module.weight, std=1.2 / taps**0.5)
+                nn.init.normal_(module.bias, std=0.1)
+            elif isinstance(module, GDN):
+                module.gamma.add_(0.2 * torch.rand_like(module.gamma))
+            elif isinstance(module, EntropyBottleneck):
+                module.quantiles[:, 0, 1] += 0.3 * torch.randn(len(module.quantiles))
+        _scale_output(model.g_a, torch.rand(1, 3, 64, 64), 3.0)
+        _scale_output(model.g_s, 3 * torch.randn(1, _convolutions(model.g_s)[0].in_channels, 4, 4), 0.2)
+        for name, module in model.named_modules():
+            if name.rpartition(".")[2] in ("h_s", "entropy_parameters") and _convolutions(module):
+                bias = _convolutions(module)[-1].bias
+                bias[: len(bias) // 2] += 1.5
+
+
+def _scale_output(part: nn.Module, x: Tensor, spread: float) -> None:
+    """Scale the last layer (and what little follows it) until the part's output has that standard deviation."""
+    for _ in range(4):
+        _convolutions(part)[-1].weight.mul_(spread / part(x).std())
+
+
+def _convolutions(module: nn.Module) -> list[nn.Module]:
+    return [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
 
 
 def enlarge_latents(model: nn.Module) -> None:

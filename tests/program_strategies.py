@@ -4,7 +4,17 @@ import numpy as np
 
 from licquant.program.arithmetic import dyadic
 from licquant.program.grid import Grid
-from licquant.program.ops import Add, Convolution, Gdn, Requantize, Rescaling, TransposedConvolution
+from licquant.program.ops import (
+    Add,
+    Convolution,
+    Gdn,
+    Multiply,
+    PixelShuffle,
+    Requantize,
+    Rescaling,
+    Sigmoid,
+    TransposedConvolution,
+)
 from licquant.program.part import Part
 
 
@@ -65,5 +75,32 @@ def random_part(seed: int, bits: int, weight_bits: int, inputs: int = 4, channel
             Add("a", ("i", "r"), grid(channels), (np.arange(1, channels + 1) * 100, np.full(channels, 333)),
                 random_rescaling(rng, channels, 2e-3)),
             last,
+        ),
+    )  # fmt: skip
+
+
+def gated_part(seed: int, bits: int, weight_bits: int, inputs: int = 4, channels: int = 3) -> Part:
+    """A sub-pixel convolution, and an attention gate on what it writes: x + x · sigmoid(x)."""
+    rng = np.random.default_rng(seed)
+    high = (1 << (weight_bits - 1)) - 1
+    factor = int(rng.integers(1, 4))
+    narrow = random_grid(rng, channels, bits)
+    wide = Grid(bits, narrow.scale.repeat(factor**2), narrow.zero_point.repeat(factor**2))
+    weight = rng.integers(-high, high + 1, (wide.channels, inputs, 3, 3)).astype(np.int32)
+    convolution = Convolution(
+        "c", ("input",), wide, weight, weight_bits, rng.integers(-1000, 1000, wide.channels), 1, 1, 1,
+        random_rescaling(rng, wide.channels, 2.0 ** (1 - weight_bits) / 9),
+    )  # fmt: skip
+    table = rng.integers(0, 1 << bits, 1 << bits)
+    return Part(
+        "gated",
+        random_grid(rng, inputs, bits),
+        (
+            convolution,
+            PixelShuffle("s", ("c",), narrow, factor),
+            Sigmoid("g", ("s",), random_grid(rng, channels, bits), table),
+            Multiply("m", ("s", "g"), random_grid(rng, channels, bits), random_rescaling(rng, channels, 2.0**-bits)),
+            Add("a", ("m", "s"), random_grid(rng, channels, bits), (np.full(channels, 300), np.full(channels, 70)),
+                random_rescaling(rng, channels, 2e-3)),
         ),
     )  # fmt: skip

@@ -27,7 +27,7 @@ Engine = Annotated[str, typer.Option(help="openvino (fast) or exact (slow, integ
 ModelFile = Annotated[Path, typer.Option("--model", "-m", help="The quantized model, a .licq file.")]
 
 # Options that take several values, as in --models a.licq b.licq.
-_LISTS = ("--models", "--reference")
+_LISTS = {"evaluate": ("--models", "--reference"), "compare": ("--checkpoint", "--budget")}
 
 
 @app.callback()
@@ -79,9 +79,19 @@ def quantize(
     calib: Annotated[Path, typer.Option(help="A folder of calibration images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The quantized model, a .licq file.")],
     model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
-    method: Annotated[str, typer.Option(help="uniform.")] = "uniform",
-    budget: Annotated[str, typer.Option(help="bits=8: that width for all weights.")] = "bits=8",
+    method: Annotated[
+        str, typer.Option(help="Who chooses the widths: uniform, fmpq, optimal, hessian, rdo-ptq or raq.")
+    ] = "uniform",
+    budget: Annotated[
+        str, typer.Option(help="bits=8, size=0.1 (of FP32), bytes=2000000, bops=1e8, latency=60 (ms) or loss=0.5%.")
+    ] = "bits=8",
     act_bits: Annotated[int, typer.Option(help="Width of all activations, 2 to 16.")] = 8,
+    max_bits: Annotated[int, typer.Option(help="Widest weights that are considered, 2 to 16.")] = 8,
+    plan: Annotated[Path | None, typer.Option(help="A plan to use instead, a .json file.")] = None,
+    latency: Annotated[Path | None, typer.Option(help="Table of licquant profile, for latency= budgets.")] = None,
+    cache: Annotated[Path, typer.Option(help="Folder for measured tables, which are used again.")] = Path(
+        "~/.cache/licquant"
+    ),
     ranges: Annotated[str, typer.Option(help="How activation ranges are chosen: mse, min-max or percentile.")] = "mse",
     per_tensor: Annotated[bool, typer.Option("--per-tensor", help="One activation scale per tensor.")] = False,
     steps: Annotated[int, typer.Option(min=0, help="Steps of reconstruction; 0 rounds to nearest.")] = 250,
@@ -93,7 +103,22 @@ def quantize(
     from licquant import toolkit_commands
 
     options = toolkit_commands.QuantizeOptions(
-        model, checkpoint, calib, output, method, budget, act_bits, ranges, not per_tensor, steps, lmbda, licence
+        model=model,
+        checkpoint=checkpoint,
+        calib=calib,
+        output=output,
+        method=method,
+        budget=budget,
+        act_bits=act_bits,
+        ranges=ranges,
+        per_channel=not per_tensor,
+        steps=steps,
+        lmbda=lmbda,
+        licence=licence,
+        max_bits=max_bits,
+        plan=plan,
+        latency=latency,
+        cache=cache.expanduser(),
     )
     _report(toolkit_commands.quantize(options), as_json)
 
@@ -112,6 +137,52 @@ def evaluate(
     from licquant import toolkit_commands
 
     _report(toolkit_commands.evaluate(images, models, output, reference or [], model, threads), as_json)
+
+
+@app.command()
+def profile(
+    checkpoint: Annotated[Path, typer.Option(help="A trained FP32 checkpoint in CompressAI's format.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The latency table, a .json file.")],
+    model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
+    size: Annotated[str, typer.Option(help="Size of the image, WIDTHxHEIGHT.")] = "768x512",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how long each layer takes at each class of widths on this machine."""
+    from licquant import profile_command
+
+    _report(profile_command.run(profile_command.ProfileOptions(model, checkpoint, output, size, threads)), as_json)
+
+
+@app.command()
+def compare(
+    checkpoint: Annotated[list[Path], typer.Option(help="Trained FP32 checkpoints with model cards: a.pt b.pt …")],
+    calib: Annotated[Path, typer.Option(help="A folder of calibration images.")],
+    images: Annotated[Path, typer.Option(help="A folder of test images.")],
+    budget: Annotated[list[str], typer.Option(help="For every method: size=0.25 size=0.14 …")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for artifacts, results and pictures.")],
+    methods: Annotated[str, typer.Option(help="Separated by commas; all if absent.")] = "",
+    model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
+    act_bits: Annotated[int, typer.Option(help="Width of all activations, 2 to 16.")] = 8,
+    steps: Annotated[int, typer.Option(min=0, help="Steps of reconstruction; 0 rounds to nearest.")] = 250,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Quantize with several methods under the same budgets and measure them all; artifacts in the folder are kept."""
+    from licquant import compare_command
+
+    options = compare_command.CompareOptions(
+        model, checkpoint, calib, images, budget, methods, output, act_bits, steps, threads
+    )
+    _report(compare_command.compare(options), as_json)
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the supported models: family, parameters, multiply-accumulates per pixel."""
+    from licquant import models_command
+
+    _report(models_command.run(), as_json)
 
 
 @app.command()
@@ -147,9 +218,10 @@ def spread_lists(words: list[str]) -> list[str]:
     """``--models a b`` as ``--models a --models b``, which is what click understands."""
     result: list[str] = []
     current: str | None = None
+    lists = _LISTS.get(words[0], ()) if words else ()
     for word in words:
         if word.startswith("-"):
-            current = word if word in _LISTS else None
+            current = word if word in lists else None
             if current is None:
                 result.append(word)
         elif current is not None:

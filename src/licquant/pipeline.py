@@ -1,6 +1,7 @@
 """READ FIRST. The whole flow, one call a step: a trained FP32 model in, a quantized codec file out.
 
     model ──trace_model──> graphs ──collect_statistics──> ranges
+        graphs + ranges + budget ──allocate──> plan: the widths of every layer
         graphs + plan + ranges ──insert_quantizers──> quantized graph ──reconstruct──> the same, fitted
         quantized graph ──lower_model──> integer program ──+ coding tables──> Artifact ──save──> model.licq
 
@@ -10,26 +11,34 @@ From there ``licquant.load("model.licq")`` encodes and decodes without PyTorch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from licquant import __version__
+from licquant.allocate.methods import METHODS, allocate
+from licquant.allocate.search import Search
 from licquant.codec.artifact import Artifact
 from licquant.config import Budget, Plan
-from licquant.errors import BudgetError, ModelError
+from licquant.errors import ModelError
+from licquant.evaluate.latency import LatencyTable
 from licquant.images import RGB
-from licquant.lower import hyperprior_tables, lower_model
-from licquant.models.trace import TracedModel, trace_model
+from licquant.lower import latent_tables, lower_model
+from licquant.models.trace import trace_model
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
-from licquant.quant.network import QuantizedModel, uniform_plan
+from licquant.quant.network import QuantizedModel
+from licquant.quant.ranges import min_max
+from licquant.quant.rdo_ptq import all_blocks, rdo_ptq
 from licquant.quant.reconstruct import reconstruct
 
-METHODS = ("uniform",)
+__all__ = ["METHODS", "Result", "Settings", "quantize"]
 
 OnProgress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+# Reconstruction changes how well the weights compress by less than this.
+_MARGIN = 0.005
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,16 +61,26 @@ class Result:
 class Settings:
     """Everything about a quantization but the model, the images and the budget.
 
-    activation_bits:      width of every activation, 2..16
+    activation_bits:      width of every activation, 2..16, the widest where the budget chooses them too
+    max_bits:             widest weights that a search considers, 2..16
     quantizer:            how activation ranges are chosen
     reconstruction_steps: of post-training reconstruction; 0 rounds every weight to nearest instead
-    lmbda:                of the loss that reconstruction minimises, the λ that the model was trained with
+    lmbda:                of the loss to minimise, the λ that the model was trained with
+    plan:                 widths to use instead of a method's
+    cache:                folder for measured tables, which the next quantization of the same model finds there
+    latency:              the table of this machine that ``latency=`` budgets are counted with
+    licence:              of the weights, as their owner states it; stored in the artifact
     """
 
     activation_bits: int = 8
+    max_bits: int = 8
     quantizer: QuantizerSettings = field(default_factory=QuantizerSettings)
     reconstruction_steps: int = 0
     lmbda: float | None = None
+    plan: Plan | None = None
+    cache: Path | None = None
+    latency: LatencyTable | None = None
+    licence: str = "not stated"
 
 
 def quantize(
@@ -75,41 +94,59 @@ def quantize(
 ) -> Result:
     """Quantize a trained model after training.
 
-    model:  a CompressAI scale hyperprior model, or one with the same parts, trained, in eval mode
+    model:  a CompressAI model of a supported family, or one with the same parts, trained, in eval mode
     images: calibration images, uint8 H×W×3; 16 to 64 photographs will do
-    budget: ``Budget("bits", b)`` for ``uniform``: weights of b bits everywhere; 8 by default
+    method: who chooses the widths, see ``allocate/methods.py``
+    budget: what they may cost, see ``config.Budget``; ``Budget("bits", 8)`` by default
 
     Raises ``ModelError`` for an unsupported model, ``DataError`` for unusable images, ``BudgetError`` for a
-    budget that the method does not take.
+    budget that cannot be met, ``PlanError`` for a plan that does not fit the model.
     """
-    chosen = settings or Settings()
+    chosen, budget = settings or Settings(), budget or Budget("bits", 8)
     if chosen.reconstruction_steps and not chosen.lmbda:
         raise ModelError("reconstruction needs the λ that the model was trained with; 0 steps need none")
+    if method == "raq":  # ranges from the extremes, and nothing learned: what that method is
+        chosen = replace(chosen, quantizer=replace(chosen.quantizer, range_method=min_max), reconstruction_steps=0)
     traced = trace_model(model)
-    plan = make_plan(traced, method, budget or Budget("bits", 8), chosen)
     count = 2 * len(images)
     done = iter(range(1, count + 1))
     statistics = collect_statistics(traced, images, lambda: on_progress("calibrating", next(done), count))
+
+    def to_artifact(quantized: QuantizedModel) -> Artifact:
+        facts = {**(provenance or {}), "licquant": __version__, "fp32_bytes": traced.fp32_bytes}
+        program, tables = lower_model(quantized), latent_tables(traced)
+        return Artifact(traced.family, program, tables, quantized.plan, facts, chosen.licence)
+
+    search = Search(
+        traced, images, statistics, chosen.quantizer, chosen.lmbda, chosen.activation_bits, chosen.max_bits,
+        to_artifact, chosen.cache, chosen.latency, on_progress,
+    )  # fmt: skip
+    plan = chosen.plan or allocate(search, method, _with_margin(budget, chosen.reconstruction_steps))
     quantized = insert_quantizers(traced, plan, statistics, chosen.quantizer)
-    steps = chosen.reconstruction_steps
-    if steps and chosen.lmbda:
-        reconstruct(quantized, images, chosen.lmbda, steps, lambda done: on_progress("reconstructing", done, steps))
+    _fit(quantized, images, method, chosen, on_progress)
     on_progress("lowering", 0, 1)
-    artifact = Artifact(
-        family=traced.family,
-        program=lower_model(quantized),
-        tables=hyperprior_tables(traced),
-        plan=plan,
-        provenance={**(provenance or {}), "licquant": __version__, "fp32_bytes": traced.fp32_bytes},
-    )
+    artifact = to_artifact(quantized)
     on_progress("lowering", 1, 1)
     return Result(artifact, quantized)
 
 
-def make_plan(traced: TracedModel, method: str, budget: Budget, settings: Settings) -> Plan:
-    """The widths of every layer that the method gives under the budget."""
-    if method not in METHODS:
-        raise BudgetError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
-    if budget.kind != "bits" or budget.value != int(budget.value):
-        raise BudgetError("the method uniform takes a budget of whole bits, for instance bits=8")
-    return uniform_plan(traced, int(budget.value), settings.activation_bits)
+def _fit(
+    quantized: QuantizedModel, images: Sequence[RGB], method: str, settings: Settings, on_progress: OnProgress
+) -> None:
+    """Learn what rounding to nearest gets wrong."""
+    steps = settings.reconstruction_steps
+    if not steps or not settings.lmbda:
+        return
+    if method == "rdo-ptq":  # as many steps, one block after another
+        blocks = len(all_blocks(quantized))
+        per_block = max(1, steps // blocks)
+        total = per_block * blocks
+        rdo_ptq(quantized, images, settings.lmbda, per_block, lambda done: on_progress("reconstructing", done, total))
+    else:
+        reconstruct(quantized, images, settings.lmbda, steps, lambda done: on_progress("reconstructing", done, steps))
+
+
+def _with_margin(budget: Budget, steps: int) -> Budget:
+    if steps and budget.kind in ("size", "bytes"):
+        return Budget(budget.kind, budget.value * (1 - _MARGIN))
+    return budget

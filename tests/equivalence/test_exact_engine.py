@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from licquant.program import exact, reference
 from licquant.program.exact import ExactEngine, exact_product
-from tests.program_strategies import random_part
+from tests.program_strategies import gated_part, random_part
 
 widths = st.integers(2, 16)
 
@@ -19,6 +19,14 @@ def test_equals_the_reference(seed, bits, weight_bits, height, width):
     q = np.random.default_rng(seed).integers(0, 1 << bits, (4, height, width))
     if min(part.output_size((height, width))) < 1:
         return
+    np.testing.assert_array_equal(ExactEngine(part).run(q), reference.run(part, q))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32), widths, widths, st.integers(1, 9), st.integers(1, 9))
+def test_gates_and_pixel_shuffles_equal_the_reference(seed, bits, weight_bits, height, width):
+    part = gated_part(seed, bits, weight_bits)
+    q = np.random.default_rng(seed).integers(0, 1 << bits, (4, height, width))
     np.testing.assert_array_equal(ExactEngine(part).run(q), reference.run(part, q))
 
 

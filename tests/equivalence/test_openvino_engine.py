@@ -17,6 +17,9 @@ from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import hand_made, small_hyperprior
 
 SQNR_FLOOR = 35.0  # dB; wrong channels or a lost zero point gave 12
+# One value in thousands falls beside a rounding boundary; a unit of 4 bits is a 15th of the range. INT8 kernels for
+# activations above 8 bits gave 40 in g_a; g_s ends in 8-bit pixels whatever is inside.
+FLOORS = {4: 22.0, 8: SQNR_FLOOR, 10: 50.0, 15: 60.0, 16: 60.0}
 
 
 def sqnr(exact: np.ndarray, other: np.ndarray) -> float:
@@ -40,7 +43,7 @@ def random_input(part: Part, image: RGB) -> np.ndarray:
 
 
 @pytest.mark.parametrize("make", [small_hyperprior, hand_made])
-@pytest.mark.parametrize("bits", [4, 8, 10])
+@pytest.mark.parametrize("bits", [4, 8, 10, 15, 16])
 def test_agrees_with_the_exact_engine(make, bits):
     parts = program(make(), bits)
     image = dead_leaves(1, 96, seed=7)[0]
@@ -49,7 +52,7 @@ def test_agrees_with_the_exact_engine(make, bits):
         exact, fast = ExactEngine(parts[name]).run(q), OpenVinoEngine(parts[name], 1).run(q)
         assert exact.shape == fast.shape
         assert exact.std() > 0, f"{name}: the test's input makes no signal"
-        assert sqnr(exact, fast) >= SQNR_FLOOR, name
+        assert sqnr(exact, fast) >= min(FLOORS[bits], SQNR_FLOOR if name == "g_s" else 99), name
 
 
 def test_layers_run_as_int8():

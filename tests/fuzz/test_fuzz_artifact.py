@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from licquant.codec.artifact import Artifact
+from licquant.codec.artifact import MAGIC, VERSION, Artifact
 from licquant.codec.codec import Codec
+from licquant.config import LayerBits, Plan
 from licquant.errors import ArtifactError
+from tests.latent_programs import FAMILIES, random_program, random_tables
 
 _PREFIX = struct.Struct("<4sHI")
 _JUNK = [None, -1, 0, 1, 3, 2**31, 2**63, 1.5, float("inf"), "x", "", [], {}, [1, 2], {"blob": 0}, True, 10**30]
@@ -18,7 +20,7 @@ _JUNK = [None, -1, 0, 1, 3, 2**31, 2**63, 1.5, float("inf"), "x", "", [], {}, [1
 
 def rebuilt(header: Any, blobs: bytes) -> bytes:
     text = json.dumps(header).encode()
-    content = _PREFIX.pack(b"LICQ", 1, len(text)) + text + blobs
+    content = _PREFIX.pack(MAGIC, VERSION, len(text)) + text + blobs
     return content + hashlib.sha256(content).digest()
 
 
@@ -37,9 +39,15 @@ def put(record: Any, path: tuple, value: Any) -> None:
     record[path[-1]] = value
 
 
-@pytest.fixture(scope="module")
-def opened(artifact_path):
-    data = artifact_path.read_bytes()
+@pytest.fixture(scope="module", params=["quantized", *FAMILIES])
+def opened(request, artifact_path):
+    """A quantized scale hyperprior, and a random program of every family."""
+    if request.param == "quantized":
+        data = artifact_path.read_bytes()
+    else:
+        program = random_program(request.param)
+        plan = Plan({"g_a.0": LayerBits(8, 8)})
+        data = Artifact(request.param, program, random_tables(program, request.param), plan).to_bytes()
     _, _, length = _PREFIX.unpack_from(data)
     text = data[_PREFIX.size : _PREFIX.size + length]
     return text, data[_PREFIX.size + length : -32]

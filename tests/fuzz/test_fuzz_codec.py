@@ -1,6 +1,7 @@
 """Each parser fed with truncated, mutated and random bytes: only its declared error is a legal failure."""
 
 import contextlib
+import functools
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -10,10 +11,13 @@ import pytest
 
 from licquant.codec.bitstream import Bitstream
 from licquant.codec.coder import decode_symbols, encode_symbols
+from licquant.codec.families import LatentCoder, latent_coder
 from licquant.codec.rice import pack_rice, unpack_rice
 from licquant.codec.tables import CodingTables, gaussian_pmfs
 from licquant.codec.weights import pack_integers, unpack_integers
 from licquant.errors import ArtifactError, BitstreamError, LicquantError
+from licquant.program.part import Program
+from tests.latent_programs import FAMILIES, random_latents, random_program, random_tables
 
 ROUNDS = 400
 _rng = np.random.default_rng(7)
@@ -21,6 +25,21 @@ _TABLES = CodingTables.from_probabilities(*gaussian_pmfs([0.2, 1.0, 5.0, 30.0]))
 _INDEX = _rng.integers(0, 4, 500).astype(np.uint8)
 _SYMBOLS = (_rng.standard_normal(500) * np.array([0.3, 1, 6, 60])[_INDEX]).astype(np.int32)
 _WEIGHTS = (_rng.standard_normal((40, 30, 9)) * np.exp(_rng.uniform(0, 3, (40, 1, 1)))).astype(np.int32)
+
+
+def _latent(family: str) -> Callable[[bytes], object]:
+    """Decoding of a y string of a random program, with the z that belongs to it."""
+    _, coder, strings, size = _coded(family)
+    return lambda d: coder.decode((*strings[:-1], d), size)
+
+
+@functools.cache
+def _coded(family: str) -> tuple[Program, LatentCoder, tuple[bytes, ...], tuple[int, int]]:
+    program = random_program(family)
+    coder = latent_coder(family, program, random_tables(program, family))
+    y, z = random_latents(program, (1, 1))
+    return program, coder, coder.encode(y, z), (1, 1) if "h_s" in program else y.shape[1:]
+
 
 Case = tuple[Callable[[bytes], object], bytes, type[LicquantError]]
 CASES: dict[str, Case] = {
@@ -41,6 +60,7 @@ CASES: dict[str, Case] = {
         pack_integers(_WEIGHTS.ravel()[:900] * 37, 14),
         ArtifactError,
     ),
+    **{family: (_latent(family), _coded(family)[2][-1], BitstreamError) for family in FAMILIES},
     "rice": (lambda d: unpack_rice(d, 300), pack_rice(np.abs(_SYMBOLS[:300])), ArtifactError),
 }
 

@@ -6,27 +6,62 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import licquant
 from tests.meta.layers import HEAVY
 
 SOURCE = Path(__file__).parents[2] / "src"
 
 PROBE = """
 import json, sys, time
-start = time.perf_counter()
+start = time.process_time()
 import licquant
-print(json.dumps([time.perf_counter() - start, sorted({name.partition(".")[0] for name in sys.modules})]))
+print(json.dumps([time.process_time() - start, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+# Imported by what uses them: the codec's libraries, which training does without.
+CODING = {"openvino", "constriction"}
+
+TRAIN_WITHOUT_CODING = """
+import sys
+sys.modules |= dict.fromkeys(("openvino", "constriction", "bjontegaard"))  # None: cannot be imported
+import licquant, licquant.train.command, licquant.train.plan, licquant.evaluate.reference
+try:
+    licquant.load
+except ImportError as error:
+    sys.exit(0 if "constriction" in str(error) or "openvino" in str(error) else str(error))
+sys.exit("load came without the codec's libraries")
 """
 
 
 def import_once() -> tuple[float, set[str]]:
-    """Seconds of the import in a fresh interpreter, and the top-level modules that it loaded."""
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    done = subprocess.run([sys.executable, "-c", PROBE], env=environment, capture_output=True, check=True, text=True)
-    seconds, modules = json.loads(done.stdout)
+    """Processor seconds of the import in a fresh interpreter, and the top-level modules that it loaded."""
+    seconds, modules = json.loads(run_python(PROBE))
     return seconds, set(modules)
+
+
+def run_python(program: str) -> str:
+    """The standard output of a program in a fresh interpreter; it must end well."""
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_import_is_lean_and_quick() -> None:
     runs = [import_once() for _ in range(3)]
-    assert HEAVY.isdisjoint(runs[0][1])
+    assert (HEAVY | CODING).isdisjoint(runs[0][1])
     assert min(seconds for seconds, _ in runs) < 1.0
+
+
+def test_training_does_without_the_codecs_libraries() -> None:
+    pytest.importorskip("compressai")
+    run_python(TRAIN_WITHOUT_CODING)
+
+
+def test_the_codec_is_offered_when_asked_for() -> None:
+    run_python("import licquant; assert callable(licquant.load) and licquant.Codec is vars(licquant)['Codec']")
+    assert set(licquant.__all__) >= {"Codec", "load"}
+    with pytest.raises(AttributeError, match="no attribute 'save'"):
+        getattr(licquant, "save")  # noqa: B009

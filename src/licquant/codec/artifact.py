@@ -17,17 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from licquant.codec.blobs import BlobReader, BlobWriter, get
-from licquant.codec.hyperprior import HyperpriorTables
+from licquant.codec.families import FAMILIES, LatentTables
 from licquant.codec.program_format import program_from_json, program_to_json
-from licquant.codec.tables import CodingTables
 from licquant.config import Plan
 from licquant.errors import ArtifactError, PlanError
 from licquant.images import write_atomically
 from licquant.program.part import Program
 
 MAGIC = b"LICQ"
-VERSION = 1
-SCALE_HYPERPRIOR = "scale-hyperprior"
+VERSION = 2
 _PREFIX = struct.Struct("<4sHI")
 _HASH_BYTES = 32
 _MAX_BYTES = 1 << 30
@@ -37,9 +35,9 @@ _MAX_BYTES = 1 << 30
 class Artifact:
     """A quantized model.
 
-    family:     how its latent is coded (``scale-hyperprior``)
-    program:    parts g_a, h_a, h_s, g_s
-    tables:     coding tables
+    family:     how its latent is coded, a key of ``families.FAMILIES``
+    program:    parts g_a, g_s and those of the family
+    tables:     the family's coding tables
     plan:       the widths it was made with
     provenance: checkpoint SHA-256, model name, λ, calibration images, command, versions: JSON values
     licence:    of the weights, as their owner states it
@@ -47,19 +45,23 @@ class Artifact:
 
     family: str
     program: Program
-    tables: HyperpriorTables
+    tables: LatentTables
     plan: Plan
     provenance: Mapping[str, Any] = field(default_factory=dict)
     licence: str = "not stated"
 
     def __post_init__(self) -> None:
-        if self.family != SCALE_HYPERPRIOR:
+        coder = FAMILIES.get(self.family)
+        if coder is None:
             raise ArtifactError(f"unknown family {self.family[:40]!r}: made by a newer licquant?")
-        missing = [name for name in ("g_a", "h_a", "h_s", "g_s") if name not in self.program]
+        if not isinstance(self.tables, coder.tables_type):
+            raise ArtifactError(f"its coding tables are not those of the family {self.family}")
+        missing = [name for name in coder.parts if name not in self.program]
         if missing:
             raise ArtifactError(f"the program lacks the part {missing[0]}")
-        pairs = (("g_a", "h_a"), ("h_a", "h_s"), ("g_a", "g_s"))
-        if any(self.program[a].output_grid.channels != self.program[b].input_grid.channels for a, b in pairs):
+        pairs = (("g_a", "g_s"), ("g_a", "h_a"), ("h_a", "h_s"))
+        present = [(a, b) for a, b in pairs if a in self.program and b in self.program]
+        if any(self.program[a].output_grid.channels != self.program[b].input_grid.channels for a, b in present):
             raise ArtifactError("the program's parts do not fit one another")
 
     def to_bytes(self) -> bytes:
@@ -71,12 +73,7 @@ class Artifact:
             "provenance": dict(self.provenance),
             "plan": self.plan.to_json(),
             "program": program_to_json(self.program, writer),
-            "tables": {
-                "z": writer.data(self.tables.z.to_bytes()),
-                "medians": writer.vector(self.tables.medians),
-                "y": writer.data(self.tables.y.to_bytes()),
-                "thresholds": writer.vector(self.tables.thresholds),
-            },
+            "tables": self.tables.to_json(writer),
         }
         header["blobs"] = [len(blob) for blob in writer.blobs]
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
@@ -88,24 +85,16 @@ class Artifact:
         """Raises ``ArtifactError`` for anything but an undamaged artifact of a known version."""
         header, blobs = _open(data)
         reader = BlobReader(blobs)
-        tables = get(header, "tables", dict)
         try:
             plan = Plan.from_json(get(header, "plan", dict))
         except PlanError as error:
             raise ArtifactError(f"its plan cannot be read: {error}") from error
-        return cls(
-            get(header, "family", str),
-            program_from_json(header.get("program"), reader),
-            HyperpriorTables(
-                CodingTables.from_bytes(reader.data(tables.get("z"))),
-                reader.integers(tables.get("medians")),
-                CodingTables.from_bytes(reader.data(tables.get("y"))),
-                reader.integers(tables.get("thresholds")),
-            ),
-            plan,
-            get(header, "provenance", dict),
-            get(header, "licence", str),
-        )
+        family = get(header, "family", str)
+        if family not in FAMILIES:
+            raise ArtifactError(f"unknown family {family[:40]!r}: made by a newer licquant?")
+        program = program_from_json(header.get("program"), reader)
+        tables = FAMILIES[family].tables_type.from_json(get(header, "tables", dict), reader)
+        return cls(family, program, tables, plan, get(header, "provenance", dict), get(header, "licence", str))
 
     def save(self, path: str | Path) -> int:
         """Write the file, whole or not at all; returns its size in bytes."""

@@ -11,14 +11,16 @@ import numpy as np
 
 from licquant.codec.artifact import Artifact, artifact_id, read_artifact_bytes
 from licquant.codec.bitstream import Bitstream
-from licquant.codec.hyperprior import HyperpriorCoder
+from licquant.codec.factorized import NO_Z
+from licquant.codec.families import latent_coder
+from licquant.codec.hyperprior import GaussianCoder
 from licquant.codec.tiling import TILE_PIXELS, run_tiled
 from licquant.errors import ArtifactError, BitstreamError
 from licquant.images import RGB, check_rgb, crop, pad_to_multiple
 from licquant.program.arithmetic import Ints
 from licquant.program.exact import ExactEngine
 from licquant.program.openvino_engine import OpenVinoEngine
-from licquant.program.part import Part
+from licquant.program.part import Part, Program
 
 ENGINES = ("openvino", "exact")
 _PROBE = 1 << 12  # pixels: a size that every stride divides
@@ -26,7 +28,11 @@ _PROBE = 1 << 12  # pixels: a size that every stride divides
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """What is coded: symbols of y, int32 [M, H/16, W/16], and of z, int32 [N, H/64, W/64] (for strides 16 and 4)."""
+    """What is coded, e.g. for strides of 16 and 4.
+
+    y: ŷ as g_s reads it, int32 [M, H/16, W/16]: whole symbols if all means are 0, else fixed point
+    z: symbols of z, int32 [N, H/64, W/64]; empty where the family has none
+    """
 
     y: Ints
     z: Ints
@@ -44,22 +50,17 @@ class Codec:
         if engine not in ENGINES:
             raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
         self.artifact, self.id = artifact, identity
-        self.coder = HyperpriorCoder(artifact.program["h_s"], artifact.tables)
+        self.coder = latent_coder(artifact.family, artifact.program, artifact.tables)
         program = artifact.program
         run = partial(_engine, engine=engine, threads=threads)
-        self._g_a, self._h_a, self._g_s = run(program["g_a"]), run(program["h_a"]), run(program["g_s"])
-        latent = program["g_a"].output_size((_PROBE, _PROBE))[0]
-        hyper = program["h_a"].output_size((latent, latent))[0]
-        self._latent_stride, self._hyper_stride = _PROBE // latent, _PROBE // hyper
-        enlarged = program["g_s"].output_size(program["h_s"].output_size((hyper, hyper)))
-        if enlarged != (_PROBE, _PROBE):
-            raise ArtifactError("the program's synthesis does not undo the strides of its analysis")
+        self._g_a, self._g_s = run(program["g_a"]), run(program["g_s"])
+        self._h_a = run(program["h_a"]) if "h_a" in program else None
+        self._latent_stride, self._coded_stride = _strides(program)
 
     def encode(self, rgb: RGB) -> bytes:
         """The coded image for uint8 H×W×3, H and W ≥ 1; ``ImageError`` for another array."""
         check_rgb(rgb)
-        latents = self.analyse(rgb)
-        strings = self.coder.encode(latents.y, latents.z)
+        strings = self.coder.encode(*self._transform(rgb))
         return Bitstream(self.id, rgb.shape[1], rgb.shape[0], strings).to_bytes()
 
     def decode(self, data: bytes) -> RGB:
@@ -72,23 +73,27 @@ class Codec:
         return self._symbols(self._parse(data))
 
     def analyse(self, rgb: RGB) -> Latents:
-        """The symbols to code for an image."""
-        pixels = np.moveaxis(pad_to_multiple(rgb, self._hyper_stride), -1, 0)
-        program = self.artifact.program
-        y = run_tiled(self._g_a, program["g_a"], pixels, TILE_PIXELS // self._latent_stride)
-        z = self._h_a(y)
-        fraction = round(-np.log2(program["g_a"].output_grid.scale[0]))
-        symbols = (y + (1 << fraction >> 1)) >> fraction
-        return Latents(symbols.astype(np.int32), self.coder.round_hyper(z))
+        """What is coded for an image."""
+        y, z = self._transform(rgb)
+        return Latents(self.coder.quantize(y, z), z)
 
     def synthesise(self, y: Ints, height: int, width: int) -> RGB:
-        """The image of that size for the symbols of y."""
+        """The image of that size for ŷ."""
         pixels = run_tiled(self._g_s, self.artifact.program["g_s"], y, TILE_PIXELS)
         return crop(np.moveaxis(pixels, 0, -1).astype(np.uint8, copy=False), height, width)
 
     def entropy_bits(self, latents: Latents) -> float:
         """Ideal code length under the artifact's integer tables."""
         return self.coder.entropy_bits(latents.y, latents.z)
+
+    def _transform(self, rgb: RGB) -> tuple[Ints, Ints]:
+        """(y in fixed point, symbols of z) of an image."""
+        pixels = np.moveaxis(pad_to_multiple(rgb, self._coded_stride), -1, 0)
+        y = run_tiled(self._g_a, self.artifact.program["g_a"], pixels, TILE_PIXELS // self._latent_stride)
+        if self._h_a is None:
+            return y, NO_Z
+        assert isinstance(self.coder, GaussianCoder)
+        return y, self.coder.round_hyper(self._h_a(y))
 
     def _parse(self, data: bytes) -> Bitstream:
         stream = Bitstream.from_bytes(data)
@@ -99,7 +104,7 @@ class Codec:
         return stream
 
     def _symbols(self, stream: Bitstream) -> Latents:
-        size = (-(-stream.height // self._hyper_stride), -(-stream.width // self._hyper_stride))
+        size = (-(-stream.height // self._coded_stride), -(-stream.width // self._coded_stride))
         return Latents(*self.coder.decode(stream.strings, size))
 
 
@@ -117,6 +122,22 @@ def load(path: str | Path, *, engine: str = "openvino", threads: int | None = No
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
     return Codec(artifact, artifact_id(data), engine, threads)
+
+
+def _strides(program: Program) -> tuple[int, int]:
+    """Pixels per element of y, and of the latent that is coded first (z where there is one).
+
+    Raises ``ArtifactError`` unless every synthesis undoes the strides of its analysis.
+    """
+    latent = program["g_a"].output_size((_PROBE, _PROBE))
+    coded = latent
+    if "h_a" in program:
+        coded = program["h_a"].output_size(latent)
+        if program["h_s"].output_size(coded) != latent:
+            raise ArtifactError("the program's hyper synthesis does not undo the strides of its analysis")
+    if min(coded) < 1 or program["g_s"].output_size(latent) != (_PROBE, _PROBE):
+        raise ArtifactError("the program's synthesis does not undo the strides of its analysis")
+    return _PROBE // latent[0], _PROBE // coded[0]
 
 
 def _engine(part: Part, engine: str, threads: int | None) -> Callable[[Ints], Ints]:

@@ -32,6 +32,7 @@ from .tables import ESCAPE_CLASSES, CodingTables
 __all__ = ["SymbolDecoder", "decode_symbols", "encode_groups", "encode_symbols"]
 
 _INT32 = np.iinfo(np.int32)
+_NO_SLOTS = np.zeros(0, dtype=np.int32)
 _CLASS_MODEL = frequency_model(ESCAPE_CLASSES)
 
 
@@ -75,12 +76,10 @@ class SymbolDecoder:
         tables = self._tables
         order, counts = _sort_by_table(table_index, tables)
         used = np.flatnonzero(counts)
-        slots = np.empty(order.size, dtype=np.int32)
-        at = 0
-        for k in used.tolist():
-            count = int(counts[k])
-            slots[at : at + count] = self._coder.decode(tables.model(k), count)
-            at += count
+        decode, model = self._coder.decode, tables.model
+        slots = np.concatenate(
+            [decode(model(k), n) for k, n in zip(used.tolist(), counts[used].tolist(), strict=True)] or [_NO_SLOTS]
+        )
         lengths, offsets = (np.repeat(a[used], counts[used]) for a in (tables.lengths, tables.offsets))
         escaped = np.flatnonzero(slots == lengths)
         slots += offsets  # wraps around for escapes only, which are replaced

@@ -1,134 +1,141 @@
-"""The latent coding of the scale hyperprior family (Ballé 2018), in integers only.
+"""The families with a hyperprior (Ballé 2018): what they share, and the two that need nothing else.
 
-    z symbols ──table of their channel──────────────────────────────> string 0
-    z symbols · 2^8 + medians ──h_s (exact engine)──> σ ──thresholds──> table index
-    y symbols ──table of their σ─────────────────────────────────────> string 1
+    z symbols ──table of their channel──────────────────────────────────────────> string 0
+    z symbols + medians ──h_s (exact engine)──> parameters ──the family's own──> σ, μ of each pass
+    y symbols ──table of their σ────────────────────────────────────────────────> string 1
 
-The encoder and the decoder both compute σ from the z symbols with the exact engine, so they agree on any two
-machines.
+The encoder and the decoder both compute σ and μ from what is already coded, in integers, so they agree on any
+two machines.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
-from licquant.codec.coder import decode_symbols, encode_symbols
-from licquant.codec.tables import CodingTables
+from licquant.codec.bottleneck import BottleneckCoder
+from licquant.codec.gaussian import EVERYTHING, CodePass, GaussianQuantizer, LatentReader, LatentWriter
+from licquant.codec.latent_tables import HyperpriorTables
 from licquant.errors import ArtifactError, BitstreamError
-from licquant.program.arithmetic import Ints
+from licquant.program.arithmetic import FIXED_POINT_BITS, Ints
 from licquant.program.exact import ExactEngine
-from licquant.program.part import Part
+from licquant.program.grid import Grid
+from licquant.program.part import Part, Program
 
 # A string may end in an unfinished machine word.
 _SLACK_BITS = 64
-_LARGEST_SYMBOL = 1 << 22  # symbols enter h_s in fixed point: far beyond this they could leave int32
+_MAX_FRACTION_BITS = 16
 
 
-@dataclass(frozen=True, eq=False)
-class HyperpriorTables:
-    """Everything the decoder needs beside h_s.
+class GaussianCoder(ABC):
+    """Codes z, and y with Gaussian parameters from the family's ``code_passes``.
 
-    z:          one table per channel of z
-    medians:    int64[C], of z, in the fixed point of h_s's input
-    y:          one table per level of σ
-    thresholds: int64[levels - 1], ascending, in the fixed point of h_s's output: σ > thresholds[k] has a level > k
+    y and ŷ are fixed point as g_a writes and g_s reads them; z are symbols relative to the medians.
     """
 
-    z: CodingTables
-    medians: Ints
-    y: CodingTables
-    thresholds: Ints
-
-    def __post_init__(self) -> None:
-        if self.medians.shape != (len(self.z),) or self.thresholds.shape != (len(self.y) - 1,):
-            raise ArtifactError("the coding tables do not fit their medians or thresholds")
-        if len(self.y) > 256 or (np.diff(self.thresholds) < 0).any() or (abs(self.medians) >= 1 << 30).any():
-            raise ArtifactError("the levels of σ or the medians of z are out of range")
-
-    @cached_property
-    def _level_of(self) -> Ints:
-        """σ → level, for every σ up to the last threshold: looking up is faster than searching."""
-        last = min(int(self.thresholds[-1]), (1 << 20) - 2) if len(self.thresholds) else 0
-        return np.searchsorted(self.thresholds, np.arange(max(last, 0) + 2), side="left").astype(np.uint8)
-
-    def level(self, sigma: Ints) -> Ints:
-        """The table index, uint8, for σ in fixed point: how many thresholds lie below it."""
-        table = self._level_of
-        level = table[np.clip(sigma, 0, len(table) - 1)]
-        if len(self.thresholds) and self.thresholds[-1] > len(table) - 2:
-            beyond = sigma >= len(table)
-            level[beyond] = np.searchsorted(self.thresholds, sigma[beyond], side="left")
-        return level
-
-
-class HyperpriorCoder:
-    """Codes the symbols of both latents with one program's h_s and tables."""
-
+    parts: ClassVar[tuple[str, ...]] = ("g_a", "h_a", "h_s", "g_s")  # beside those that the family adds
+    tables_type = HyperpriorTables
     strings = 2
 
-    def __init__(self, h_s: Part, tables: HyperpriorTables) -> None:
-        if h_s.input_grid.channels != len(tables.z):
+    def __init__(self, program: Program, tables: HyperpriorTables) -> None:
+        """Raises ``ArtifactError`` if the parts and tables do not fit one another."""
+        self.h_s, self.tables = program["h_s"], tables
+        self.latent_channels = program["g_s"].input_grid.channels
+        if self.h_s.input_grid.channels != len(tables.z):
             raise ArtifactError("h_s and the coding tables of z have different numbers of channels")
-        self.h_s, self.tables = h_s, tables
-        self.compute_scales = ExactEngine(h_s).run  # the slow reference may take its place
-        self._fraction_bits = _fraction_bits(h_s)
+        self.hyper = BottleneckCoder(tables.z, tables.medians, fraction_bits(self.h_s.input_grid))
+        self.synthesise_hyper = ExactEngine(self.h_s).run  # the slow reference may take its place
+        latent, output = fraction_bits(program["g_a"].output_grid), fraction_bits(program["g_s"].input_grid)
+        parameters = self.parameters_of(program)
+        bits = min(fraction_bits(part.output_grid) for part in parameters)
+        if output > min(latent, bits) or any(fraction_bits(part.output_grid) != bits for part in parameters):
+            raise ArtifactError("the fixed points of y, its parameters and g_s do not fit one another")
+        self.quantizer = GaussianQuantizer(tables, latent, bits, output)
 
-    def levels(self, z: Ints) -> Ints:
-        """Table index, uint8 [M, H, W], of every symbol of y, from the symbols of z, int [N, h, w]."""
-        limited = np.clip(z, -_LARGEST_SYMBOL, _LARGEST_SYMBOL).astype(np.int64)
-        z_hat = (limited << self._fraction_bits) + self.tables.medians[:, None, None]
-        return self.tables.level(self.compute_scales(z_hat))
+    @abstractmethod
+    def parameters_of(self, program: Program) -> list[Part]:
+        """The parts that write σ and μ; ``ArtifactError`` if the program lacks one."""
 
-    def round_hyper(self, z: Ints) -> Ints:
-        """The symbols of z, int32, from h_a's output in the same fixed point: relative to the medians."""
-        half = (1 << self._fraction_bits) >> 1
-        return ((z - self.tables.medians[:, None, None] + half) >> self._fraction_bits).astype(np.int32)
+    @abstractmethod
+    def code_passes(self, parameters: Ints, code: CodePass) -> None:
+        """Call ``code`` for every pass, from h_s's output, stored integers [C, H, W]."""
 
     def encode(self, y: Ints, z: Ints) -> tuple[bytes, ...]:
-        """The strings for symbols y int32 [M, H, W] and z int32 [N, h, w]."""
-        return (
-            encode_symbols(z.astype(np.int32).ravel(), self._channel_index(z.shape[1:]), self.tables.z),
-            encode_symbols(y.astype(np.int32).ravel(), self.levels(z).ravel(), self.tables.y),
-        )
+        """The strings for y, fixed point [M, H, W], and the symbols z [N, h, w]."""
+        return self.hyper.encode(z), self._written(y, z).to_bytes()
 
-    def decode(self, strings: tuple[bytes, ...], hyper_size: tuple[int, int]) -> tuple[Ints, Ints]:
-        """The symbols (y, z), int32, for z of that (height, width). Raises ``BitstreamError`` on other data."""
+    def quantize(self, y: Ints, z: Ints) -> Ints:
+        """ŷ, int32 [M, H, W] in g_s's fixed point: what decoding the strings gives."""
+        return self._written(y, z).y_hat
+
+    def decode(self, strings: tuple[bytes, ...], size: tuple[int, int]) -> tuple[Ints, Ints]:
+        """(ŷ, symbols of z), int32, for z of that (height, width). Raises ``BitstreamError`` on other data."""
         if len(strings) != self.strings:
             raise BitstreamError(f"{len(strings)} strings instead of {self.strings}")
-        self._check_plausible(strings, hyper_size)
-        z = decode_symbols(strings[0], self._channel_index(hyper_size), self.tables.z)
-        z = z.reshape(len(self.tables.z), *hyper_size)
-        levels = self.levels(z)
-        y = decode_symbols(strings[1], levels.ravel(), self.tables.y).reshape(levels.shape)
-        return y, z
+        shape = (self.latent_channels, *self.h_s.output_size(size))
+        least = float(self.tables.y.bits_floor().min()) * shape[0] * shape[1] * shape[2]
+        check_plausible(strings, (self.hyper.least_bits(size), least))
+        z = self.hyper.decode(strings[0], size)
+        reader = LatentReader(self.quantizer, strings[1], shape)
+        self.code_passes(self.synthesise_hyper(self.hyper.restore(z)), reader)
+        return reader.finish(), z
 
-    def entropy_bits(self, y: Ints, z: Ints) -> float:
-        """Ideal code length of both latents under the integer tables, in bits."""
-        index = self._channel_index(z.shape[1:])
-        return self.tables.z.entropy_bits(z.ravel(), index) + self.tables.y.entropy_bits(
-            y.ravel(), self.levels(z).ravel()
-        )
+    def entropy_bits(self, y_hat: Ints, z: Ints) -> float:
+        """Ideal code length in bits, under the integer tables, of ŷ and the symbols of z as ``decode`` gives them."""
+        y = y_hat.astype(np.int64) << (self.quantizer.latent_bits - self.quantizer.output_bits)
+        return self.hyper.entropy_bits(z) + self._written(y, z).entropy_bits()
 
-    def _channel_index(self, size: tuple[int, ...]) -> Ints:
-        return np.repeat(np.arange(len(self.tables.z), dtype=np.uint16), size[0] * size[1])
+    def round_hyper(self, z: Ints) -> Ints:
+        """The symbols of z, int32, from h_a's output."""
+        return self.hyper.round(z)
 
-    def _check_plausible(self, strings: tuple[bytes, ...], hyper_size: tuple[int, int]) -> None:
-        """A claimed size whose cheapest coding is longer than the strings is refused before memory is spent."""
-        positions = hyper_size[0] * hyper_size[1]
-        height, width = self.h_s.output_size(hyper_size)
-        symbols = self.h_s.output_grid.channels * height * width
-        least = (
-            positions * float(self.tables.z.bits_floor().sum()),
-            symbols * float(self.tables.y.bits_floor().min()),
-        )
-        for string, bits in zip(strings, least, strict=True):
-            if 8 * len(string) + _SLACK_BITS < bits:
-                raise BitstreamError(f"a string of {len(string)} bytes is too short for the claimed image size")
+    def _written(self, y: Ints, z: Ints) -> LatentWriter:
+        writer = LatentWriter(self.quantizer, y)
+        self.code_passes(self.synthesise_hyper(self.hyper.restore(z)), writer)
+        return writer
 
 
-def _fraction_bits(part: Part) -> int:
-    """k of the fixed point 2^-k that a part reads."""
-    return round(-np.log2(part.input_grid.scale[0]))
+class HyperpriorCoder(GaussianCoder):
+    """The scale hyperprior (Ballé 2018): h_s gives σ, the means are 0."""
+
+    def parameters_of(self, program: Program) -> list[Part]:
+        return [with_channels(program["h_s"], self.latent_channels)]
+
+    def code_passes(self, parameters: Ints, code: CodePass) -> None:
+        code(EVERYTHING, EVERYTHING, parameters.reshape(len(parameters), -1), 0)
+
+
+class MeanScaleCoder(GaussianCoder):
+    """The mean-scale hyperprior (Minnen 2018): h_s gives σ, then μ."""
+
+    def parameters_of(self, program: Program) -> list[Part]:
+        return [with_channels(program["h_s"], 2 * self.latent_channels)]
+
+    def code_passes(self, parameters: Ints, code: CodePass) -> None:
+        sigma, mean = np.split(parameters.reshape(len(parameters), -1), 2)
+        code(EVERYTHING, EVERYTHING, sigma, mean)
+
+
+def check_plausible(strings: tuple[bytes, ...], least_bits: tuple[float, ...]) -> None:
+    """A claimed size whose cheapest coding is longer than the strings is refused before memory is spent."""
+    for string, bits in zip(strings, least_bits, strict=True):
+        if 8 * len(string) + _SLACK_BITS < bits:
+            raise BitstreamError(f"a string of {len(string)} bytes is too short for the claimed image size")
+
+
+def fraction_bits(grid: Grid) -> int:
+    """k of a grid in fixed point 2^-k; ``ArtifactError`` for another grid."""
+    k = round(-float(np.log2(grid.scale[0])))
+    uniform = np.allclose(grid.scale, 2.0**-k, rtol=1e-6, atol=0)  # a scale may have been float32 on its way
+    if grid.bits != FIXED_POINT_BITS or not 0 <= k <= _MAX_FRACTION_BITS or not uniform:
+        raise ArtifactError("a latent or its parameters are not in fixed point")
+    return k
+
+
+def with_channels(part: Part, channels: int) -> Part:
+    """The part, if it writes that many channels; ``ArtifactError`` otherwise."""
+    if part.output_grid.channels != channels:
+        raise ArtifactError(f"{part.name} writes {part.output_grid.channels} channels instead of {channels}")
+    return part

@@ -9,7 +9,18 @@ import numpy as np
 from licquant.codec.blobs import BlobReader, BlobWriter, get
 from licquant.errors import ArtifactError, LoweringError
 from licquant.program.grid import Grid
-from licquant.program.ops import Add, Convolution, Gdn, Operation, Requantize, Rescaling, TransposedConvolution
+from licquant.program.ops import (
+    Add,
+    Convolution,
+    Gdn,
+    Multiply,
+    Operation,
+    PixelShuffle,
+    Requantize,
+    Rescaling,
+    Sigmoid,
+    TransposedConvolution,
+)
 from licquant.program.part import Part, Program
 
 # Operation → its name in the file and its own fields with their kinds, in the order of the dataclass.
@@ -54,6 +65,9 @@ _FIELDS: dict[type[Operation], tuple[str, dict[str, str]]] = {
     ),
     Add: ("add", {"multipliers": "list of integers", "rescaling": "rescaling"}),
     Requantize: ("requantize", {"rescaling": "rescaling"}),
+    Multiply: ("multiply", {"rescaling": "rescaling"}),
+    Sigmoid: ("sigmoid", {"table": "integers"}),
+    PixelShuffle: ("pixel_shuffle", {"factor": "number"}),
 }
 _TYPES = {name: (kind, fields) for kind, (name, fields) in _FIELDS.items()}
 _LARGEST_NUMBER = 1 << 16

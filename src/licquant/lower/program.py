@@ -15,11 +15,24 @@ from licquant.models.graph import (
     CONVOLUTION,
     INPUT,
     NORMALIZATION,
+    PIXEL_SHUFFLE,
+    PRODUCT,
+    SIGMOID,
     TRANSPOSED_CONVOLUTION,
     Step,
 )
 from licquant.program.grid import Grid
-from licquant.program.ops import Add, Convolution, Gdn, Operation, Requantize, TransposedConvolution
+from licquant.program.ops import (
+    Add,
+    Convolution,
+    Gdn,
+    Multiply,
+    Operation,
+    PixelShuffle,
+    Requantize,
+    Sigmoid,
+    TransposedConvolution,
+)
 from licquant.program.part import Part, Program
 from licquant.quant.constants import (
     addition_constants,
@@ -27,6 +40,7 @@ from licquant.quant.constants import (
     integer_bias,
     integer_weight,
     layer_rescaling,
+    sigmoid_table,
     square_constants,
 )
 from licquant.quant.grids import squares_of
@@ -105,10 +119,25 @@ def _activation(part: QuantizedPart, step: Step, grid: Grid) -> Operation:
     return Requantize(step.name, step.inputs, grid, layer_rescaling(part, step))
 
 
+def _product(part: QuantizedPart, step: Step, grid: Grid) -> Operation:
+    return Multiply(step.name, step.inputs, grid, layer_rescaling(part, step))
+
+
+def _sigmoid(part: QuantizedPart, step: Step, grid: Grid) -> Operation:
+    return Sigmoid(step.name, step.inputs, grid, sigmoid_table(part, step))
+
+
+def _pixel_shuffle(part: QuantizedPart, step: Step, grid: Grid) -> Operation:
+    return PixelShuffle(step.name, step.inputs, grid, step.factor)
+
+
 _LOWER: dict[str, Callable[[QuantizedPart, Step, Grid], Operation]] = {
     CONVOLUTION: _convolution,
     TRANSPOSED_CONVOLUTION: _transposed_convolution,
     NORMALIZATION: _normalization,
     ADDITION: _addition,
     ACTIVATION: _activation,
+    PRODUCT: _product,
+    SIGMOID: _sigmoid,
+    PIXEL_SHUFFLE: _pixel_shuffle,
 }

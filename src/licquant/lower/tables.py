@@ -7,8 +7,10 @@ import math
 import numpy as np
 import torch
 
-from licquant.codec.hyperprior import HyperpriorTables
+from licquant.codec.families import LatentTables
+from licquant.codec.latent_tables import FactorizedTables, HyperpriorTables
 from licquant.codec.tables import CodingTables, gaussian_pmfs
+from licquant.models.families import FACTORIZED
 from licquant.models.trace import TracedModel
 from licquant.quant.dataflow import medians_of
 from licquant.quant.grids import LATENT_FRACTION_BITS, SCALE_FRACTION_BITS
@@ -21,35 +23,32 @@ _TAIL_MASS = 2.0**-15
 _LARGEST_RADIUS = 2048
 
 
-def hyperprior_tables(traced: TracedModel) -> HyperpriorTables:
-    """Tables of the scale hyperprior family.
+def latent_tables(traced: TracedModel) -> LatentTables:
+    """The coding tables of a model, of its family's kind.
 
     y: zero-mean Gaussians over unit bins at geometric levels of σ, each used from the geometric mean with the level
     below to the one above (CompressAI rounds σ up to the next level instead, which costs more).
-    z: the entropy bottleneck's own cumulative functions, per channel, relative to the median.
+    z (y where there is no z): the entropy bottleneck's own cumulative functions, per channel, relative to the median.
     """
+    bottleneck = CodingTables.from_probabilities(*_bottleneck_pmfs(traced))
+    medians = np.floor(medians_of(traced).double().numpy() * 2.0**LATENT_FRACTION_BITS + 0.5).astype(np.int64)
+    if traced.family == FACTORIZED:
+        return FactorizedTables(bottleneck, medians)
     scales = np.geomspace(SMALLEST_SCALE, LARGEST_SCALE, LEVELS)
     thresholds = np.floor(np.sqrt(scales[1:] * scales[:-1]) * 2.0**SCALE_FRACTION_BITS).astype(np.int64)
-    pmfs, offsets = _bottleneck_pmfs(traced)
-    medians = medians_of(traced).double().numpy() * 2.0**LATENT_FRACTION_BITS
-    return HyperpriorTables(
-        CodingTables.from_probabilities(pmfs, offsets),
-        np.floor(medians + 0.5).astype(np.int64),
-        CodingTables.from_probabilities(*gaussian_pmfs(scales.tolist())),
-        thresholds,
-    )
+    y = CodingTables.from_probabilities(*gaussian_pmfs(scales.tolist()))
+    return HyperpriorTables(bottleneck, medians, y, thresholds)
 
 
 def _bottleneck_pmfs(traced: TracedModel) -> tuple[list[np.ndarray], np.ndarray]:
     """Probability of every integer around the median, per channel, up to a tail of ``_TAIL_MASS``."""
-    bottleneck = traced.model.entropy_bottleneck
     medians = medians_of(traced)
     radius = 16
     while True:
         symbols = torch.arange(-radius, radius + 1).float()
         values = medians[:, None, None] + symbols
         with torch.no_grad():
-            mass = bottleneck._likelihood(values)[0][:, 0].double().numpy()  # type: ignore[operator,union-attr]
+            mass = traced.bottleneck._likelihood(values)[0][:, 0].double().numpy()
         if mass.sum(axis=1).min() > 1 - _TAIL_MASS or radius >= _LARGEST_RADIUS:
             break
         radius *= 2

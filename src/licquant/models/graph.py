@@ -4,7 +4,8 @@
     Step("g_a.1", GDN,         inputs=("g_a.0",), module=GDN(…))
 
 An activation function is part of the step before it where nothing else reads that step's output; it is a
-piecewise linear function with its knee at 0, so one number describes it: the slope for negative values.
+piecewise linear function with its knee at 0, so one number describes it: the slope for negative values. A masked
+convolution is a convolution whose module has a mask.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from compressai.layers import GDN
 from torch import Tensor, nn
 
 INPUT = "input"
@@ -22,18 +24,23 @@ CONVOLUTION = "convolution"
 TRANSPOSED_CONVOLUTION = "transposed convolution"
 NORMALIZATION = "gdn"
 ADDITION = "addition"
+PRODUCT = "product"
+SIGMOID = "sigmoid"
+PIXEL_SHUFFLE = "pixel shuffle"
 ACTIVATION = "activation"
 
+_WITH_KNEE = (CONVOLUTION, TRANSPOSED_CONVOLUTION, ADDITION, ACTIVATION)
 IDENTITY_SLOPE = 1.0  # slope for negative values: ReLU 0, leaky ReLU 0.01, absolute value -1
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One layer, addition or lone activation function.
+    """One layer, elementwise operation or pixel shuffle.
 
-    name: its path in the model, e.g. ``g_a.2``; also the name of the tensor it writes
-    kind: one of the five above;  module: the layer with its weights, None for the last two kinds
+    name:   its path in the model, e.g. ``g_a.2``; also the name of the tensor it writes
+    kind:   one of those above;  module: the layer with its weights, for the first three kinds
     negative_slope: of the activation function that follows, see the top; 1.0 for none
+    factor: of a pixel shuffle: [C · factor², H, W] becomes [C, factor · H, factor · W]
     """
 
     name: str
@@ -41,6 +48,7 @@ class Step:
     inputs: tuple[str, ...]
     module: nn.Module | None = None
     negative_slope: float = IDENTITY_SLOPE
+    factor: int = 1
 
     @property
     def has_weights(self) -> bool:
@@ -64,6 +72,15 @@ class Graph:
     def output(self) -> str:
         return self.steps[-1].name
 
+    @property
+    def input_channels(self) -> int:
+        """How many channels the part reads: those of its first layer with weights."""
+        module = next(step.module for step in self.steps if step.module is not None)
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            return module.in_channels
+        assert isinstance(module, GDN)
+        return len(module.beta)
+
     def consumers(self, tensor: str) -> list[Step]:
         return [step for step in self.steps if tensor in step.inputs]
 
@@ -80,7 +97,13 @@ def run_float(step: Step, inputs: Sequence[Tensor]) -> Tensor:
     if step.module is not None:
         y = step.module(inputs[0])
     elif step.kind == ADDITION:
-        y = torch.stack(list(inputs)).sum(dim=0)
+        y = inputs[0] + inputs[1]
+    elif step.kind == PRODUCT:
+        y = inputs[0] * inputs[1]
+    elif step.kind == SIGMOID:
+        y = torch.sigmoid(inputs[0])
+    elif step.kind == PIXEL_SHUFFLE:
+        y = F.pixel_shuffle(inputs[0], step.factor)
     else:
         y = inputs[0]
     return apply_slope(y, step.negative_slope)
@@ -96,19 +119,33 @@ def apply_slope(y: Tensor, negative_slope: float) -> Tensor:
 def fuse_activations(graph: Graph) -> Graph:
     """Fold each lone activation function into the step before it where that step's output has no other reader.
 
-    GDN computes its output from a root, not from an accumulator, so nothing is folded into it.
+    A pixel shuffle only moves values, so the activation function goes to the step before it. GDN, sigmoid and
+    products compute their output from no accumulator that has a knee, so nothing is folded into them.
     """
-    steps = list(graph.steps)
-    position = 0
-    while position < len(steps):
-        step = steps[position]
-        source = next((s for s in steps if s.name in step.inputs), None) if step.kind == ACTIVATION else None
-        readers = sum(s.inputs.count(source.name) for s in steps) if source else 0
-        plain = source is not None and source.kind != NORMALIZATION and source.negative_slope == IDENTITY_SLOPE
-        if source is None or not plain or readers > 1:
-            position += 1
-            continue
-        steps[steps.index(source)] = replace(source, negative_slope=step.negative_slope)
-        steps.pop(position)
-        steps = [replace(s, inputs=tuple(source.name if n == step.name else n for n in s.inputs)) for s in steps]
-    return Graph(graph.name, tuple(steps))
+    for step in graph:
+        source = _fusible_source(graph, step) if step.kind == ACTIVATION else None
+        if source is not None:
+            steps = [
+                replace(
+                    s,
+                    inputs=tuple(step.inputs[0] if n == step.name else n for n in s.inputs),
+                    negative_slope=step.negative_slope if s is source else s.negative_slope,
+                )
+                for s in graph
+                if s is not step
+            ]
+            return fuse_activations(Graph(graph.name, tuple(steps)))
+    return graph
+
+
+def _fusible_source(graph: Graph, activation: Step) -> Step | None:
+    """The step that the activation function can become part of, if any."""
+    reader = activation
+    while True:
+        source = next((s for s in graph if s.name == reader.inputs[0]), None)
+        if source is None or graph.consumers(source.name) != [reader]:
+            return None
+        if source.kind != PIXEL_SHUFFLE:
+            fits = source.kind in _WITH_KNEE and source.negative_slope == IDENTITY_SLOPE
+            return source if fits else None
+        reader = source

@@ -5,27 +5,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compressai.zoo.image import model_architectures
+from compressai.models import Elic2022Official
+from compressai.registry import MODELS
 from torch import Tensor, nn
 
 from licquant.errors import ModelError
+from licquant.models.shards import merge_shards, shard_paths
 
-# CompressAI registers them under these names; the lists of supported families are tested against them.
-SUPPORTED = ("bmshj2018-hyperprior",)
+# CompressAI registers them under these names; every one is tested.
+SUPPORTED = (
+    "bmshj2018-factorized",
+    "bmshj2018-factorized-relu",
+    "bmshj2018-hyperprior",
+    "mbt2018-mean",
+    "mbt2018",
+    "cheng2020-anchor",
+    "cheng2020-attn",
+    "cheng2020-anchor-checkerboard",
+    "elic2022-official",
+)
 
 
 def load_model(name: str, checkpoint: str | Path) -> nn.Module:
     """The model ``name`` (CompressAI's registered name) with the weights of a checkpoint, in eval mode, on the CPU.
 
     The checkpoint is a state dict or holds one under ``state_dict``, before or after ``update()``, stored in any
-    floating-point type; the widths N and M are recognised from its shapes. The model's coding tables are up to
-    date afterwards. Raises ``ModelError`` for an unknown name, an unreadable file or weights that do not fit.
+    floating-point type, in one file or in shards (``models.shards``); the widths are recognised from its shapes. The
+    model's coding tables are up to date afterwards. Raises ``ModelError`` for an unknown name, an unreadable file or
+    weights that do not fit.
     """
-    if name not in model_architectures:
+    if name not in SUPPORTED:
         raise ModelError(f"unknown model {name!r}: choose one of {', '.join(sorted(SUPPORTED))}")
     state = read_state(checkpoint)
     try:
-        model = model_architectures[name].from_state_dict(state)
+        model: Any = _elic(state) if name == "elic2022-official" else MODELS[name].from_state_dict(state)
     except (KeyError, RuntimeError, IndexError, AttributeError, ValueError) as error:
         detail = " ".join(str(error).split())[:160]
         raise ModelError(f"{checkpoint}: its weights do not fit {name}: {detail}") from error
@@ -34,12 +47,28 @@ def load_model(name: str, checkpoint: str | Path) -> nn.Module:
     return model
 
 
-def read_state(checkpoint: str | Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint file, floating-point tensors widened to float32.
+def _elic(state: dict[str, Tensor]) -> nn.Module:
+    """CompressAI's own ``from_state_dict`` knows the paper's channel groups only."""
+    groups: list[int] = []
+    while (key := f"latent_codec.y.latent_codec.y{len(groups)}.context_prediction.weight") in state:
+        groups.append(state[key].shape[1])
+    model = Elic2022Official(state["g_a.0.weight"].shape[0], sum(groups), groups)
+    model.load_state_dict(state)
+    return model
 
-    Only tensors are read, never pickled code. Raises ``ModelError`` if the file holds no state dict or a weight
-    that is not finite.
+
+def read_state(checkpoint: str | Path) -> dict[str, Tensor]:
+    """The state dict of a checkpoint, in one file or in shards, floating-point tensors widened to float32.
+
+    Only tensors are read, never pickled code. Raises ``ModelError`` if a file is missing, holds no state dict or a
+    weight that is not finite, or if the shards are not one whole set.
     """
+    path = Path(checkpoint)
+    shards = [] if path.exists() else shard_paths(path)
+    return merge_shards(map(_read_file, shards)) if shards else _read_file(path)
+
+
+def _read_file(checkpoint: Path) -> dict[str, Tensor]:
     try:
         record: Any = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

@@ -1,54 +1,71 @@
 """From a model to graphs: by its modules and functions, not by its class.
 
-A model is understood if it has parts named ``g_a``, ``g_s`` (``h_a``, ``h_s``) built from layers of the kinds
-below, and if its ``forward`` connects them like a family that licquant codes. So a user's own model works
-without being registered anywhere.
+A model is understood if its parts are built from layers of the kinds below, and if its ``forward`` connects
+them like a family that licquant codes (``families.py``). So a user's own model works without being registered
+anywhere.
 """
 
+from __future__ import annotations
+
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-from compressai.layers import GDN, GDN1
+from compressai.layers import GDN, GDN1, MaskedConv2d
 from torch import fx, nn
 
 from licquant.errors import ModelError
+from licquant.models.families import recognise
 from licquant.models.graph import (
     ACTIVATION,
     ADDITION,
     CONVOLUTION,
     INPUT,
     NORMALIZATION,
+    PIXEL_SHUFFLE,
+    PRODUCT,
+    SIGMOID,
     TRANSPOSED_CONVOLUTION,
     Graph,
     Step,
     fuse_activations,
 )
 
-PARTS = ("g_a", "g_s", "h_a", "h_s")
-SCALE_HYPERPRIOR = "scale-hyperprior"
-
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, GDN)
 _TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout2d)
-_ADDITIONS = (operator.add, operator.iadd, torch.add)
-_ABSOLUTES = (torch.abs, operator.abs, abs)
+_PAIRS = {
+    operator.add: ADDITION,
+    operator.iadd: ADDITION,
+    torch.add: ADDITION,
+    operator.mul: PRODUCT,
+    operator.imul: PRODUCT,
+    torch.mul: PRODUCT,
+}
+_SIGMOIDS = (torch.sigmoid, F.sigmoid, "sigmoid")
+_ABSOLUTES = (torch.abs, operator.abs, abs, "abs")
+_RELUS = (F.relu, torch.relu, "relu", "relu_")
+_IN_PLACE = (operator.iadd, operator.imul, "relu_")
 
 
 @dataclass(frozen=True, eq=False)
 class TracedModel:
     """A model as graphs.
 
-    family: how its latent is coded (``scale-hyperprior``)
-    graphs: part name → graph, in the order of ``PARTS``
-    model:  the model itself, for its entropy models
+    family:      how its latent is coded, see ``families.py``
+    graphs:      part name → graph; g_a, g_s, h_a, h_s, then those of the context model
+    model:       the model itself
+    bottleneck:  entropy model of z, or of y where there is no z
+    conditional: entropy model of y given its parameters; None for the factorized family
     """
 
     family: str
     graphs: dict[str, Graph]
     model: nn.Module
+    bottleneck: EntropyBottleneck
+    conditional: GaussianConditional | None
 
     @property
     def layers(self) -> list[Step]:
@@ -62,12 +79,13 @@ class TracedModel:
 
 
 def trace_model(model: nn.Module) -> TracedModel:
-    """The graphs and the family of a model; ``ModelError`` names what is not supported."""
-    absolute = _recognise_scale_hyperprior(model)
-    graphs = {name: trace_part(getattr(model, name), name) for name in PARTS}
-    if absolute:
+    """The graphs and the family of a model in eval mode; ``ModelError`` names what is not supported."""
+    found = recognise(model)
+    graphs = {name: trace_part(model.get_submodule(path), name, path) for name, path in found.parts.items()}
+    if found.absolute:
         graphs["h_a"] = _with_absolute_input(graphs["h_a"])
-    return TracedModel(SCALE_HYPERPRIOR, {n: fuse_activations(g) for n, g in graphs.items()}, model)
+    graphs = {name: fuse_activations(graph) for name, graph in graphs.items()}
+    return TracedModel(found.family, graphs, model, found.bottleneck, found.conditional)
 
 
 # --- one part -----------------------------------------------------------------------------------------------
@@ -80,47 +98,63 @@ class _PartTracer(fx.Tracer):
         return isinstance(m, _LAYERS) or super().is_leaf_module(m, module_qualified_name)
 
 
-def trace_part(part: nn.Module, name: str) -> Graph:
-    """The graph of one part before activation functions are folded; ``ModelError`` on what is not supported."""
+def trace_part(part: nn.Module, name: str, path: str | None = None) -> Graph:
+    """The graph of one part before activation functions are folded; ``ModelError`` on what is not supported.
+
+    path: of the part in the model, which its layers' names begin with; the part's name unless given
+    """
+    path = path or name
+    if isinstance(part, _LAYERS):
+        return Graph(name, (_module_step(path, part, (INPUT,)),))
     try:
-        traced = _PartTracer().trace(part)
+        nodes = list(_PartTracer().trace(part).nodes)
     except Exception as error:  # control flow that depends on data, and the like
         raise ModelError(f"{name}: cannot be traced: {' '.join(str(error).split())[:160]}") from error
-    modules = dict(part.named_modules())
-    names: dict[fx.Node, str] = {}
-    steps: list[Step] = []
-    for node in traced.nodes:
+    building = _Building(dict(part.named_modules()), path)
+    for node in nodes:
+        building.add(node)
+    return Graph(name, tuple(building.steps))
+
+
+@dataclass
+class _Building:
+    """A graph in the making.
+
+    tensors: node → the tensor that it stands for: after an operation in place, the new one
+    """
+
+    modules: dict[str, nn.Module]
+    path: str
+    steps: list[Step] = field(default_factory=list)
+    tensors: dict[fx.Node, str] = field(default_factory=dict)
+
+    def add(self, node: fx.Node) -> None:
         if node.op == "placeholder":
-            if names:
-                raise ModelError(f"{name}: has more than one input")
-            names[node] = INPUT
+            if self.tensors:
+                raise ModelError(f"{self.path}: has more than one input")
+            self.tensors[node] = INPUT
         elif node.op == "output":
-            if node.args[0] not in names or names[node.args[0]] != (steps[-1].name if steps else None):
-                raise ModelError(f"{name}: its output must be its last layer's, alone")
+            result = node.args[0]
+            if not self.steps or not isinstance(result, fx.Node) or self.tensors[result] != self.steps[-1].name:
+                raise ModelError(f"{self.path}: its output must be its last layer's, alone")
         else:
-            step = _step(node, modules, name, names)
-            if step is None:  # an identity
-                names[node] = names[node.args[0]]
-                continue
-            steps.append(step)
-            names[node] = step.name
-    return Graph(name, tuple(steps))
+            self._add_call(node)
 
-
-def _step(node: fx.Node, modules: dict[str, nn.Module], part: str, names: dict[fx.Node, str]) -> Step | None:
-    inputs = tuple(names[a] for a in node.args if isinstance(a, fx.Node))
-    name = f"{part}.{node.target if node.op == 'call_module' else node.name}"
-    if node.op == "call_module":
-        module = modules[str(node.target)]
+    def _add_call(self, node: fx.Node) -> None:
+        module = self.modules[str(node.target)] if node.op == "call_module" else None
+        inputs = tuple(self.tensors[a] for a in node.args if isinstance(a, fx.Node))
         if isinstance(module, _TRANSPARENT):
-            return None
-        return _module_step(name, module, inputs)
-    if node.op == "call_function" and node.target in _ADDITIONS and len(inputs) == 2 and not node.kwargs:
-        return Step(name, ADDITION, inputs)
-    slope = _function_slope(node)
-    if slope is not None and len(inputs) == 1:
-        return Step(name, ACTIVATION, inputs, negative_slope=slope)
-    raise ModelError(f"{name}: {node.op} of {node.target} is not supported")
+            self.tensors[node] = inputs[0]
+            return
+        name = f"{self.path}.{node.name if module is None else node.target}"
+        if name in {step.name for step in self.steps}:  # one module called twice
+            name = f"{name}@{node.name}"
+        step = _function_step(name, node, inputs) if module is None else _module_step(name, module, inputs)
+        self.steps.append(step)
+        if node.target in _IN_PLACE if module is None else getattr(module, "inplace", False):
+            for other in [n for n, tensor in self.tensors.items() if tensor == inputs[0]]:
+                self.tensors[other] = name
+        self.tensors[node] = name
 
 
 def _module_step(name: str, module: nn.Module, inputs: tuple[str, ...]) -> Step:
@@ -134,6 +168,10 @@ def _module_step(name: str, module: nn.Module, inputs: tuple[str, ...]) -> Step:
         return Step(name, ACTIVATION, inputs, negative_slope=0.0)
     if isinstance(module, nn.LeakyReLU):
         return Step(name, ACTIVATION, inputs, negative_slope=module.negative_slope)
+    if isinstance(module, nn.PixelShuffle):
+        return Step(name, PIXEL_SHUFFLE, inputs, factor=module.upscale_factor)
+    if isinstance(module, nn.Sigmoid):
+        return Step(name, SIGMOID, inputs)
     raise ModelError(f"{name}: layers of type {type(module).__name__} are not supported")
 
 
@@ -144,13 +182,33 @@ def _check_convolution(name: str, module: nn.Conv2d | nn.ConvTranspose2d) -> Non
         raise ModelError(f"{name}: needs equal strides and paddings both ways, zero padding and no dilation")
     if isinstance(module, nn.ConvTranspose2d) and module.groups != 1:
         raise ModelError(f"{name}: grouped transposed convolutions are not supported")
+    known = (nn.Conv2d.forward, nn.ConvTranspose2d.forward, MaskedConv2d.forward)
+    if type(module).forward not in known:
+        raise ModelError(f"{name}: a {type(module).__name__} with a forward of its own is not supported")
+
+
+def _function_step(name: str, node: fx.Node, inputs: tuple[str, ...]) -> Step:
+    """The step of a function or a method that is called."""
+    target: Any = node.target
+    if target in _PAIRS and len(inputs) == 2 and not node.kwargs:
+        return Step(name, _PAIRS[target], inputs)
+    if len(inputs) == 1:
+        slope = _function_slope(node)
+        if slope is not None:
+            return Step(name, ACTIVATION, inputs, negative_slope=slope)
+        if target in _SIGMOIDS:
+            return Step(name, SIGMOID, inputs)
+        if target is F.pixel_shuffle:
+            factor: Any = node.kwargs.get("upscale_factor", node.args[-1])
+            return Step(name, PIXEL_SHUFFLE, inputs, factor=int(factor))
+    raise ModelError(f"{name}: {node.op} of {node.target} is not supported")
 
 
 def _function_slope(node: fx.Node) -> float | None:
     """Slope for negative values of an activation function that is called as a function or a method."""
-    if node.target in (*_ABSOLUTES, "abs"):
+    if node.target in _ABSOLUTES:
         return -1.0
-    if node.target in (F.relu, torch.relu, "relu", "relu_"):
+    if node.target in _RELUS:
         return 0.0
     if node.target is F.leaky_relu:
         slope: Any = node.kwargs.get("negative_slope", node.args[1] if len(node.args) > 1 else 0.01)
@@ -161,53 +219,5 @@ def _function_slope(node: fx.Node) -> float | None:
 def _with_absolute_input(graph: Graph) -> Graph:
     """|y| belongs to the hyper analysis: its first step takes the absolute value of the part's input."""
     first = Step(f"{graph.name}.abs", ACTIVATION, (INPUT,), negative_slope=-1.0)
-    steps = [
-        Step(s.name, s.kind, tuple(first.name if n == INPUT else n for n in s.inputs), s.module, s.negative_slope)
-        for s in graph
-    ]
+    steps = [replace(s, inputs=tuple(first.name if n == INPUT else n for n in s.inputs)) for s in graph]
     return Graph(graph.name, (first, *steps))
-
-
-# --- how the parts are connected ----------------------------------------------------------------------------
-
-
-class _ModelTracer(fx.Tracer):
-    """Traces a model's forward with its parts and entropy models as leaves."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return True
-
-
-def _recognise_scale_hyperprior(model: nn.Module) -> bool:
-    """Whether h_a sees |y| (as in Ballé 2018) rather than y; ``ModelError`` unless the model's dataflow is
-
-    y = g_a(x); z = h_a(|y|); ẑ = entropy_bottleneck(z); σ = h_s(ẑ); ŷ = gaussian_conditional(y, σ); x̂ = g_s(ŷ)
-    """
-    missing = [name for name in PARTS if not isinstance(getattr(model, name, None), nn.Module)]
-    if missing:
-        raise ModelError(
-            f"{type(model).__name__} has no part {missing[0]}: scale hyperprior models have g_a, g_s, h_a, h_s"
-        )
-    try:
-        nodes = list(_ModelTracer().trace(model).nodes)
-    except Exception as error:
-        raise ModelError(
-            f"{type(model).__name__}: its forward cannot be traced: {' '.join(str(error).split())[:120]}"
-        ) from error
-    calls = {str(n.target): n for n in nodes if n.op == "call_module"}
-    kinds = {name: model.get_submodule(name) for name in calls}
-    bottleneck = next((n for n, m in kinds.items() if isinstance(m, EntropyBottleneck)), None)
-    conditional = next((n for n, m in kinds.items() if isinstance(m, GaussianConditional)), None)
-    if bottleneck is None or conditional is None or set(calls) != {*PARTS, bottleneck, conditional}:
-        raise ModelError(f"{type(model).__name__}: only scale hyperprior models are supported so far")
-    hyper_input, gaussian = calls["h_a"].args[0], calls[conditional]
-    assert isinstance(hyper_input, fx.Node)
-    absolute = hyper_input.target in (*_ABSOLUTES, "abs")
-    source = hyper_input.args[0] if absolute else hyper_input
-    if (
-        source is not calls["g_a"]
-        or gaussian.args != (calls["g_a"], calls["h_s"])
-        or any(key != "training" for key in gaussian.kwargs)
-    ):
-        raise ModelError(f"{type(model).__name__}: its parts are not connected as in a scale hyperprior model")
-    return absolute

@@ -15,7 +15,18 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from licquant.program.arithmetic import Floats, Ints, activation_range
 from licquant.program.grid import Grid
-from licquant.program.ops import Add, Convolution, Gdn, Operation, Requantize, Rescaling, TransposedConvolution
+from licquant.program.ops import (
+    Add,
+    Convolution,
+    Gdn,
+    Multiply,
+    Operation,
+    PixelShuffle,
+    Requantize,
+    Rescaling,
+    Sigmoid,
+    TransposedConvolution,
+)
 from licquant.program.part import INPUT, Part
 from licquant.program.reference import gdn_output, gdn_squares
 
@@ -211,6 +222,20 @@ def _requantize(op: Requantize, grids: Sequence[Grid]) -> _Prepared:
     return lambda x: rescale(x[0].copy())
 
 
+def _multiply(op: Multiply, grids: Sequence[Grid]) -> _Prepared:
+    rescale = _Rescaler(op.rescaling, op.grid, op.bound(grids))
+    return lambda x: rescale(x[0] * x[1])
+
+
+def _sigmoid(op: Sigmoid, grids: Sequence[Grid]) -> _Prepared:
+    stored, centre = grids[0].zero_point[:, None, None], op.grid.zero_point[:, None, None]
+    return lambda x: (op.table[x[0].astype(np.int64) + stored] - centre).astype(np.float64)
+
+
+def _pixel_shuffle(op: PixelShuffle, grids: Sequence[Grid]) -> _Prepared:
+    return lambda x: op.apply(x[0])
+
+
 class _Rescaler:
     """Bias, rescaling and clamp of an accumulator, in place, in float64 where that is exact.
 
@@ -249,4 +274,7 @@ _PREPARE: dict[type[Operation], Callable[..., _Prepared]] = {
     Gdn: _gdn,
     Add: _add,
     Requantize: _requantize,
+    Multiply: _multiply,
+    Sigmoid: _sigmoid,
+    PixelShuffle: _pixel_shuffle,
 }

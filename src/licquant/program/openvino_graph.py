@@ -29,9 +29,12 @@ from licquant.program.ops import (
     Add,
     Convolution,
     Gdn,
+    Multiply,
     Operation,
+    PixelShuffle,
     Requantize,
     Rescaling,
+    Sigmoid,
     TransposedConvolution,
 )
 from licquant.program.part import INPUT, Part
@@ -103,7 +106,8 @@ def _fake_quantize(x: Node, grid: Grid, ratio: Floats) -> Node:
     low, high = -grid.zero_point, grid.range[1] - grid.zero_point
     ratio = np.maximum(ratio, _SMALLEST_MULTIPLIER)
     if grid.bits > 8:
-        return _quantize_node(x, low / ratio, high / ratio, low, high, 1 << grid.bits)
+        # One level too many: OpenVINO lets INT8 kernels read what has exactly 2^16 of them.
+        return _quantize_node(x, low / ratio, (high + 1) / ratio, low, high + 1, (1 << grid.bits) + 1)
     if low.min() >= -128 and high.max() <= 127:
         outer_low, outer_high = np.full_like(low, -128), np.full_like(low, 127)
     else:
@@ -235,12 +239,29 @@ def _requantize(op: Requantize, x: Sequence[Node], grids: Sequence[Grid]) -> Nod
     return _rescale(x[0], op.rescaling, op.grid)
 
 
+def _multiply(op: Multiply, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
+    return _rescale(opset.multiply(x[0], x[1]), op.rescaling, op.grid)
+
+
+def _sigmoid(op: Sigmoid, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
+    """The function itself: looking it up in a table would take longer."""
+    y = opset.sigmoid(opset.multiply(x[0], _channels(grids[0].scale)))
+    return _fake_quantize_or_scale(y, op.grid, 1 / op.grid.scale)
+
+
+def _pixel_shuffle(op: PixelShuffle, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
+    return opset.depth_to_space(x[0], "depth_first", op.factor)
+
+
 _EMIT: dict[type[Operation], Callable[..., Node]] = {
     Convolution: _convolution,
     TransposedConvolution: _transposed_convolution,
     Gdn: _gdn,
     Add: _add,
     Requantize: _requantize,
+    Multiply: _multiply,
+    Sigmoid: _sigmoid,
+    PixelShuffle: _pixel_shuffle,
 }
 
 

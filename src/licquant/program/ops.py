@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from licquant.errors import LoweringError
 from licquant.program.arithmetic import (
@@ -29,6 +31,8 @@ from licquant.program.arithmetic import (
     weight_range,
 )
 from licquant.program.grid import Grid
+
+MAX_FACTOR = 64  # of a pixel shuffle
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,6 +279,75 @@ class Requantize(Operation):
             raise LoweringError(f"{self.name}: its input does not fit")
         _check_rescaling(self, self.rescaling)
         super().check(inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Multiply(Operation):
+    """acc = (q_0 - zero_point_0) · (q_1 - zero_point_1), rescaled to the output's grid: a gate."""
+
+    rescaling: Rescaling
+
+    def bound(self, inputs: Sequence[Grid]) -> int:
+        return int((inputs[0].magnitude * inputs[1].magnitude).max())
+
+    def check(self, inputs: Sequence[Grid]) -> None:
+        if len(inputs) != 2 or {grid.channels for grid in inputs} != {self.grid.channels}:
+            raise LoweringError(f"{self.name}: the tensors multiplied do not fit")
+        if max(grid.bits for grid in inputs) > MAX_BITS:
+            raise LoweringError(f"{self.name}: fixed point is not multiplied")
+        _check_rescaling(self, self.rescaling)
+        super().check(inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Sigmoid(Operation):
+    """y = table[q], the same for all channels: 1 / (1 + e^-x), rounded to the output's grid when the table was made.
+
+    table: int64[2^bits of the input], stored integer to stored integer
+    """
+
+    table: Ints
+
+    def bound(self, inputs: Sequence[Grid]) -> int:
+        return int(inputs[0].magnitude.max())
+
+    def check(self, inputs: Sequence[Grid]) -> None:
+        if inputs[0].channels != self.grid.channels or inputs[0].bits > MAX_BITS:
+            raise LoweringError(f"{self.name}: its input does not fit")
+        low, high = self.grid.range
+        if self.table.shape != (1 << inputs[0].bits,) or (self.table < low).any() or (self.table > high).any():
+            raise LoweringError(f"{self.name}: its table does not fit its input or its output")
+        super().check(inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelShuffle(Operation):
+    """[C · factor², H, W] to [C, factor · H, factor · W]: nothing is computed, so both have one grid.
+
+    Channel c·factor² + i·factor + j holds the pixels of row i and column j modulo the factor (Shi 2016).
+    """
+
+    factor: int
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size[0] * self.factor, size[1] * self.factor
+
+    def bound(self, inputs: Sequence[Grid]) -> int:
+        return int(inputs[0].magnitude.max())
+
+    def check(self, inputs: Sequence[Grid]) -> None:
+        if not 1 <= self.factor <= MAX_FACTOR:
+            raise LoweringError(f"{self.name}: a pixel shuffle by {self.factor}")
+        repeated = self.grid.zero_point.repeat(self.factor**2)
+        if inputs[0].bits != self.grid.bits or not np.array_equal(inputs[0].zero_point, repeated):
+            raise LoweringError(f"{self.name}: a pixel shuffle cannot change the grid")
+
+    def apply(self, x: NDArray[Any]) -> NDArray[Any]:
+        """The tensor moved, any dtype."""
+        channels, height, width = x.shape
+        r = self.factor
+        blocks = x.reshape(channels // r**2, r, r, height, width).transpose(0, 3, 1, 4, 2)
+        return blocks.reshape(channels // r**2, height * r, width * r)
 
 
 def _check_rescaling(op: Operation, rescaling: Rescaling) -> None:

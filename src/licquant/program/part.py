@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from licquant.errors import LoweringError
 from licquant.program.grid import Grid
-from licquant.program.ops import Convolution, Operation, TransposedConvolution
+from licquant.program.ops import Convolution, Operation, PixelShuffle, TransposedConvolution
 
 INPUT = "input"
 
@@ -81,6 +81,8 @@ class Part:
             elif isinstance(op, TransposedConvolution):
                 low = -((max(op.kernel) - 1 - low - op.padding) // op.stride)
                 high = (high + op.padding) // op.stride
+            elif isinstance(op, PixelShuffle):
+                low, high = low // op.factor, high // op.factor
             for name in op.inputs:
                 a, b = wanted.get(name, (low, high))
                 wanted[name] = (min(a, low), max(b, high))

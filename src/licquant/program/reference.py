@@ -10,7 +10,17 @@ import numpy as np
 
 from licquant.program.arithmetic import Ints, activation_range, divide_half_up, integer_sqrt, rescale
 from licquant.program.grid import Grid
-from licquant.program.ops import Add, Convolution, Gdn, Operation, Requantize, TransposedConvolution
+from licquant.program.ops import (
+    Add,
+    Convolution,
+    Gdn,
+    Multiply,
+    Operation,
+    PixelShuffle,
+    Requantize,
+    Sigmoid,
+    TransposedConvolution,
+)
 from licquant.program.part import INPUT, Part
 
 Centred = Sequence[Ints]  # q - zero_point of each input, int64 [C, H, W]
@@ -105,10 +115,32 @@ def _requantize(op: Requantize, x: Centred, grids: Sequence[Grid]) -> Ints:
     return op.rescaling.apply(x[0], op.grid)
 
 
+def _multiply(op: Multiply, x: Centred, grids: Sequence[Grid]) -> Ints:
+    return op.rescaling.apply(x[0] * x[1], op.grid)
+
+
+def _sigmoid(op: Sigmoid, x: Centred, grids: Sequence[Grid]) -> Ints:
+    stored = x[0] + grids[0].zero_point[:, None, None]
+    return np.array([op.table[q] for q in stored.ravel()], dtype=np.int64).reshape(stored.shape)
+
+
+def _pixel_shuffle(op: PixelShuffle, x: Centred, grids: Sequence[Grid]) -> Ints:
+    r = op.factor
+    y = np.zeros((op.grid.channels, *op.output_size((x[0].shape[1], x[0].shape[2]))), dtype=np.int64)
+    for c in range(op.grid.channels):
+        for i in range(r):
+            for j in range(r):
+                y[c, i::r, j::r] = x[0][c * r * r + i * r + j]
+    return y + op.grid.zero_point[:, None, None]
+
+
 _EXECUTE: dict[type[Operation], Callable[..., Ints]] = {
     Convolution: _convolution,
     TransposedConvolution: _transposed_convolution,
     Gdn: _gdn,
     Add: _add,
     Requantize: _requantize,
+    Multiply: _multiply,
+    Sigmoid: _sigmoid,
+    PixelShuffle: _pixel_shuffle,
 }

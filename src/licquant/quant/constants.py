@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from licquant.models.graph import ACTIVATION, Step
+from licquant.models.graph import Step
 from licquant.program.arithmetic import MULTIPLIER_BITS, Floats, Ints, dyadic, round_half_up
 from licquant.program.ops import Rescaling
 from licquant.quant.grids import squares_of
@@ -32,11 +32,12 @@ def integer_bias(part: QuantizedPart, step: Step) -> Ints:
 
 
 def layer_rescaling(part: QuantizedPart, step: Step) -> Rescaling:
-    """Accumulator (or, for a lone activation function, centred input) to output integers."""
+    """Accumulator (of a product or a lone activation function: what is made of the centred inputs) to output."""
     out = part.tensors[step.name].grid.scale
-    if step.kind == ACTIVATION:
-        return Rescaling.of_ratio(part.tensors[step.inputs[0]].grid.scale / out, step.negative_slope)
-    return Rescaling.of_ratio(_unit(part, step) / out, step.negative_slope)
+    if step.has_weights:
+        return Rescaling.of_ratio(_unit(part, step) / out, step.negative_slope)
+    scale = np.prod([part.tensors[name].grid.scale for name in step.inputs], axis=0)
+    return Rescaling.of_ratio(scale / out, step.negative_slope)
 
 
 def gdn_constants(part: QuantizedPart, step: Step) -> tuple[Ints, Ints]:
@@ -60,6 +61,13 @@ def addition_constants(part: QuantizedPart, step: Step) -> tuple[tuple[Ints, ...
     multipliers = tuple(round_half_up(scale / largest * 2.0**fraction).astype(np.int64) for scale in scales)
     ratio = largest * 2.0**-fraction / part.tensors[step.name].grid.scale
     return multipliers, Rescaling.of_ratio(ratio, step.negative_slope)
+
+
+def sigmoid_table(part: QuantizedPart, step: Step) -> Ints:
+    """``program.ops.Sigmoid``: stored integer of the input, which has one grid for all channels, to stored integer."""
+    read, out = part.tensors[step.inputs[0]].grid, part.tensors[step.name].grid
+    x = read.scale[0] * (np.arange(1 << read.bits) - read.zero_point[0])
+    return out.quantize((1 / (1 + np.exp(-x)))[None, None])[0, 0]
 
 
 def _unit(part: QuantizedPart, step: Step) -> Floats:

@@ -2,7 +2,7 @@
 
 A dataflow is given ``run``, which applies a part to real values, and says what the codec would code and show:
 
-    y = g_a(x);  z = h_a(|y|);  ẑ = [z];  σ = h_s(ẑ);  ŷ = [y];  x̂ = g_s(ŷ)             [·]: rounding
+    y = g_a(x);  ẑ = [h_a(y)];  p = h_s(ẑ);  σ, μ from p and ŷ so far;  ŷ = [y - μ] + μ;  x̂ = g_s(ŷ)      [·]: rounding
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from licquant.models.trace import SCALE_HYPERPRIOR, TracedModel
+from licquant.models.families import (
+    AUTOREGRESSIVE,
+    CHANNEL_GROUPS,
+    CHECKERBOARD,
+    FACTORIZED,
+    MEAN_SCALE_HYPERPRIOR,
+    SCALE_HYPERPRIOR,
+)
+from licquant.models.trace import TracedModel
 from licquant.quant.rounding import round_half_up
 
 Run = Callable[[str, Tensor], Tensor]  # part name, its input [B, C, H, W] in real units → its output
@@ -27,9 +35,46 @@ class Coded:
     pixels: Tensor
 
 
+@dataclass(frozen=True)
+class _Gaussian:
+    """Parameters of y, [B, M, H, W] each; the mean may be 0 everywhere."""
+
+    sigma: Tensor
+    mean: Tensor | float
+
+    @classmethod
+    def of(cls, parameters: Tensor) -> _Gaussian:
+        """From 2 · M channels, [σ, μ]."""
+        return cls(*parameters.chunk(2, 1))
+
+    def quantize(self, y: Tensor) -> Tensor:
+        """ŷ = [y - μ] + μ."""
+        return round_half_up(y - self.mean) + self.mean
+
+
 def code(traced: TracedModel, run: Run, x: Tensor) -> Coded:
     """What coding the images x [B, 3, H, W] in [0, 1], sides in 64s, gives; differentiable where ``run`` is."""
-    return _DATAFLOWS[traced.family](traced, run, x)
+    y = run("g_a", x)
+    if traced.family == FACTORIZED:
+        y_hat = rounded_to_median(traced, y)
+        return Coded(bottleneck_bits(traced, y_hat), run("g_s", y_hat))
+    z_hat = rounded_to_median(traced, run("h_a", y))
+    gaussian = _GAUSSIANS[traced.family](traced, run, run("h_s", z_hat), y)
+    y_hat = gaussian.quantize(y)
+    assert traced.conditional is not None
+    likelihood = traced.conditional._likelihood(y_hat - gaussian.mean, gaussian.sigma)
+    return Coded(code_length(likelihood) + bottleneck_bits(traced, z_hat), run("g_s", y_hat))
+
+
+def sources(family: str, parameters: str) -> tuple[str, ...]:
+    """The parts whose outputs a part of entropy parameters reads, in the order of their channels."""
+    if family == AUTOREGRESSIVE:
+        return "h_s", "context_prediction"
+    if family == CHECKERBOARD:
+        return "context_prediction", "h_s"
+    group = parameters.partition(".")[2]
+    channels = () if group == "y0" else (f"channel_context.{group}",)
+    return f"spatial_context.{group}", *channels, "h_s"
 
 
 def run_float(traced: TracedModel) -> Run:
@@ -42,36 +87,84 @@ def run_float(traced: TracedModel) -> Run:
     return run
 
 
-def _scale_hyperprior(traced: TracedModel, run: Run, x: Tensor) -> Coded:
-    y = run("g_a", x)
-    z_hat = hyper_latent(traced, run("h_a", y))
-    sigma = run("h_s", z_hat)
-    y_hat = round_half_up(y)
-    conditional = traced.model.gaussian_conditional
-    likelihood = conditional._likelihood(y_hat, sigma)  # type: ignore[operator,union-attr]
-    return Coded(code_length(likelihood) + bottleneck_bits(traced, z_hat), run("g_s", y_hat))
+# --- σ and μ, from h_s's output p and y ---------------------------------------------------------------------
 
 
-_DATAFLOWS: dict[str, Callable[[TracedModel, Run, Tensor], Coded]] = {SCALE_HYPERPRIOR: _scale_hyperprior}
+def _scale_hyperprior(traced: TracedModel, run: Run, p: Tensor, y: Tensor) -> _Gaussian:
+    return _Gaussian(p, 0.0)
 
 
-def hyper_latent(traced: TracedModel, z: Tensor) -> Tensor:
-    """ẑ: z rounded to its channel's median plus an integer."""
+def _mean_scale_hyperprior(traced: TracedModel, run: Run, p: Tensor, y: Tensor) -> _Gaussian:
+    return _Gaussian.of(p)
+
+
+def _autoregressive(traced: TracedModel, run: Run, p: Tensor, y: Tensor) -> _Gaussian:
+    """All positions at once, from [y] as context: an estimate, as CompressAI's ``forward`` makes it too.
+
+    The codec's context is ŷ = [y - μ] + μ, position by position.
+    """
+    context = run("context_prediction", round_half_up(y))
+    return _Gaussian.of(run("entropy_parameters", torch.cat([p, context], 1)))
+
+
+def _checkerboard(traced: TracedModel, run: Run, p: Tensor, y: Tensor) -> _Gaussian:
+    return _two_passes(traced, run, "context_prediction", "entropy_parameters", [p], y)
+
+
+def _channel_groups(traced: TracedModel, run: Run, p: Tensor, y: Tensor) -> _Gaussian:
+    """Group by group, each a checkerboard; from the second on also from ŷ of all groups before."""
+    found: list[_Gaussian] = []
+    decoded: list[Tensor] = []
+    sizes = [traced.graphs[name].input_channels for name in traced.graphs if name.startswith("spatial_context.")]
+    for k, group in enumerate(y.split(sizes, 1)):
+        known = [run(f"channel_context.y{k}", torch.cat(decoded, 1)), p] if k else [p]
+        found.append(_two_passes(traced, run, f"spatial_context.y{k}", f"entropy_parameters.y{k}", known, group))
+        decoded.append(found[-1].quantize(group))
+    sigma, mean = (torch.cat([getattr(g, name) for g in found], 1) for name in ("sigma", "mean"))
+    return _Gaussian(sigma, mean)
+
+
+def _two_passes(
+    traced: TracedModel, run: Run, context: str, parameters: str, known: list[Tensor], y: Tensor
+) -> _Gaussian:
+    """A checkerboard (He 2021): anchors, where row + column is even, with a context of 0; the others from them."""
+    rows, columns = (torch.arange(n, device=y.device) for n in y.shape[2:])
+    anchor = (rows[:, None] + columns) % 2 == 0
+    channels = traced.graphs[parameters].input_channels - sum(tensor.shape[1] for tensor in known)
+    nothing = y.new_zeros(len(y), channels, *y.shape[2:])
+    first = run(parameters, torch.cat([nothing, *known], 1))
+    anchors = torch.where(anchor, _Gaussian.of(first).quantize(y), 0.0)
+    second = run(parameters, torch.cat([run(context, anchors), *known], 1))
+    return _Gaussian.of(torch.where(anchor, first, second))
+
+
+_GAUSSIANS: dict[str, Callable[[TracedModel, Run, Tensor, Tensor], _Gaussian]] = {
+    SCALE_HYPERPRIOR: _scale_hyperprior,
+    MEAN_SCALE_HYPERPRIOR: _mean_scale_hyperprior,
+    AUTOREGRESSIVE: _autoregressive,
+    CHECKERBOARD: _checkerboard,
+    CHANNEL_GROUPS: _channel_groups,
+}
+
+
+# --- the entropy bottleneck ---------------------------------------------------------------------------------
+
+
+def rounded_to_median(traced: TracedModel, value: Tensor) -> Tensor:
+    """ẑ (or ŷ where there is no z): rounded to its channel's median plus an integer."""
     medians = medians_of(traced).view(1, -1, 1, 1)
-    return round_half_up(z - medians) + medians
+    return round_half_up(value - medians) + medians
 
 
 def medians_of(traced: TracedModel) -> Tensor:
     """The medians of the entropy bottleneck, [C]."""
-    bottleneck = traced.model.entropy_bottleneck
-    return bottleneck.quantiles[:, 0, 1].detach()  # type: ignore[union-attr,index]
+    return traced.bottleneck.quantiles[:, 0, 1].detach()
 
 
-def bottleneck_bits(traced: TracedModel, z_hat: Tensor) -> Tensor:
+def bottleneck_bits(traced: TracedModel, value: Tensor) -> Tensor:
     """The bits of a latent [B, C, H, W] under the entropy bottleneck."""
-    bottleneck = traced.model.entropy_bottleneck
-    flat = z_hat.transpose(0, 1).flatten(1).unsqueeze(1)  # C×1×(B·H·W)
-    return code_length(bottleneck._likelihood(flat)[0])  # type: ignore[operator,union-attr]
+    flat = value.transpose(0, 1).flatten(1).unsqueeze(1)  # C×1×(B·H·W)
+    return code_length(traced.bottleneck._likelihood(flat)[0])
 
 
 def code_length(likelihood: Tensor) -> Tensor:

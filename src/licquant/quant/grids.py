@@ -1,53 +1,73 @@
 """The grids of the parts' inputs and outputs, and which width every tensor inside gets from the plan."""
 
+from dataclasses import replace
+
+import numpy as np
+
 from licquant.config import Plan
-from licquant.models.graph import ACTIVATION, IDENTITY_SLOPE, INPUT, NORMALIZATION, Graph, Step
+from licquant.models.families import MEAN_SCALE_HYPERPRIOR, SCALE_HYPERPRIOR
+from licquant.models.graph import ACTIVATION, IDENTITY_SLOPE, INPUT, NORMALIZATION, PIXEL_SHUFFLE, Graph, Step
+from licquant.program.arithmetic import activation_range
 from licquant.program.grid import Grid
 
-LATENT_FRACTION_BITS = 8  # y and z on their way to rounding, ẑ with its medians
-SCALE_FRACTION_BITS = 10  # σ: a tenth of the finest step of the scale table
+LATENT_FRACTION_BITS = 8  # y and z on their way to rounding, ẑ with its medians, ŷ with its means
+SCALE_FRACTION_BITS = 10  # σ: a tenth of the finest step of the scale table; and μ
+ENTROPY_PARAMETERS = "entropy_parameters"  # what the names of the parts begin with that read several parts' outputs
 # What only a GDN reads: its matrix product reads squares in the plan's own width, and its numerator, which no
 # matrix product reads, is nearly the accumulator of the layer before. Narrowing it would cost loss and save no time.
 NUMERATOR_BITS = 16
+_TRANSPARENT = (ACTIVATION, PIXEL_SHUFFLE)  # what has no widths of its own: the readers of its output say which
 
 
-def input_grid(part: str, channels: int) -> Grid:
-    """What a part reads: pixels (g_a), y in fixed point (h_a), ẑ in fixed point (h_s), integer ŷ (g_s)."""
+def input_grid(family: str, part: str, channels: int) -> Grid | None:
+    """What a part reads: pixels (g_a), latents in fixed point; None where it reads what other parts write.
+
+    Where all means are 0, ŷ is integers.
+    """
     if part == "g_a":
         return Grid.pixels(channels)
-    return Grid.fixed_point(channels, 0 if part == "g_s" else LATENT_FRACTION_BITS)
+    if part.startswith(ENTROPY_PARAMETERS):
+        return None
+    whole = part == "g_s" and family == SCALE_HYPERPRIOR
+    return Grid.fixed_point(channels, 0 if whole else LATENT_FRACTION_BITS)
 
 
-def output_grid(part: str, channels: int) -> Grid:
-    """What a part writes: y (g_a) and z (h_a) in fixed point, σ (h_s) in fixed point, pixels (g_s)."""
+def output_grid(family: str, part: str, channels: int) -> Grid | None:
+    """What a part writes: pixels (g_s), y, z, or [σ, μ] in fixed point; None where entropy parameters read it."""
     if part == "g_s":
         return Grid.pixels(channels)
-    return Grid.fixed_point(channels, SCALE_FRACTION_BITS if part == "h_s" else LATENT_FRACTION_BITS)
+    if part in ("g_a", "h_a"):
+        return Grid.fixed_point(channels, LATENT_FRACTION_BITS)
+    gaussian = part == "h_s" and family in (SCALE_HYPERPRIOR, MEAN_SCALE_HYPERPRIOR)
+    if gaussian or part.startswith(ENTROPY_PARAMETERS):
+        return Grid.fixed_point(channels, SCALE_FRACTION_BITS)
+    return None
+
+
+def unit_interval(channels: int, bits: int) -> Grid:
+    """What a sigmoid writes: [0, 1] in equal steps."""
+    return Grid(bits, np.full(channels, 1 / activation_range(bits)[1]), np.zeros(channels, dtype=np.int64))
 
 
 def planned(graph: Graph) -> list[Step]:
-    """The steps that a plan has an entry for: all but lone activation functions."""
-    return [step for step in graph if step.kind != ACTIVATION]
+    """The steps that a plan has an entry for: all but lone activation functions and pixel shuffles."""
+    return [step for step in graph if step.kind not in _TRANSPARENT]
 
 
 def with_input_step(graph: Graph, plan: Plan) -> Graph:
     """The graph with a first step that brings the part's input to the width that its layers read.
 
-    Pixels are 8-bit integers already, so they need none unless the plan wants fewer bits; and a step that is an
-    activation function itself (|y|) takes the input as it comes.
+    Pixels are 8-bit integers already, so they need none unless the plan wants fewer bits; what other parts write for
+    entropy parameters has the right width already; and a step that is an activation function itself (|y|) takes
+    the input as it comes.
     """
     readers = [step for step in graph.consumers(INPUT) if step.kind != ACTIVATION]
-    if not readers or (graph.name == "g_a" and tensor_bits(graph, INPUT, plan) >= 8):
+    pixels = graph.name == "g_a" and tensor_bits(graph, INPUT, plan) >= 8
+    if not readers or pixels or graph.name.startswith(ENTROPY_PARAMETERS):
         return graph
     first = Step(f"{graph.name}.{INPUT}", ACTIVATION, (INPUT,), negative_slope=IDENTITY_SLOPE)
     steps = tuple(
-        Step(
-            s.name,
-            s.kind,
-            s.inputs if s not in readers else tuple(first.name if n == INPUT else n for n in s.inputs),
-            s.module,
-            s.negative_slope,
-        )
+        replace(s, inputs=tuple(first.name if n == INPUT else n for n in s.inputs)) if s in readers else s
         for s in graph
     )
     return Graph(graph.name, (first, *steps))
@@ -58,7 +78,7 @@ def tensor_bits(graph: Graph, tensor: str, plan: Plan) -> int:
     readers = [s for s in graph.consumers(tensor) if s.kind != NORMALIZATION]
     if not readers:
         return NUMERATOR_BITS
-    return max(plan[s.name].activation if s.kind != ACTIVATION else tensor_bits(graph, s.name, plan) for s in readers)
+    return max(tensor_bits(graph, s.name, plan) if s.kind in _TRANSPARENT else plan[s.name].activation for s in readers)
 
 
 def squares_of(normalization: str) -> str:

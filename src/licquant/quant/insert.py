@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from licquant.config import Plan
-from licquant.models.graph import ACTIVATION, INPUT, NORMALIZATION, Graph
+from licquant.models.graph import INPUT, NORMALIZATION, PIXEL_SHUFFLE, SIGMOID, Graph, Step
 from licquant.models.trace import TracedModel
 from licquant.program.arithmetic import activation_range
 from licquant.quant.calibrate import Statistics, TensorStatistics
-from licquant.quant.grids import input_grid, output_grid, squares_of, tensor_bits, with_input_step
-from licquant.quant.layers import QuantizedLayer, QuantizedTensor
+from licquant.quant.dataflow import sources
+from licquant.quant.grids import (
+    ENTROPY_PARAMETERS,
+    input_grid,
+    output_grid,
+    squares_of,
+    tensor_bits,
+    unit_interval,
+    with_input_step,
+)
+from licquant.quant.layers import QuantizedLayer, QuantizedTensor, ShuffledTensor
 from licquant.quant.network import QuantizedModel, QuantizedPart, layer_names
 from licquant.quant.ranges import RangeMethod, activation_scale, largest_magnitude, min_mse
+from licquant.quant.weight_ranges import fit_weight_ranges
 
 
 @dataclass(frozen=True)
@@ -39,31 +52,93 @@ def insert_quantizers(
     """
     plan.check(layer_names(traced))
     chosen = settings or QuantizerSettings()
-    parts = {name: _part(graph, plan, statistics, chosen) for name, graph in traced.graphs.items()}
+    width = _joined_bits(traced, plan)
+    parts: dict[str, QuantizedPart] = {}
+    for name, graph in traced.graphs.items():
+        whole = with_input_step(graph, plan)
+        parts[name] = _Insertion(traced.family, whole, plan, statistics, chosen, width).part(parts)
     return QuantizedModel(traced, plan, parts)
 
 
-def _part(graph: Graph, plan: Plan, statistics: Statistics, settings: QuantizerSettings) -> QuantizedPart:
-    whole = with_input_step(graph, plan)
-    channels = len(statistics[f"{graph.name}.{INPUT}"].low)
-    tensors = {INPUT: QuantizedTensor.of(input_grid(graph.name, channels))}
-    for step in whole:
-        found = statistics[step.name]
-        if step.name == whole.output:
-            tensors[step.name] = QuantizedTensor.of(output_grid(graph.name, len(found.low)))
-            continue
-        bits = tensor_bits(whole, step.name, plan)
-        scale, zero_point = activation_scale(found, bits, settings.range_method, settings.per_channel)
-        if graph.name == "g_s" and step.kind == ACTIVATION and step.inputs == (INPUT,):
-            # ŷ is integers: a step of exactly 1 is exact, a finer one is not
-            scale = torch.clamp(scale, min=1.0)
-        tensors[step.name] = QuantizedTensor(bits, scale, zero_point)
-    for step in whole:
-        if step.kind == NORMALIZATION:
-            found = statistics[step.inputs[0]]
-            tensors[squares_of(step.name)] = _squares(found, plan[step.name].activation, settings)
-    layers = {step.name: QuantizedLayer(step, plan[step.name].weight or 0) for step in whole if step.has_weights}
-    return QuantizedPart(whole, tensors, layers)
+def _joined_bits(traced: TracedModel, plan: Plan) -> int:
+    """The width of what the parts of entropy parameters read: they share h_s's output, so one for all of them."""
+    graphs = [graph for name, graph in traced.graphs.items() if name.startswith(ENTROPY_PARAMETERS)]
+    return max((tensor_bits(graph, INPUT, plan) for graph in graphs), default=0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Insertion:
+    """One part on its way; graph: with its input step; width: of outputs that entropy parameters read."""
+
+    family: str
+    graph: Graph
+    plan: Plan
+    statistics: Statistics
+    settings: QuantizerSettings
+    width: int
+
+    def part(self, before: Mapping[str, QuantizedPart]) -> QuantizedPart:
+        """before: the parts whose outputs this one may read."""
+        graph = self.graph
+        tensors = {INPUT: self._input(before)}
+        for step in reversed(graph.steps):  # what a pixel shuffle reads has the grid of what it writes
+            shuffle = next((s for s in graph.consumers(step.name) if s.kind == PIXEL_SHUFFLE), None)
+            if shuffle is not None:
+                tensors[step.name] = ShuffledTensor(tensors[shuffle.name], shuffle.factor)
+            else:
+                tensors[step.name] = self._output() if step.name == graph.output else self._inner(step)
+            if step.kind == NORMALIZATION:
+                found, bits = self.statistics[step.inputs[0]], self.plan[step.name].activation
+                tensors[squares_of(step.name)] = _squares(found, bits, self.settings)
+        layers = {s.name: QuantizedLayer(s, self.plan[s.name].weight or 0) for s in graph if s.has_weights}
+        part = QuantizedPart(graph, tensors, layers)
+        fit_weight_ranges(part, self.statistics)
+        return part
+
+    def _input(self, before: Mapping[str, QuantizedPart]) -> QuantizedTensor:
+        name = self.graph.name
+        grid = input_grid(self.family, name, len(self.statistics[f"{name}.{INPUT}"].low))
+        if grid is not None:
+            return QuantizedTensor.of(grid)
+        read = [before[source] for source in sources(self.family, name)]
+        return QuantizedTensor.joined([part.tensors[part.graph.output] for part in read])
+
+    def _output(self) -> QuantizedTensor:
+        found = self.statistics[self.graph.output]
+        grid = output_grid(self.family, self.graph.name, len(found.low))
+        if grid is not None:
+            return QuantizedTensor.of(grid)
+        tensor = self._calibrated(found, self.width)
+        tensor.log_scale.requires_grad_(False)
+        return tensor
+
+    def _inner(self, step: Step) -> QuantizedTensor:
+        found, bits = self.statistics[step.name], tensor_bits(self.graph, step.name, self.plan)
+        if step.kind == SIGMOID:
+            return QuantizedTensor.of(unit_interval(len(found.low), bits))
+        if any(reader.kind == SIGMOID for reader in self.graph.consumers(step.name)):
+            return _sigmoid_input(found, bits, self.settings)
+        tensor = self._calibrated(found, bits)
+        read = (
+            input_grid(self.family, self.graph.name, len(found.low))
+            if step.name == f"{self.graph.name}.{INPUT}"
+            else None
+        )
+        if read is not None:
+            # A step of exactly what is read is exact, a finer one is not: ŷ is integers, ẑ has 8 fractional bits.
+            tensor.log_scale.data.clamp_(min=float(np.log(read.scale.max())))
+        return tensor
+
+    def _calibrated(self, found: TensorStatistics, bits: int) -> QuantizedTensor:
+        method, per_channel = self.settings.range_method, self.settings.per_channel
+        return QuantizedTensor(bits, *activation_scale(found, bits, method, per_channel))
+
+
+def _sigmoid_input(found: TensorStatistics, bits: int, settings: QuantizerSettings) -> QuantizedTensor:
+    """One scale for all channels, as the function is one for all; no further than where it is 0 or 1 in b bits."""
+    scale, zero_point = activation_scale(found, bits, settings.range_method, per_channel=False)
+    largest = (bits + 1) * math.log(2) / (activation_range(bits)[1] / 2)
+    return QuantizedTensor(bits, scale.clamp(max=largest), zero_point)
 
 
 def _squares(read: TensorStatistics, bits: int, settings: QuantizerSettings) -> QuantizedTensor:

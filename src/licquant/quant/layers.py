@@ -13,6 +13,9 @@ parameter has a gradient through the straight-through rounding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from compressai.layers import GDN
@@ -74,15 +77,39 @@ class QuantizedTensor(nn.Module):
     def dequantize(self, q: Tensor) -> Tensor:
         return q * self.scale.to(q.dtype).view(1, -1, 1, 1)
 
+    @staticmethod
+    def joined(tensors: Sequence[QuantizedTensor]) -> QuantizedTensor:
+        """The grid of tensors one after another along the channels, all of one width; no gradient."""
+        whole = QuantizedTensor(tensors[0].bits, tensors[0].scale, tensors[0].zero_point)
+        log_scale, zero_point = (torch.cat([getattr(t, n) for t in tensors]) for n in ("log_scale", "zero_point"))
+        whole.log_scale, whole.zero_point = nn.Parameter(log_scale.detach(), requires_grad=False), zero_point
+        return whole
+
+
+class ShuffledTensor(QuantizedTensor):
+    """The grid of what a pixel shuffle reads: that of what it writes, every channel's factor² times."""
+
+    def __init__(self, written: QuantizedTensor, factor: int) -> None:
+        nn.Module.__init__(self)
+        self.written, self.bits, self.times = written, written.bits, factor**2
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("log_scale", "zero_point"):
+            value: Tensor = getattr(self.written, name)
+            return value.repeat_interleave(self.times)
+        return super().__getattr__(name)
+
 
 class QuantizedLayer(nn.Module):
     """A convolution, transposed convolution or GDN with b-bit weights.
 
     weight: Parameter, float, as in the model (GDN: gamma); bias: Parameter[O] (GDN: beta)
     unit:   buffer[O], real value of one accumulator unit; set by ``fit_unit`` for the input scales in use
+    mask:   buffer like weight, 0 where a masked convolution has no weight, whatever becomes of the parameter
     """
 
     unit: Tensor
+    mask: Tensor | None
 
     def __init__(self, step: Step, bits: int) -> None:
         super().__init__()
@@ -101,21 +128,34 @@ class QuantizedLayer(nn.Module):
             self.output_axis, self.input_axis = (1, 0) if transposed else (0, 1)
             weight = module.weight
             bias = torch.zeros(module.out_channels) if module.bias is None else module.bias
-        self.weight = nn.Parameter(weight.detach().clone())
+        mask = getattr(module, "mask", None)
+        self.register_buffer("mask", mask)
+        self.weight = nn.Parameter(weight.detach() * (1 if mask is None else mask))
         self.bias = nn.Parameter(bias.detach().clone())
         self.register_buffer("unit", torch.ones(self.weight.shape[self.output_axis]))
 
-    def folded(self, input_scale: Tensor) -> Tensor:
-        """w · s_in: the real weight of one input integer."""
+    def columns(self, input_scale: Tensor) -> Tensor:
+        """s_in of every weight, in a shape that broadcasts over the weights."""
         if self.input_axis == 1 and self.weight.dim() == 4:  # a grouped convolution sees a slice per group
             per_group = self.weight.shape[1]
             rows = input_scale.view(self.groups, per_group).repeat_interleave(
                 self.weight.shape[0] // self.groups, dim=0
             )
-            return self.weight * rows[:, :, None, None]
+            return rows[:, :, None, None]
         shape = [1] * self.weight.dim()
         shape[self.input_axis] = -1
-        return self.weight * input_scale.view(shape)
+        return input_scale.view(shape)
+
+    def rows(self) -> Tensor:
+        """The unit of every weight, in a shape that broadcasts over the weights."""
+        shape = [1] * self.weight.dim()
+        shape[self.output_axis] = -1
+        return self.unit.view(shape)
+
+    def folded(self, input_scale: Tensor) -> Tensor:
+        """w · s_in: the real weight of one input integer."""
+        weight = self.weight if self.mask is None else self.weight * self.mask
+        return weight * self.columns(input_scale)
 
     def fit_unit(self, input_scale: Tensor) -> None:
         """Set the unit so that the largest folded weight of each output channel is the largest integer."""
@@ -127,10 +167,8 @@ class QuantizedLayer(nn.Module):
 
     def integer_weight(self, input_scale: Tensor) -> Tensor:
         """The b-bit integers, as floats with a gradient."""
-        shape = [1] * self.weight.dim()
-        shape[self.output_axis] = -1
         low, high = weight_range(self.bits)
-        return round_half_up(self.folded(input_scale) / self.unit.view(shape)).clamp(low, high)
+        return round_half_up(self.folded(input_scale) / self.rows()).clamp(low, high)
 
     def integer_bias(self) -> Tensor:
         return round_half_up(self.bias / self.unit)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from licquant.config import LayerBits, Plan
-from licquant.models.graph import ACTIVATION, ADDITION, INPUT, NORMALIZATION, Graph, Step, apply_slope
+from licquant.models.graph import INPUT, NORMALIZATION, PIXEL_SHUFFLE, Graph, Step, apply_slope, run_float
 from licquant.models.trace import TracedModel
 from licquant.quant.grids import planned, squares_of
 from licquant.quant.layers import QuantizedLayer, QuantizedTensor
@@ -57,6 +57,8 @@ class QuantizedPart(nn.Module):
 
     def run(self, step: Step, q: Sequence[Tensor]) -> Tensor:
         """One step on centred integers."""
+        if step.kind == PIXEL_SHUFFLE:  # only moves integers
+            return run_float(step, q)
         out = self.tensors[step.name]
         scale = out.scale.view(1, -1, 1, 1)
         if step.kind == NORMALIZATION:
@@ -65,10 +67,10 @@ class QuantizedPart(nn.Module):
             layer = self.layers[step.name]
             weight = layer.integer_weight(self.weight_scale(step))
             value = layer.accumulate(q[0], weight, layer.integer_bias()) * layer.unit.view(1, -1, 1, 1)
+            value = apply_slope(value, step.negative_slope)
         else:
-            terms = [self.tensors[n].dequantize(x) for n, x in zip(step.inputs, q, strict=True)]
-            value = terms[0] if step.kind == ACTIVATION else torch.stack(terms).sum(dim=0)
-        return out.clamp(round_half_up(apply_slope(value, step.negative_slope) / scale))
+            value = run_float(step, [self.tensors[n].dequantize(x) for n, x in zip(step.inputs, q, strict=True)])
+        return out.clamp(round_half_up(value / scale))
 
     def _normalize(self, step: Step, q: Tensor) -> Tensor:
         """GDN of centred integers, in real units."""
@@ -91,7 +93,8 @@ class QuantizedModel(nn.Module):
         super().__init__()
         self.traced = traced
         self.plan = plan
-        self.parts = nn.ModuleDict(dict(parts))
+        self.parts = dict(parts)
+        self._registered = nn.ModuleList(self.parts.values())
 
     def run(self, name: str, value: Tensor) -> Tensor:
         """A part on real values, for ``dataflow.code``: quantized on the way in, dequantized on the way out."""
@@ -99,9 +102,7 @@ class QuantizedModel(nn.Module):
         return part.tensors[part.graph.output].dequantize(part(part.tensors[INPUT].quantize(value)))
 
     def part(self, name: str) -> QuantizedPart:
-        part = self.parts[name]
-        assert isinstance(part, QuantizedPart)
-        return part
+        return self.parts[name]
 
 
 def layer_names(traced: TracedModel) -> list[str]:
@@ -113,7 +114,7 @@ def uniform_plan(traced: TracedModel, weight_bits: int, activation_bits: int) ->
     """The same widths everywhere."""
     return Plan(
         {
-            step.name: LayerBits(None if step.kind == ADDITION else weight_bits, activation_bits)
+            step.name: LayerBits(weight_bits if step.has_weights else None, activation_bits)
             for graph in traced.graphs.values()
             for step in planned(graph)
         }

@@ -20,8 +20,10 @@ from torch.func import functional_call
 from licquant.errors import DataError
 from licquant.images import RGB
 from licquant.models.graph import NORMALIZATION, Step
+from licquant.program.arithmetic import FIXED_POINT_BITS, activation_range
 from licquant.quant.calibrate import MULTIPLE
-from licquant.quant.layers import QuantizedLayer
+from licquant.quant.gradients import Bfloat16Gradients
+from licquant.quant.layers import QuantizedTensor
 from licquant.quant.network import QuantizedModel, QuantizedPart
 from licquant.quant.rd import evaluate_quantized
 
@@ -51,8 +53,9 @@ def reconstruct(
     factor = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, steps))
     for step in range(steps):
         optimizer.zero_grad()
-        loss = functional_call(_Loss(quantized, lmbda), offsets.parameters(), (crops.draw(),))
-        loss.backward()
+        with Bfloat16Gradients():
+            loss = functional_call(_Loss(quantized, lmbda), offsets.parameters(), (crops.draw(),))
+            loss.backward()
         optimizer.step()
         factor.step()
         on_step(step + 1)
@@ -88,13 +91,13 @@ class _Offsets:
     def _add(self, part: QuantizedPart, step: Step, path: str) -> None:
         layer = part.layers[step.name]
         weight, bias = layer.weight.detach(), layer.bias.detach()
-        grid = _weight_steps(layer, part.weight_scale(step).detach())
+        grid = layer.rows() / layer.columns(part.weight_scale(step).detach())  # one integer step of each weight
         self.weights[f"{path}.weight"] = weight, grid, torch.zeros_like(weight, requires_grad=True)
         if step.kind == NORMALIZATION:
             self.logarithmic.add(f"{path}.bias")
             size = torch.ones_like(bias)
         else:
-            size = part.tensors[step.name].scale.detach().clamp(min=1 / 255)
+            size = _typical_step(part.tensors[step.name])
         self.biases[f"{path}.bias"] = bias, size, torch.zeros_like(bias, requires_grad=True)
 
     def groups(self) -> list[dict[str, object]]:
@@ -118,15 +121,11 @@ class _Offsets:
                 own[name].copy_(value)
 
 
-def _weight_steps(layer: QuantizedLayer, input_scale: Tensor) -> Tensor:
-    """The real size of one integer step of every weight: unit of its row over the scale of its column."""
-    ones = torch.ones_like(layer.weight)
-    shape = [1] * ones.dim()
-    shape[layer.output_axis] = -1
-    with torch.no_grad():
-        columns = layer.folded(input_scale) / torch.where(layer.weight == 0, ones, layer.weight)
-        columns = torch.where(layer.weight == 0, ones * input_scale.mean(), columns)
-        return layer.unit.view(shape) / columns
+def _typical_step(tensor: QuantizedTensor) -> Tensor:
+    """A 255th of a tensor's range, whatever its width; a pixel's step for fixed point."""
+    if tensor.bits == FIXED_POINT_BITS:
+        return torch.full_like(tensor.scale.detach(), 1 / 255)
+    return tensor.scale.detach() * (activation_range(tensor.bits)[1] / 255)
 
 
 class _Crops:

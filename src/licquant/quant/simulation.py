@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from licquant.models.graph import ADDITION, INPUT, NORMALIZATION, Step
+from licquant.models.graph import ADDITION, INPUT, NORMALIZATION, PIXEL_SHUFFLE, PRODUCT, SIGMOID, Step, run_float
 from licquant.program.arithmetic import Ints, activation_range
 from licquant.program.ops import Rescaling
 from licquant.quant.constants import (
@@ -21,6 +21,7 @@ from licquant.quant.constants import (
     integer_bias,
     integer_weight,
     layer_rescaling,
+    sigmoid_table,
     square_constants,
 )
 from licquant.quant.grids import squares_of
@@ -43,7 +44,13 @@ def _run(part: QuantizedPart, step: Step, q: Sequence[Tensor]) -> Tensor:
         multipliers, rescaling = addition_constants(part, step)
         acc = sum((_channels(m) * x for m, x in zip(multipliers, q, strict=True)), torch.zeros_like(q[0]))
         return _clamp(part, step, _rescale(acc, rescaling))
-    acc = _accumulate(part, step, q[0]) if step.has_weights else q[0]
+    if step.kind == SIGMOID:
+        stored = q[0] + part.tensors[step.inputs[0]].zero_point.long().view(1, -1, 1, 1)
+        centre = part.tensors[step.name].zero_point.long().view(1, -1, 1, 1)
+        return torch.from_numpy(sigmoid_table(part, step))[stored] - centre
+    if step.kind == PIXEL_SHUFFLE:
+        return run_float(step, q)
+    acc = _accumulate(part, step, q[0]) if step.has_weights else (q[0] * q[1] if step.kind == PRODUCT else q[0])
     return _clamp(part, step, _rescale(acc, layer_rescaling(part, step)))
 
 

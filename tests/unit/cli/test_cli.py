@@ -121,10 +121,12 @@ def test_quantize_and_evaluate(tmp_path, picture):
     assert report["curves"][0]["points"][0]["images"][0]["name"]
     assert report["reference"]["points"][0]["bpp"] > 0
     assert (tmp_path / "r-rd.png").stat().st_size > 1000
-    assert (tmp_path / "r-layers-0.01.png").stat().st_size > 1000
+    assert (tmp_path / "r-layers-uniform-bits=8-a8-0.01.png").stat().st_size > 1000
 
 
 def test_lists_of_files():
+    assert spread_lists(["quantize", "--checkpoint", "a", "b"]) == ["quantize", "--checkpoint", "a", "b"]
+    assert spread_lists([]) == []
     assert spread_lists(["evaluate", "--models", "a", "b", "--images", "d", "-o", "x"]) == [
         "evaluate", "--models", "a", "--models", "b", "--images", "d", "-o", "x",
     ]  # fmt: skip

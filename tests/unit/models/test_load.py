@@ -6,6 +6,7 @@ from compressai.models import ScaleHyperprior
 
 from licquant.errors import ModelError
 from licquant.models import load_model
+from licquant.models.shards import shard_path
 from tests.models_for_tests import small_hyperprior
 
 NAME = "bmshj2018-hyperprior"
@@ -36,6 +37,18 @@ def test_data_parallel_prefix_is_removed(tmp_path):
     state = {f"module.{k}": v for k, v in small_hyperprior().state_dict().items()}
     torch.save(state, tmp_path / "c.pt")
     assert load_model(NAME, tmp_path / "c.pt").N == 8
+
+
+def test_shards_load_as_one_checkpoint(tmp_path):
+    state = small_hyperprior().state_dict()
+    keys = list(state)
+    for number, part in enumerate((keys[:5], keys[5:]), start=1):
+        torch.save({key: state[key] for key in part}, shard_path(tmp_path / "c.pt", number, 2))
+    loaded = load_model(NAME, tmp_path / "c.pt").state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in keys if not key.startswith("entropy_bottleneck._"))
+    shard_path(tmp_path / "c.pt", 1, 2).unlink()
+    with pytest.raises(ModelError, match="only shards 2 of 2"):
+        load_model(NAME, tmp_path / "c.pt")
 
 
 def spoil(state, how):

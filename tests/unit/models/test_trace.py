@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from compressai.models import FactorizedPrior, MeanScaleHyperprior
 from torch import nn
 
 from licquant.errors import ModelError
@@ -90,9 +89,3 @@ def test_functions_that_are_not_supported_are_named():
 
     with pytest.raises(ModelError, match="cumsum"):
         trace_part(Strange(), "g_s")
-
-
-@pytest.mark.parametrize("model", [FactorizedPrior(8, 12), MeanScaleHyperprior(8, 12), nn.Conv2d(3, 3, 1)])
-def test_other_families_are_refused_with_a_reason(model):
-    with pytest.raises(ModelError):
-        trace_model(model)

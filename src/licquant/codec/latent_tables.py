@@ -1,0 +1,99 @@
+"""What a decoder needs beside the program: the coding tables of each kind of latent, and how an artifact holds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from licquant.codec.blobs import BlobReader, BlobWriter
+from licquant.codec.tables import CodingTables
+from licquant.errors import ArtifactError
+from licquant.program.arithmetic import Ints
+
+_LARGEST_MEDIAN = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class FactorizedTables:
+    """Tables of a latent y without a hyperprior.
+
+    y:       one table per channel
+    medians: int64[M], of y, in the fixed point of g_a's output
+    """
+
+    y: CodingTables
+    medians: Ints
+
+    def __post_init__(self) -> None:
+        _check_medians(self.y, self.medians)
+
+    def to_json(self, writer: BlobWriter) -> dict[str, Any]:
+        return {"y": writer.data(self.y.to_bytes()), "medians": writer.vector(self.medians)}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any], reader: BlobReader) -> FactorizedTables:
+        y = CodingTables.from_bytes(reader.data(record.get("y")))
+        return cls(y, reader.integers(record.get("medians")))
+
+
+@dataclass(frozen=True, eq=False)
+class HyperpriorTables:
+    """Tables of every family with a hyperprior.
+
+    z:          one table per channel of z
+    medians:    int64[N], of z, in the fixed point of h_s's input
+    y:          one table per level of σ
+    thresholds: int64[levels - 1], ascending, in the fixed point of σ: σ > thresholds[k] has a level > k
+    """
+
+    z: CodingTables
+    medians: Ints
+    y: CodingTables
+    thresholds: Ints
+
+    def __post_init__(self) -> None:
+        _check_medians(self.z, self.medians)
+        if self.thresholds.shape != (len(self.y) - 1,):
+            raise ArtifactError("the coding tables do not fit their thresholds")
+        if len(self.y) > 256 or (np.diff(self.thresholds) < 0).any():
+            raise ArtifactError("the levels of σ are out of range")
+
+    @cached_property
+    def _level_of(self) -> Ints:
+        """σ → level, for every σ up to the last threshold: looking up is faster than searching."""
+        last = min(int(self.thresholds[-1]), (1 << 20) - 2) if len(self.thresholds) else 0
+        return np.searchsorted(self.thresholds, np.arange(max(last, 0) + 2), side="left").astype(np.uint8)
+
+    def level(self, sigma: Ints) -> Ints:
+        """The table index, uint8, for σ in fixed point: how many thresholds lie below it."""
+        table = self._level_of
+        level = table[np.clip(sigma, 0, len(table) - 1)]
+        if len(self.thresholds) and self.thresholds[-1] > len(table) - 2:
+            beyond = sigma >= len(table)
+            level[beyond] = np.searchsorted(self.thresholds, sigma[beyond], side="left")
+        return level
+
+    def to_json(self, writer: BlobWriter) -> dict[str, Any]:
+        return {
+            "z": writer.data(self.z.to_bytes()),
+            "medians": writer.vector(self.medians),
+            "y": writer.data(self.y.to_bytes()),
+            "thresholds": writer.vector(self.thresholds),
+        }
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any], reader: BlobReader) -> HyperpriorTables:
+        return cls(
+            CodingTables.from_bytes(reader.data(record.get("z"))),
+            reader.integers(record.get("medians")),
+            CodingTables.from_bytes(reader.data(record.get("y"))),
+            reader.integers(record.get("thresholds")),
+        )
+
+
+def _check_medians(tables: CodingTables, medians: Ints) -> None:
+    if medians.shape != (len(tables),) or (abs(medians) >= _LARGEST_MEDIAN).any():
+        raise ArtifactError("the medians do not fit their coding tables")
