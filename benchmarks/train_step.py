@@ -6,7 +6,8 @@
     loaded    the same with crops from decoded images, as ``licquant train`` takes it
 
 The three run in turn, a few steps each, so that other load on the machine meets all of them. Medians count;
-beside them stand the smallest figures: what the machine does when nothing disturbs it.
+beside them stand the smallest figures: what the machine does when nothing disturbs it. The floor is what no code
+can go below: the operations of the step's convolutions, at the rate of a large matrix product.
 """
 
 import tempfile
@@ -22,12 +23,14 @@ import typer
 from lightning.fabric import Fabric
 from rich.console import Console
 from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
 
 from licquant.evaluate import provenance
 from licquant.evaluate.report import write_json
 from licquant.images import write_image
 from licquant.train import architectures
 from licquant.train.batches import Crops, ahead
+from licquant.train.memory import keep_freed_memory
 from licquant.train.pixels import open_pixels
 from licquant.train.settings import Recipe
 from licquant.train.trainer import Trainer
@@ -58,8 +61,9 @@ def bare_step(recipe: Recipe, widths: dict[str, int], samples: torch.Tensor) -> 
     return step
 
 
-def measure(recipe: Recipe, folder: Path, rounds: int, steps: int) -> dict[str, list[float]]:
-    """Seconds of ``rounds`` × ``steps`` steps of each kind, on images in ``folder``."""
+def measure(recipe: Recipe, folder: Path, rounds: int, steps: int) -> tuple[dict[str, list[float]], float]:
+    """Seconds of ``rounds`` × ``steps`` steps of each kind, on images in ``folder``, and the floor."""
+    keep_freed_memory()
     fabric = Fabric(accelerator="cpu", devices=1)
     fabric.launch()
     widths = architectures.resolve_widths(recipe.model, recipe.N, recipe.M)
@@ -83,7 +87,23 @@ def measure(recipe: Recipe, folder: Path, rounds: int, steps: int) -> dict[str, 
                         if number >= 0:
                             seconds[name].append(time.perf_counter() - start)
         coming.close()
-    return seconds
+    return seconds, floor_seconds(recipe, widths, constant)
+
+
+def floor_seconds(recipe: Recipe, widths: dict[str, int], samples: torch.Tensor) -> float:
+    """The operations of a bare step's matrix products and convolutions over the machine's rate of them."""
+    step = bare_step(recipe, widths, samples)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    side = 2048
+    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    a, b = torch.randn(2, side, side).to(dtype)
+    seconds = []
+    for _ in range(8):
+        start = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - start)
+    return counter.get_total_flops() * min(seconds) / (2 * side**3)
 
 
 def write_noise_images(folder: Path, count: int = 16, side: int = 384) -> None:
@@ -121,12 +141,15 @@ def main(
     with tempfile.TemporaryDirectory() as noise:
         if data is None:
             write_noise_images(Path(noise))
-        seconds = measure(recipe, data or Path(noise), rounds, steps)
-    results = {name: {"median_s": median(values), "min_s": min(values)} for name, values in seconds.items()}
+        seconds, floor = measure(recipe, data or Path(noise), rounds, steps)
+    results: dict[str, Any] = {
+        name: {"median_s": median(values), "min_s": min(values)} for name, values in seconds.items()
+    }
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "provenance": provenance.collect(threads=threads, recipe=recipe.to_mapping()),
         "bar_s": BAR_SECONDS,
+        "floor_s": floor,
         "results": results,
         "seconds": seconds,
     }
@@ -137,6 +160,7 @@ def main(
         table.add_column(heading, justify="right")
     for name, result in results.items():
         table.add_row(name, f"{1000 * result['median_s']:.0f} ms", f"{1000 * result['min_s']:.0f} ms")
+    table.add_row("floor", "", f"{1000 * floor:.0f} ms")
     Console().print(table)
 
 

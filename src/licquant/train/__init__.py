@@ -7,6 +7,7 @@
     entropy        the entropy models in float32, with noise that is a function of (seed, step, sample)
     objective      rate-distortion and auxiliary loss        averaging   moving average of the weights
     trainer        one optimizer step, and everything that a resumed run needs
+    memory         what a step frees is kept for the next one
     journal        the CSV log and the picture of the loss
     export, card   the finished checkpoint (also in shards) and its model card
     architectures  CompressAI's image models by name

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import compressai.models  # noqa: F401  (fills the registry)
@@ -11,8 +10,6 @@ from compressai.registry import MODELS
 from torch import Tensor, nn
 
 from licquant.errors import ModelError
-from licquant.models.load import read_state
-from licquant.models.shards import merge_shards, shard_paths
 from licquant.train import seeds
 
 # Where a class has no default: the widths of CompressAI's models for low and middle rates.
@@ -57,12 +54,6 @@ def build(name: str, widths: Mapping[str, int], seed: int = 0) -> Any:
             return MODELS[name](**widths)
         except (AssertionError, ValueError, RuntimeError) as error:
             raise ModelError(f"{name} cannot be built with {dict(widths)}: {_first_line(error)}") from error
-
-
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The float32 state dict of a checkpoint, in one file or in shards; ``ModelError`` if there is none."""
-    shards = [] if path.exists() else shard_paths(path)
-    return merge_shards([read_state(shard) for shard in shards]) if shards else read_state(path)
 
 
 def widths_of(name: str, state: Mapping[str, Tensor], N: int | None, M: int | None) -> dict[str, int]:

@@ -1,8 +1,23 @@
-"""The model card: a JSON file beside the checkpoint that says what the model is and how it came to be."""
+"""The model card: a JSON file beside the checkpoint that says what the model is and how it came to be.
+
+model, N, M          CompressAI's registered name and its widths
+lmbda, loss          λ and the formula of the loss that it is for
+data, data_sha256    the folder of training images, how many; a hash of their names and sizes
+steps, batch         optimizer steps; crops of each phase
+init, init_sha256    what training started from
+recipe               every setting that decides the weights
+complete             false while the run can be continued
+seconds, hardware    how long it took, and on what        versions   of the libraries
+kodak or test        RD point on the test images: bits per pixel of CompressAI's real strings, PSNR in dB, RD
+                     loss, means over the images
+validation           the same on the validation images, and ``init_rd_loss``: that of ``init`` on them
+sha256, shards       of the checkpoint, or of the shards' hashes in a row; hash of each shard
+note, licence        for whoever uses the weights
+"""
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
@@ -13,6 +28,7 @@ import torch
 from licquant.errors import LicquantError, TrainingError
 from licquant.evaluate import provenance
 from licquant.images import list_images, write_atomically
+from licquant.models.load import read_state
 from licquant.models.shards import shard_paths
 from licquant.train import architectures, schedule
 from licquant.train.objective import describe
@@ -122,22 +138,43 @@ def describe_hardware(device: torch.device, devices: int) -> str:
 # --- the RD point -------------------------------------------------------------------------------------------
 
 
-def check_test_images(folder: Path) -> list[Path]:
-    """The images of ``folder``; an error now rather than after hours if they cannot be evaluated later."""
+def check_images(options: RunOptions) -> None:
+    """An error now, rather than after hours, if test or validation images cannot be evaluated later."""
+    folders = [folder for folder in (options.test_images, options.validation_images) if folder]
+    if not folders:
+        return
     try:
         import licquant.evaluate.reference  # noqa: F401
     except ImportError as error:
-        raise TrainingError(f"test images cannot be evaluated without {error.name}: leave out --test-images") from error
-    return list_images(folder)
+        raise TrainingError(f"{folders[0]}: its images cannot be evaluated without {error.name}") from error
+    for folder in folders:
+        list_images(folder)
 
 
-def measure(recipe: Recipe, checkpoint: Path, widths: Mapping[str, int], images: Iterable[Path]) -> dict[str, float]:
-    """The RD point of the stored checkpoint, from CompressAI's real strings, averaged over the images."""
+def measure_all(recipe: Recipe, options: RunOptions, widths: Mapping[str, int]) -> dict[str, Any]:
+    """The card's entries for the RD points that the options ask for: ``kodak`` or ``test``, ``validation``."""
+    entries: dict[str, Any] = {}
+    if options.test_images:
+        name, point = measure(recipe, options.output, widths, options.test_images)
+        entries |= {"kodak": point} if name == "kodak" else {"test": {"images": name, **point}}
+    if options.validation_images:
+        name, point = measure(recipe, options.output, widths, options.validation_images)
+        entries["validation"] = {"images": name, **point}
+        if options.init:
+            before = measure(recipe, options.init, widths, options.validation_images)[1]
+            entries["validation"]["init_rd_loss"] = before["rd_loss"]
+    return entries
+
+
+def measure(recipe: Recipe, checkpoint: Path, widths: Mapping[str, int], folder: Path) -> tuple[str, dict[str, float]]:
+    """The folder's name, and the RD point of a checkpoint on it: CompressAI's real strings, means over images."""
     from licquant.evaluate.reference import evaluate_reference
 
     model = architectures.build(recipe.model, widths)
-    architectures.load_weights(model, architectures.read_checkpoint(checkpoint), str(checkpoint))
-    results = evaluate_reference(model.eval(), images, recipe.lmbda)
+    architectures.load_weights(model, read_state(checkpoint), str(checkpoint))
+    model.eval()
+    model.update()  # an initial checkpoint may lack the tables
+    results = evaluate_reference(model, list_images(folder), recipe.lmbda)
     point = {
         "bpp_real_strings": fmean(result.bpp for result in results),
         "psnr_mean": fmean(result.psnr for result in results),
@@ -146,4 +183,4 @@ def measure(recipe: Recipe, checkpoint: Path, widths: Mapping[str, int], images:
     if recipe.metric == "ms-ssim":
         point["ms_ssim_mean"] = fmean(result.ms_ssim for result in results)
         point["rd_loss"] = point["bpp_real_strings"] + recipe.lmbda * (1 - point["ms_ssim_mean"])
-    return {name: round(value, 5) for name, value in point.items()}
+    return folder.resolve().name, {name: round(value, 5) for name, value in point.items()}

@@ -19,9 +19,11 @@ from rich.console import Console
 from torch import Tensor
 
 from licquant.errors import TrainingError
+from licquant.models.load import read_state
 from licquant.train import architectures, card, export, resume, schedule
 from licquant.train.batches import Crops, ahead
 from licquant.train.journal import Journal
+from licquant.train.memory import keep_freed_memory
 from licquant.train.pixels import Pixels, default_cache, open_pixels
 from licquant.train.progress import COMPLETE, INTERRUPTED, Clock, decoding_bar, training_bar
 from licquant.train.settings import LOG, PICTURE, STATE, Recipe, RunOptions
@@ -55,6 +57,7 @@ def make_fabric(options: RunOptions) -> Fabric:
     except Exception as error:  # Lightning has its own exceptions for what a machine lacks
         raise TrainingError(f"cannot train on {options.devices} x {options.accelerator}: {error}") from error
     fabric.launch()
+    keep_freed_memory()
     torch.backends.cudnn.benchmark = fabric.device.type == "cuda"
     return fabric
 
@@ -77,7 +80,7 @@ def run_training(
     clock = clock or Clock(options.max_minutes)
     widths, weights = _architecture(recipe, options)
     mine = resume.identity(recipe, options)
-    test_images = card.check_test_images(options.test_images) if options.test_images else []
+    card.check_images(options)
     done = resume.finished_card(mine, options)
     if done is not None:
         options.companion(STATE).unlink(missing_ok=True)
@@ -98,7 +101,7 @@ def run_training(
     if saved is not None:
         run.continue_from(saved)
     status = run.train()
-    description = run.export(widths, test_images) if fabric.is_global_zero else {}
+    description = run.export(widths) if fabric.is_global_zero else {}
     fabric.barrier()  # a later run of a plan may start from this one's checkpoint
     return TrainResult(status, options.output, description)
 
@@ -107,7 +110,7 @@ def _architecture(recipe: Recipe, options: RunOptions) -> tuple[dict[str, int], 
     """(widths, initial weights or None), from the checkpoint to start from if there is one."""
     if options.init is None:
         return architectures.resolve_widths(recipe.model, recipe.N, recipe.M), None
-    weights = architectures.read_checkpoint(options.init)
+    weights = read_state(options.init)
     return architectures.widths_of(recipe.model, weights, recipe.N, recipe.M), weights
 
 
@@ -211,7 +214,7 @@ class _Run:
             resume.save_state(self.options.companion(STATE), self.mine, state, self.journal.text, self.seconds)
         self.saved_at = self.clock.seconds
 
-    def export(self, widths: Mapping[str, int], test_images: list[Path]) -> dict[str, Any]:
+    def export(self, widths: Mapping[str, int]) -> dict[str, Any]:
         """Write checkpoint, picture and card; return the card. A complete run's state is then deleted."""
         recipe, options, output = self.recipe, self.options, self.options.output
         seconds = self.seconds
@@ -231,12 +234,10 @@ class _Run:
             hardware=card.describe_hardware(self.fabric.device, self.fabric.world_size),
         ) | card.file_hashes(files)
         complete = description["complete"]
-        if complete and test_images:
+        if complete:
             # The card must describe the files already when they are read back.
             card.write_card(output, description | {"complete": False})
-            point = card.measure(recipe, output, widths, test_images)
-            folder = test_images[0].resolve().parent.name
-            description |= {"kodak": point} if folder == "kodak" else {"test": {"images": folder, **point}}
+            description |= card.measure_all(recipe, options, widths)
         self.journal.draw(options.companion(PICTURE), f"{recipe.model} λ={recipe.lmbda:g}")
         card.write_card(output, description)
         if complete:

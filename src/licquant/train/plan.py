@@ -11,6 +11,19 @@
     steps = 2000
     init = "bmshj2018-hyperprior-lambda0.0130"
 
+Each λ may instead branch off a trunk that is trained at a constant rate, which is what ``final_rate`` = 1 gives:
+
+    [[runs]]
+    name = "trunk"
+    lmbda = 0.0483
+    steps = 9000
+    final_rate = 1.0
+    [[runs]]                        # and so on for every λ: warm-up, cosine to 0
+    lmbda = 0.013
+    steps = 1500
+    final_rate = 0.0
+    init = "trunk"
+
 A run is called ``MODEL-lambda0.0130`` unless it has a ``name``; its checkpoint is NAME.pt in the output
 folder. ``init`` is the name of an earlier run, or else a checkpoint's path relative to the plan. Runs are
 worked through in order; complete ones are passed over, so the same command continues an interrupted plan.

@@ -36,10 +36,6 @@ class Clock:
     def seconds(self) -> float:
         return time.monotonic() - self.start
 
-    def minutes_left(self) -> float | None:
-        """None without a limit; never negative."""
-        return None if self.limit is None else max(0.0, self.limit - self.seconds) / 60
-
     def stop_reason(self) -> str | None:
         if self.interrupted:
             return INTERRUPTED

@@ -12,6 +12,7 @@ from PIL import Image
 
 from licquant.errors import DataError, LicquantError, ModelError, TrainingError
 from licquant.images import write_image
+from licquant.models.load import read_state
 from licquant.train import architectures, progress, trainer
 from licquant.train.command import run_training
 from licquant.train.progress import COMPLETE, INTERRUPTED, TIME_LIMIT
@@ -92,10 +93,14 @@ def test_a_run_can_start_from_a_checkpoint_in_shards(whole: Path, tmp_path: Path
     run_training(recipe(steps=2), first)
     assert len(list(tmp_path.glob("first-*of*.pt"))) > 1
     warm = recipe(lmbda=0.02, N=None, M=None, steps=2, learning_rate=1e-12)
-    result = run_training(warm, beside(whole, tmp_path, init=tmp_path / "first.pt"))
+    places = {"init": tmp_path / "first.pt", "validation_images": whole / "test"}
+    result = run_training(warm, beside(whole, tmp_path, **places))
+    validation = result.card["validation"]
+    assert validation["images"] == "test"
+    assert validation["init_rd_loss"] == pytest.approx(validation["rd_loss"], rel=1e-3)  # λ is the new one in both
     assert (result.card["N"], result.card["M"], result.card["init"]) == (8, 12, "lambda 0.01")
-    before = architectures.read_checkpoint(tmp_path / "first.pt")
-    after = architectures.read_checkpoint(tmp_path / "model.pt")
+    before = read_state(tmp_path / "first.pt")
+    after = read_state(tmp_path / "model.pt")
     torch.testing.assert_close(after["g_a.2.weight"], before["g_a.2.weight"])
 
 
