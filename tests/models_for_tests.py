@@ -50,13 +50,13 @@ def makers() -> dict[str, Callable[[], CompressionModel]]:
 
 
 def _liven(model: nn.Module) -> None:
-    """Untrained networks hardly react to their input: weights that keep the variance, biases, full GDN, σ around 1."""
+    """Untrained networks hardly react to their input: weights that keep it alive, biases, full GDN, σ near 4."""
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 transposed = isinstance(module, nn.ConvTranspose2d)
                 taps = module.weight[:, 0].numel() / module.stride[0] ** 2 if transposed else module.weight[0].numel()
-                nn.init.normal_(module.weight, std=1.2 / taps**0.5)
+                nn.init.normal_(module.weight, std=0.8 / taps**0.5)
                 nn.init.normal_(module.bias, std=0.1)
             elif isinstance(module, GDN):
                 module.gamma.add_(0.2 * torch.rand_like(module.gamma))
@@ -64,10 +64,14 @@ def _liven(model: nn.Module) -> None:
                 module.quantiles[:, 0, 1] += 0.3 * torch.randn(len(module.quantiles))
         _scale_output(model.g_a, torch.rand(1, 3, 64, 64), 3.0)
         _scale_output(model.g_s, 3 * torch.randn(1, _convolutions(model.g_s)[0].in_channels, 4, 4), 0.2)
+        _convolutions(model.g_s)[-1].bias.fill_(0.5)
         for name, module in model.named_modules():
             if name.rpartition(".")[2] in ("h_s", "entropy_parameters") and _convolutions(module):
-                bias = _convolutions(module)[-1].bias
-                bias[: len(bias) // 2] += 1.5
+                last = _convolutions(module)[-1]
+                weight = last.weight.transpose(0, 1) if isinstance(last, nn.ConvTranspose2d) else last.weight
+                half = len(weight) // 2
+                weight[:half] *= 0.2
+                last.bias[:half] += 4
 
 
 def _scale_output(part: nn.Module, x: Tensor, spread: float) -> None:

@@ -42,6 +42,9 @@ class Plan(Mapping[str, LayerBits]):
         except KeyError:
             raise PlanError(f"the plan lacks layer {layer}") from None
 
+    def __contains__(self, layer: object) -> bool:
+        return layer in self.layers
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.layers)
 

@@ -20,6 +20,7 @@ from torch import nn
 from licquant import __version__
 from licquant.allocate.methods import METHODS, allocate
 from licquant.allocate.search import Search
+from licquant.allocate.sensitivity import Sensitivity
 from licquant.codec.artifact import Artifact
 from licquant.config import Budget, Plan
 from licquant.errors import ModelError
@@ -45,12 +46,14 @@ _MARGIN = 0.005
 class Result:
     """A finished quantization.
 
-    artifact:  save it with ``artifact.save("model.licq")``
-    quantized: the simulated network it was lowered from
+    artifact:    save it with ``artifact.save("model.licq")``
+    quantized:   the simulated network it was lowered from
+    sensitivity: the table that its widths were chosen from; None for a method that looks at none
     """
 
     artifact: Artifact
     quantized: QuantizedModel
+    sensitivity: Sensitivity | None = None
 
     @property
     def plan(self) -> Plan:
@@ -127,7 +130,7 @@ def quantize(
     on_progress("lowering", 0, 1)
     artifact = to_artifact(quantized)
     on_progress("lowering", 1, 1)
-    return Result(artifact, quantized)
+    return Result(artifact, quantized, search.measured_table)
 
 
 def _fit(

@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from licquant import pipeline
+from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, Sensitivity
 from licquant.codec.artifact import Artifact, read_artifact_bytes
 from licquant.codec.codec import load
 from licquant.codec.contents import layer_contents
@@ -27,10 +29,11 @@ from licquant.evaluate.artifacts import Candidate, Group, grouped
 from licquant.evaluate.codec_results import Curve, ImageResult, RatePoint, evaluate_codec
 from licquant.evaluate.latency import LatencyTable
 from licquant.evaluate.reference import evaluate_reference
-from licquant.images import list_images, read_image
+from licquant.images import list_images, read_image, write_atomically
 from licquant.models import load_model
 from licquant.quant.insert import QuantizerSettings
 from licquant.quant.ranges import RANGE_METHODS
+from licquant.train.memory import keep_freed_memory
 
 REFERENCE_LABEL = "CompressAI FP32"
 
@@ -68,6 +71,7 @@ def quantize(options: QuantizeOptions) -> Report:
     lmbda = lmbda_of(options.checkpoint, options.lmbda)
     if options.steps and lmbda is None:
         raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda, or --steps 0")
+    keep_freed_memory()
     model = load_model(options.model, options.checkpoint)
     settings = pipeline.Settings(
         activation_bits=options.act_bits,
@@ -75,8 +79,8 @@ def quantize(options: QuantizeOptions) -> Report:
         reconstruction_steps=options.steps,
         lmbda=lmbda,
         max_bits=options.max_bits,
-        plan=options.plan and read_plan(options.plan),
-        latency=options.latency and LatencyTable.load(options.latency),
+        plan=None if options.plan is None else read_plan(options.plan),
+        latency=None if options.latency is None else LatencyTable.load(options.latency),
         cache=options.cache,
         licence=options.licence,
     )
@@ -86,10 +90,31 @@ def quantize(options: QuantizeOptions) -> Report:
         images = [read_image(path) for path in paths]
         result = pipeline.quantize(model, images, options.method, budget, settings, record, on_progress)
     size = result.artifact.save(options.output)
+    if result.sensitivity is not None and lmbda is not None:
+        write_findings(options.output, result.sensitivity, result.plan, lmbda)
     fp32 = result.quantized.traced.fp32_bytes
     found = {**record, "output": str(options.output), "bytes": size, "fp32_bytes": fp32, "plan_hash": result.plan.hash}
     line = f"{options.output}: {size:,} bytes, {100 * size / fp32:.1f} % of FP32 ({fp32:,} bytes)"
     return Report(found, lambda: OUT.print(line, highlight=False))
+
+
+def write_findings(output: Path, table: Sensitivity, plan: Plan, lmbda: float) -> None:
+    """Beside an artifact: its plan as JSON, what it was chosen from and what came of it as pictures."""
+    beside = output.with_suffix("")
+    write_atomically(Path(f"{beside}-plan.json"), json.dumps(plan.to_json(), indent=1).encode())
+    bits = sorted({width for *_, width in table.changes})
+    tables = {
+        kind: np.array(
+            [
+                [table.zeta(layer, kind, b, lmbda) if b in table.widths(layer, kind) else np.nan for b in bits]
+                for layer in table.layers
+            ]
+        )
+        for kind in (WEIGHTS, ACTIVATIONS)
+    }
+    parts = [layer.partition(".")[0] for layer in table.layers]
+    allocation_pictures.zeta_heat_map(f"{beside}-zeta.png", table.layers, parts, bits, tables)
+    write_layer_bars(output, Path(f"{beside}-layers.png"))
 
 
 def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequence[Path]) -> dict[str, Any]:
@@ -105,8 +130,8 @@ def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequen
         "budget": options.budget,
         "act_bits": options.act_bits,
         "max_bits": options.max_bits,
-        "plan": options.plan and sha256(options.plan),
-        "latency": options.latency and sha256(options.latency),
+        "plan": None if options.plan is None else sha256(options.plan),
+        "latency": None if options.latency is None else sha256(options.latency),
         "ranges": options.ranges,
         "per_channel": options.per_channel,
         "steps": options.steps,

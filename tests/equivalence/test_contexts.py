@@ -60,9 +60,10 @@ def compressai_parameters(model: nn.Module, y_hat: torch.Tensor, z_hat: torch.Te
 @pytest.mark.parametrize("name", MODELS)
 def test_parameters_are_those_of_compressai(name):
     model = prepared(name)
-    codec = Codec(pipeline.quantize(model, dead_leaves(3, 128)).artifact, bytes(8), "exact")
+    images = dead_leaves(2, 128)
+    codec = Codec(pipeline.quantize(model, images).artifact, bytes(8), "exact")
     assert isinstance(codec.coder, GaussianCoder)
-    latents = codec.analyse(dead_leaves(1, 128, seed=9)[0])
+    latents = codec.analyse(images[0])
     found = np.concatenate(coded_parameters(codec.coder, latents.y, latents.z)) / 1024
     y_hat = torch.from_numpy(latents.y / 256).float()[None]
     z_hat = torch.from_numpy(codec.coder.hyper.restore(latents.z) / 256).float()[None]

@@ -18,11 +18,15 @@ from licquant.quant.network import QuantizedModel, layer_names, uniform_plan
 from licquant.quant.rd import evaluate_float, evaluate_quantized
 from licquant.quant.simulation import simulate_exactly
 from licquant.quant.synthetic import dead_leaves
-from tests.equivalence.test_openvino_engine import SQNR_FLOOR, sqnr
+from tests.equivalence.test_openvino_engine import sqnr
 from tests.models_for_tests import SMALL, small_model
 
 # bmshj2018-hyperprior is tested beside; the two others add no kind of layer.
 NAMES = [name for name in SMALL if name not in ("bmshj2018-hyperprior", "bmshj2018-factorized-relu")]
+
+# dB. Where the engines round a value differently, later layers of a deep network turn that into the noise of their
+# own rounding, which is what remains here; wrong channels or a lost zero point give 12.
+DEEP_SQNR_FLOOR = 25.0
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -85,7 +89,7 @@ def test_fast_engine_agrees(made):
     inputs, program = part_inputs(quantized), lower_model(quantized)
     for name in {"g_a", "g_s", "h_a"} & set(program):
         exact = ExactEngine(program[name]).run(inputs[name])
-        assert sqnr(exact, OpenVinoEngine(program[name], 1).run(inputs[name])) >= SQNR_FLOOR, name
+        assert sqnr(exact, OpenVinoEngine(program[name], 1).run(inputs[name])) >= DEEP_SQNR_FLOOR, name
 
 
 def test_wide_quantization_is_nearly_lossless(made):

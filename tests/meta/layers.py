@@ -20,7 +20,17 @@ ORDER = [
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 
 # These may import anything of licquant; nothing may import them.
-TOP = {"pipeline", "commands", "toolkit_commands", "compare_command", "profile_command", "demo", "cli", "__main__"}
+TOP = {
+    "pipeline",
+    "commands",
+    "toolkit_commands",
+    "compare_command",
+    "profile_command",
+    "models_command",
+    "demo",
+    "cli",
+    "__main__",
+}
 # The package itself offers the codec, and nothing that needs the training stack.
 ROOT = {"errors", "config", "images", "program", "codec"}
 # Narrower than the order says: a model description knows nothing of codecs and metrics.

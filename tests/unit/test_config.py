@@ -16,6 +16,12 @@ def test_round_trip_through_json():
     assert again.hash == PLAN.hash
 
 
+def test_a_plan_answers_whether_it_has_a_layer():
+    plan = Plan({"g_a.0": LayerBits(8, 8)})
+    assert "g_a.0" in plan
+    assert "g_a.1" not in plan
+
+
 def test_hash_tells_plans_apart():
     assert Plan({"g_a.0": LayerBits(8, 7), "g_a.add": LayerBits(None, 6)}).hash != PLAN.hash
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context, Decimal
 
 from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, Sensitivity
 from licquant.config import LayerBits, Plan
@@ -63,3 +64,9 @@ class Choices:
     @staticmethod
     def plan(widths: Mapping[str, tuple[int | None, int]]) -> Plan:
         return Plan({layer: LayerBits(weight, activation) for layer, (weight, activation) in widths.items()})
+
+
+def rounded_up(value: float, digits: int) -> str:
+    """A value for people, with so many significant digits, that can be met where it is given as a budget."""
+    exact = Decimal(f"{value:.12g}")  # what lies beyond are errors of summation
+    return f"{Context(digits, ROUND_CEILING).create_decimal(exact).normalize():,f}"

@@ -8,9 +8,10 @@ bisection over those, and exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
-from licquant.allocate.choices import Choices
+from licquant.allocate.choices import Choices, rounded_up
 from licquant.config import Plan
 from licquant.errors import BudgetError
 
@@ -20,7 +21,7 @@ Cost = Callable[[Plan], float]
 def plan_for_tolerance(choices: Choices, beta: float) -> Plan:
     """Algorithm 1: the lowest width with ζ < β for weights and activations of every layer, apart."""
 
-    def lowest(zeta: dict[int, float]) -> int:
+    def lowest(zeta: Mapping[int, float]) -> int:
         return next((bits for bits in sorted(zeta) if zeta[bits] < beta), max(zeta))
 
     return choices.plan(
@@ -40,7 +41,7 @@ def adaptive_search(choices: Choices, cost: Cost, limit: float) -> Plan:
     first, last = 0, len(tolerances) - 1
     least = cost(plan_for_tolerance(choices, tolerances[last]))
     if least > limit:
-        raise BudgetError(f"the budget cannot be met: the smallest this method reaches is {least:,.6g}")
+        raise BudgetError(f"the budget cannot be met: the smallest this method reaches is {rounded_up(least, 7)}")
     while first < last:
         middle = (first + last) // 2
         if cost(plan_for_tolerance(choices, tolerances[middle])) <= limit:
@@ -69,5 +70,4 @@ def brute_force_search(
 def _tolerances(choices: Choices) -> list[float]:
     """Every β at which the plan can change, ascending: just above each value of ζ, and 0."""
     values = {z for of in choices.layers.values() for zeta in (of.weights, of.activations) for z in zeta.values()}
-    above = [z + 1e-12 + abs(z) * 1e-9 for z in values if z >= 0]
-    return sorted({0.0, *above})
+    return sorted({0.0, *(math.nextafter(z, math.inf) for z in values if z >= 0)})

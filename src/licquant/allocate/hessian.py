@@ -99,5 +99,8 @@ def _apply(step: Step, layer: QuantizedLayer, x: Tensor) -> Tensor:
 
 
 def omega(trace: float, loss_at_bits: float, loss_int8: float) -> float:
-    """Ω_l(b) = Tr(H_l) · |J_l(b) - J_int8| / |J_int8|, the equation at the top; all losses in bits per pixel, J > 0."""
+    """Ω_l(b) = |Tr(H_l)| · |J_l(b) - J_int8| / |J_int8|, the equation at the top; all losses in bits per pixel, J > 0.
+
+    The trace's magnitude, unlike the paper: an estimate may come out negative, and would then reward a loss.
+    """
     return abs(trace) * abs(loss_at_bits - loss_int8) / abs(loss_int8)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from licquant.allocate.choices import Choices
+from licquant.allocate.choices import Choices, rounded_up
 from licquant.allocate.fmpq import adaptive_search
 from licquant.allocate.hessian import omega
 from licquant.allocate.optimal import least_loss, repair
@@ -48,7 +48,8 @@ def _uniform(search: Search, budget: Budget) -> Plan:
         cost = costs.total(plan)
         if cost <= limit * _SLACK:
             return plan
-    raise BudgetError(f"the budget cannot be met: the smallest this method reaches is {cost:,.6g} {costs.unit}")
+    least = rounded_up(cost, 7)
+    raise BudgetError(f"the budget cannot be met: the smallest this method reaches is {least} {costs.unit}")
 
 
 def _fmpq(search: Search, budget: Budget) -> Plan:
@@ -91,7 +92,7 @@ def _raq(search: Search, budget: Budget) -> Plan:
         }
     )
     if costs.total(plan) > limit * _SLACK:
-        raise BudgetError(f"raq has one plan only, which takes {costs.total(plan):,.6g} {costs.unit}")
+        raise BudgetError(f"raq has one plan only, which takes {rounded_up(costs.total(plan), 7)} {costs.unit}")
     return plan
 
 
@@ -116,7 +117,8 @@ def _smallest_within(search: Search, method: str, loss: float) -> Plan:
     best = METHODS[method](search, Budget("bytes", high))
     reached = search.joint_loss(best)
     if reached > loss:
-        raise BudgetError(f"the loss cannot be met: the smallest this method reaches is {100 * reached:.3g} %")
+        least = rounded_up(100 * reached, 4)
+        raise BudgetError(f"the loss cannot be met: the smallest this method reaches is {least} %")
     for step in range(_STEPS):
         search.on_progress("searching for the smallest model", step, _STEPS)
         middle = (low + high) / 2

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_matrix
 
-from licquant.allocate.choices import Choices
+from licquant.allocate.choices import Choices, rounded_up
 from licquant.allocate.costs import Costs
 from licquant.config import LayerBits, Plan
 from licquant.errors import BudgetError
-from licquant.program.arithmetic import Floats
+from licquant.program.arithmetic import Floats, Ints
 
 _NO_GAP = {"mip_rel_gap": 0.0}
 
@@ -37,7 +38,7 @@ def least_loss(choices: Choices, costs: Costs, limit: float) -> Plan:
     plan = _solve(options, [o.loss for o in options], [o.cost for o in options], limit - costs.constant)
     if plan is None:
         least = costs.total(_cheapest(options, lambda o: o.cost))
-        raise BudgetError(f"the budget cannot be met: the smallest possible is {least:,.6g} {costs.unit}")
+        raise BudgetError(f"the budget cannot be met: the smallest possible is {rounded_up(least, 7)} {costs.unit}")
     return plan
 
 
@@ -47,7 +48,7 @@ def least_cost(choices: Choices, costs: Costs, loss: float) -> Plan:
     plan = _solve(options, [o.cost for o in options], [o.loss for o in options], loss)
     if plan is None:
         least = choices.loss(_cheapest(options, lambda o: o.loss))
-        raise BudgetError(f"the loss cannot be met: the smallest possible is {100 * least:.3g} %")
+        raise BudgetError(f"the loss cannot be met: the smallest possible is {rounded_up(100 * least, 4)} %")
     return plan
 
 
@@ -95,25 +96,41 @@ def _cheapest(options: list[_Option], value: Callable[[_Option], float]) -> Plan
 
 
 def _solve(options: list[_Option], objective: list[float], weight: list[float], limit: float) -> Plan | None:
-    """min Σ objective · x with one option a layer and Σ weight · x <= limit, x binary; None if impossible."""
-    layers = list(dict.fromkeys(option.layer for option in options))
-    rows = [layers.index(option.layer) for option in options]
-    once = csr_matrix((np.ones(len(options)), (rows, range(len(options)))))
-    unit = max(float(np.abs(weight).max()), 1e-30)  # HiGHS's tolerances are absolute
+    """min Σ objective · x with one option a layer and Σ weight · x <= limit, x binary; None if impossible.
+
+    HiGHS's tolerances are absolute, 1e-6, while a layer at 2 bits may lose 10000 times what the best plan does. So
+    values are counted from the least of their layer, options that no solution can contain are left out, and the rest
+    is scaled by what a solution may have in all. The objective of one solution bounds the next, until none is better.
+    """
+    names, layers = np.unique([option.layer for option in options], return_inverse=True)
+    values = np.array([objective, weight])
+    least = np.array([[row[layers == n].min() for n in range(len(names))] for row in values])
+    above, weights = values - least[:, layers]
+    room, bound = limit - least[1].sum(), np.inf
+    plan = None
+    while room >= 0:
+        kept = np.flatnonzero((weights <= room) & (above <= bound))
+        taken = kept[_choose(layers[kept], above[kept], weights[kept] / (room or 1.0))]
+        if above[taken].sum() >= bound:
+            break
+        bound = above[taken].sum()
+        plan = Plan({options[n].layer: options[n].bits for n in taken})
+    return plan
+
+
+def _choose(layers: Ints, objective: Floats, weight: Floats) -> NDArray[np.bool_]:
+    """Which options: the least Σ objective with one of each layer and Σ weight <= 1, values from 0; one must exist."""
+    count = len(objective)
+    once = csr_matrix((np.ones(count), (layers, range(count))))
     found = milp(
-        np.asarray(objective) / max(float(np.abs(objective).max()), 1e-30),
-        constraints=[
-            LinearConstraint(once, 1, 1),
-            LinearConstraint(np.asarray(weight)[None] / unit, -np.inf, limit / unit),
-        ],
-        integrality=np.ones(len(options)),
+        objective / (objective.max() or 1.0),
+        constraints=[LinearConstraint(once, 1, 1), LinearConstraint(weight[None], -np.inf, 1)],
+        integrality=np.ones(count),
         bounds=Bounds(0, 1),
         options=_NO_GAP,
     )
-    if found.x is None:
-        return None
-    chosen: Floats = found.x
-    return Plan({o.layer: o.bits for o, x in zip(options, chosen, strict=True) if x > 0.5})
+    chosen: NDArray[np.bool_] = found.x > 0.5
+    return chosen
 
 
 def _exchanges(choices: Choices, costs: Costs, limit: float, plan: Plan) -> list[Plan]:
@@ -131,9 +148,10 @@ def _exchanges(choices: Choices, costs: Costs, limit: float, plan: Plan) -> list
 def _moved(choices: Choices, plan: Plan, layer: str, by: int) -> Plan | None:
     """The plan with the layer's weights one candidate wider or narrower; None where there is none."""
     widths = sorted(choices.layers[layer].weights)
-    if plan[layer].weight not in widths:
+    weight = plan[layer].weight
+    if weight is None or weight not in widths:
         return None
-    position = widths.index(plan[layer].weight) + by
+    position = widths.index(weight) + by
     if not 0 <= position < len(widths):
         return None
     return Plan({**plan.layers, layer: LayerBits(widths[position], plan[layer].activation)})

@@ -38,13 +38,13 @@ class Probe:
         """Rate and distortion with the weights of one layer as ``quantized`` has them, all else float."""
         found = quantized.part(part)
         layer = found.layers[step.name]
-        weight = dequantized_weight(found, step)
+        weight = dequantized_weight(found, step.name)
         return self._evaluate(part, step.name, lambda step, x: _run(step, layer, x[0], weight))
 
     def with_activations(self, quantized: QuantizedModel, part: str, step: Step) -> RateDistortion:
         """Rate and distortion with what one layer reads as ``quantized`` has it, all else float."""
         tensors, layer = quantized.part(part).tensors, quantized.part(part).layers.get(step.name)
-        read = next(s for s in quantized.part(part).graph if s.name == step.name).inputs
+        read = _quantized_step(quantized.part(part), step.name).inputs
 
         def substitute(step: Step, x: list[Tensor]) -> Tensor:
             if step.kind == NORMALIZATION:
@@ -86,11 +86,16 @@ def _forward(graph: Graph, value: Tensor, kept: dict[str, Tensor], changed: str,
     return tensors[graph.output]
 
 
-def dequantized_weight(part: QuantizedPart, step: Step) -> Tensor:
+def dequantized_weight(part: QuantizedPart, name: str) -> Tensor:
     """The real weights that a layer's integers stand for, in the shape of the model's own."""
-    layer, scale = part.layers[step.name], part.weight_scale(step)
+    layer, scale = part.layers[name], part.weight_scale(_quantized_step(part, name))
     with torch.no_grad():
         return layer.integer_weight(scale) * layer.rows() / layer.columns(scale)
+
+
+def _quantized_step(part: QuantizedPart, name: str) -> Step:
+    """The step as the quantized graph has it: where a part's input gets a width of its own, it reads that."""
+    return next(step for step in part.graph if step.name == name)
 
 
 def _run(

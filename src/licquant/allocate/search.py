@@ -103,6 +103,11 @@ class Search:
             lambda done, total: self.on_progress("measuring sensitivity", done, total),
         )
 
+    @property
+    def measured_table(self) -> Sensitivity | None:
+        """The table if something asked for it."""
+        return vars(self).get("table")
+
     @cached_property
     def file_bytes(self) -> Costs:
         """Bytes of the file by layer and width."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from licquant.codec.blobs import BlobReader, BlobWriter, get
 from licquant.errors import ArtifactError, LoweringError
+from licquant.program.arithmetic import MAX_BITS, MIN_BITS
 from licquant.program.grid import Grid
 from licquant.program.ops import (
     Add,
@@ -29,7 +30,7 @@ _FIELDS: dict[type[Operation], tuple[str, dict[str, str]]] = {
         "convolution",
         {
             "weight": "weights",
-            "weight_bits": "number",
+            "weight_bits": "width",
             "bias": "integers",
             "stride": "number",
             "padding": "number",
@@ -41,7 +42,7 @@ _FIELDS: dict[type[Operation], tuple[str, dict[str, str]]] = {
         "transposed_convolution",
         {
             "weight": "weights",
-            "weight_bits": "number",
+            "weight_bits": "width",
             "bias": "integers",
             "stride": "number",
             "padding": "number",
@@ -53,7 +54,7 @@ _FIELDS: dict[type[Operation], tuple[str, dict[str, str]]] = {
         "gdn",
         {
             "gamma": "weights",
-            "weight_bits": "number",
+            "weight_bits": "width",
             "beta": "integers",
             "square_bits": "number",
             "square_multiplier": "integers",
@@ -139,6 +140,11 @@ def _operation_from_json(record: Any, reader: BlobReader) -> Operation:
 
 
 def _field_from_json(record: Any, field: str, form: str, reader: BlobReader) -> Any:
+    if form == "width":
+        bits = get(record, field, int)
+        if not MIN_BITS <= bits <= MAX_BITS:
+            raise ArtifactError(f"the field {field!r} is not a width from {MIN_BITS} to {MAX_BITS}")
+        return bits
     if form == "number":
         number = get(record, field, int)
         if not 0 <= number <= _LARGEST_NUMBER:

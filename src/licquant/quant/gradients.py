@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+Sides = int | tuple[int, int]  # one number for both, or height and width
+
 
 class Bfloat16Gradients(TorchFunctionMode):
     """While active, every convolution's gradients are computed in bfloat16; elsewhere, and without support, nothing."""
@@ -35,54 +37,49 @@ class Bfloat16Gradients(TorchFunctionMode):
 def _plain(
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
-    stride: int = 1,
-    padding: int = 0,
-    dilation: int = 1,
+    bias: Tensor | None = None,
+    stride: Sides = 1,
+    padding: Sides = 0,
+    dilation: Sides = 1,
     groups: int = 1,
 ) -> tuple[Any, ...]:
-    return x, weight, bias, (stride, padding, dilation, False, 0, groups)
+    return x, weight, bias, (_pair(stride), _pair(padding), _pair(dilation), False, [0, 0], groups)
 
 
 def _transposed(
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
-    stride: int = 1,
-    padding: int = 0,
-    output_padding: int = 0,
+    bias: Tensor | None = None,
+    stride: Sides = 1,
+    padding: Sides = 0,
+    output_padding: Sides = 0,
     groups: int = 1,
-    dilation: int = 1,
+    dilation: Sides = 1,
 ) -> tuple[Any, ...]:
-    return x, weight, bias, (stride, padding, dilation, True, output_padding, groups)
+    return x, weight, bias, (_pair(stride), _pair(padding), _pair(dilation), True, _pair(output_padding), groups)
+
+
+def _pair(sides: Sides) -> list[int]:
+    return [sides] * 2 if isinstance(sides, int) else list(sides)
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, geometry: tuple[Any, ...]) -> Tensor:
-        stride, padding, dilation, transposed, output_padding, groups = geometry
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple[Any, ...]) -> Tensor:
         ctx.geometry = geometry
         ctx.save_for_backward(x.bfloat16(), weight.bfloat16())
-        return torch.convolution(
-            x, weight, bias, [stride] * 2, [padding] * 2, [dilation] * 2, transposed, [output_padding] * 2, groups
-        )
+        return torch.convolution(x, weight, bias, *geometry)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        stride, padding, dilation, transposed, output_padding, groups = ctx.geometry
         outputs = gradients[0].shape[1]
         found = torch.ops.aten.convolution_backward(
             gradients[0].bfloat16(),
             x,
             weight,
             [outputs],
-            [stride] * 2,
-            [padding] * 2,
-            [dilation] * 2,
-            transposed,
-            [output_padding] * 2,
-            groups,
+            *ctx.geometry,
             [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False],
         )
         bias = gradients[0].sum((0, 2, 3)) if ctx.needs_input_grad[2] else None

@@ -15,8 +15,7 @@ of magnitude between blocks. The first and the last layer get no 8 bits of their
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +25,11 @@ from licquant.models.graph import INPUT, NORMALIZATION, SIGMOID, Graph, Step
 from licquant.models.graph import run_float as run_step
 from licquant.program.arithmetic import weight_range
 from licquant.quant.dataflow import run_float
-from licquant.quant.gradients import Bfloat16Gradients
 from licquant.quant.grids import squares_of
 from licquant.quant.layers import QuantizedLayer, QuantizedTensor
 from licquant.quant.network import QuantizedModel, QuantizedPart
 from licquant.quant.rd import evaluate
-from licquant.quant.reconstruct import _Crops
+from licquant.quant.reconstruct import Crops
 
 POOL = 24  # batches of crops that all blocks are learned on; what a finished block makes of them is kept
 ROUNDING_RATE = 0.05  # per step, in units of V: h goes from 0 to 1 over about 5
@@ -65,22 +63,21 @@ def rdo_ptq(
                      are done
     Raises ``DataError`` if no image is as large as a crop of 64×64.
     """
-    crops = _Crops(images, seed)
+    crops = Crops(images, seed)
     codec = _Codec(quantized, [crops.draw() for _ in range(POOL)], lmbda)
     shares = _unit_shares(quantized)
     done = 0
-    with _frozen(quantized.traced.model), Bfloat16Gradients():
-        for part, block in all_blocks(quantized):
-            codec.enter(part, block)
-            learned = _LearnedBlock(part, block, shares)
-            optimizer = torch.optim.Adam(learned.groups(), betas=(0.9, 0.99), eps=1e-15)
-            for step in range(steps_per_block):
-                learned.set_gradients(codec.loss(done % POOL), step / steps_per_block)
-                optimizer.step()
-                done += 1
-                on_step(done)
-            learned.harden()
-            codec.leave()
+    for part, block in all_blocks(quantized):
+        codec.enter(part, block)
+        learned = _LearnedBlock(part, block, shares)
+        optimizer = torch.optim.Adam(learned.groups(), betas=(0.9, 0.99), eps=1e-15)
+        for step in range(steps_per_block):
+            learned.set_gradients(codec.loss(done % POOL), step / steps_per_block)
+            optimizer.step()
+            done += 1
+            on_step(done)
+        learned.harden()
+        codec.leave()
 
 
 def all_blocks(quantized: QuantizedModel) -> list[tuple[QuantizedPart, Block]]:
@@ -181,19 +178,6 @@ def _run_steps(part: QuantizedPart, steps: Sequence[Step], tensors: Tensors) -> 
     """Add what the steps write to ``tensors``."""
     for step in steps:
         tensors[step.name] = part.run(step, [tensors[name] for name in step.inputs])
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """The model's parameters without gradients for a while: none of them is learned."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    for p in parameters:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in parameters:
-            p.requires_grad_(True)
 
 
 class _SoftLayer(QuantizedLayer):

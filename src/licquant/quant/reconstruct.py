@@ -47,7 +47,7 @@ def reconstruct(
     lmbda: of the rate-distortion loss R + λ·255²·MSE;  steps: of ``BATCH`` random crops each; 0 changes nothing
     Raises ``DataError`` if no image is as large as a crop of 64×64.
     """
-    crops = _Crops(images, seed)
+    crops = Crops(images, seed)
     offsets = _Offsets(quantized)
     optimizer = torch.optim.Adam(offsets.groups(), betas=(0.9, 0.99))
     factor = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, steps))
@@ -128,7 +128,7 @@ def _typical_step(tensor: QuantizedTensor) -> Tensor:
     return tensor.scale.detach() * (activation_range(tensor.bits)[1] / 255)
 
 
-class _Crops:
+class Crops:
     """Random crops of the calibration images, mirrored at random: [BATCH, 3, CROP, CROP] in [0, 1]."""
 
     def __init__(self, images: Sequence[RGB], seed: int) -> None:

@@ -1,5 +1,11 @@
 """What ``licquant models`` lists."""
 
+import json
+
+import pytest
+
+from licquant import cli
+from licquant.models import describe as module
 from licquant.models.describe import describe
 from licquant.models.trace import trace_model
 from tests.models_for_tests import small_model
@@ -16,3 +22,11 @@ def test_figures_by_hand():
     assert abs(found.exact_macs - (h_s + context + parameters)) < 1e-9
     g_s = 12 * 8 * 25 / 256 + 8 * 8 * 25 / 64 + 8 * 8 * 25 / 16 + 8 * 3 * 25 / 4 + 8 * 8 * (1 / 64 + 1 / 16 + 1 / 4)
     assert abs(found.decode_macs - found.exact_macs - g_s) < 1e-9
+
+
+def test_command_lists_models(monkeypatch, capsys):
+    monkeypatch.setattr(module, "SUPPORTED", ("bmshj2018-factorized",))
+    with pytest.raises(SystemExit):
+        cli.main(["models", "--json"])
+    (found,) = json.loads(capsys.readouterr().out)["models"]
+    assert (found["family"], found["widths"], found["exact_macs"]) == ("factorized", {"N": 128, "M": 192}, 0)

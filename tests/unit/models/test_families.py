@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from compressai.entropy_models import GaussianConditional
 from compressai.latent_codecs import CheckerboardLatentCodec
 from compressai.models import Cheng2020AnchorCheckerboard, Elic2022Chandelier, MeanScaleHyperprior
 from compressai.registry import MODELS
@@ -12,6 +13,7 @@ from licquant.models import families, load_model
 from licquant.models.graph import CONVOLUTION, PIXEL_SHUFFLE, PRODUCT, SIGMOID
 from licquant.models.load import SUPPORTED
 from licquant.models.trace import trace_model, trace_part
+from licquant.quant import dataflow
 from licquant.quant.dataflow import code, run_float
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import SMALL, small_model
@@ -46,38 +48,30 @@ def test_dataflow_equals_the_model(name):
     model = small_model(name)
     traced = trace_model(model)
     assert traced.family == FAMILY[name]
-    wanted_parameters = []  # what the Gaussians of CompressAI's forward are given
+    given = []  # σ and μ of every call of a Gaussian in CompressAI's forward
     for module in model.modules():
-        if module is traced.conditional or type(module).__name__ == "GaussianConditional":
+        if isinstance(module, GaussianConditional):
             module.register_forward_hook(
-                lambda _, args, kwargs, out: wanted_parameters.append((*args, *kwargs.values())), with_kwargs=True
+                lambda _, args, kwargs, out: given.extend((*args[1:], *kwargs.values())), with_kwargs=True
             )
     x = image()
-    run, seen = run_float(traced), {}
-
-    def recording(part, value):
-        seen[part] = value
-        return run(part, value)
-
+    run = run_float(traced)
     with torch.no_grad():
         wanted = model(x)
-        coded = code(traced, recording, x)
+        coded = code(traced, run, x)
         bits = sum(-torch.log2(p).sum() for p in wanted["likelihoods"].values())
         assert float(bits) > 100, "the test's model codes nothing"
         assert abs(float(coded.bits / bits) - 1) < 1e-5
         if traced.family == families.AUTOREGRESSIVE:  # CompressAI's forward shows [y], its codec [y - μ] + μ
-            close(run("g_s", torch.round(seen["g_a"] * 0 + run("g_a", x))), wanted["x_hat"])
+            close(run("g_s", torch.round(run("g_a", x))), wanted["x_hat"])
         else:
             close(coded.pixels, wanted["x_hat"])
-        parameters = torch.cat([p for call in wanted_parameters for p in call[1:]], 1) if wanted_parameters else None
-        if parameters is not None:
-            close(gaussian_parameters(traced, recording, x), parameters)
+        if given:
+            close(gaussian_parameters(traced, run, x), torch.cat(given, 1))
 
 
 def gaussian_parameters(traced, run, x):
     """σ and μ of every call of a Gaussian, in the order of the calls, as the dataflow gives them."""
-    from licquant.quant import dataflow
-
     y = run("g_a", x)
     p = run("h_s", dataflow.rounded_to_median(traced, run("h_a", y)))
     found = dataflow._GAUSSIANS[traced.family](traced, run, p, y)

@@ -1,0 +1,216 @@
+"""How long it takes to allocate: the sensitivity table, a new budget from it, and brute force instead.
+
+python -m benchmarks.allocation --checkpoint CKPT --calib DIR -o DIR
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from compressai.models import ScaleHyperprior
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from licquant.allocate.choices import Choices
+from licquant.allocate.costs import weight_bits_cost
+from licquant.allocate.fmpq import adaptive_search, brute_force_search
+from licquant.allocate.hessian import run_layers
+from licquant.allocate.optimal import least_loss, repair
+from licquant.allocate.probe import dequantized_weight
+from licquant.allocate.search import Search
+from licquant.allocate.sensitivity import SIDE, WEIGHTS, draw_crops, measure_sensitivity
+from licquant.codec.artifact import Artifact
+from licquant.config import Budget, Plan
+from licquant.evaluate import provenance, report
+from licquant.images import RGB, list_images, read_image
+from licquant.lower import latent_tables, lower_model
+from licquant.models import load_model
+from licquant.models.trace import TracedModel, trace_model
+from licquant.quant.calibrate import collect_statistics
+from licquant.quant.insert import QuantizerSettings, insert_quantizers
+from licquant.quant.layers import QuantizedLayer
+from licquant.quant.network import QuantizedModel, uniform_plan
+from licquant.quant.rd import evaluate
+
+WIDTHS = tuple(range(2, 9))
+SIZE = 0.14  # of the FP32 bytes: where the layers have to compete
+SMALL_CHANNELS, SMALL_SIDE, SMALL_BITS = (8, 12), 64, 4.5
+YEAR = 365.25 * 24 * 3600
+
+Evaluate = Callable[[str, str, int], float]
+
+
+def timed(action: Callable[[], Any]) -> tuple[Any, float]:
+    """(result, seconds)."""
+    start = time.perf_counter()
+    return action(), time.perf_counter() - start
+
+
+def to_artifact(quantized: QuantizedModel) -> Artifact:
+    traced = quantized.traced
+    return Artifact(traced.family, lower_model(quantized), latent_tables(traced), quantized.plan)
+
+
+def from_a_table(search: Search) -> dict[str, float]:
+    """Seconds of the tables, and of a budget once they are there: FMPQ; optimal's program, and its repair apart."""
+    budget = Budget("size", SIZE)
+    _, table = timed(lambda: search.table)
+    _, sizes = timed(lambda: search.file_bytes)
+    costs, limit = search.costs(budget)
+    choices = search.choices(budget)
+    _, fmpq = timed(lambda: adaptive_search(choices, costs.total, limit))
+    plan, solved = timed(lambda: least_loss(choices, costs, limit))
+    _, repaired = timed(lambda: repair(choices, costs, limit, plan, search.joint_loss))
+    return {"table": table, "file bytes": sizes, "fmpq": fmpq, "optimal": solved, "repair": repaired}
+
+
+def full_evaluation(traced: TracedModel, images: Sequence[RGB], crops: Tensor, lmbda: float) -> Evaluate:
+    """ζ of one layer's weights by running the whole model, as brute force does.
+
+    Activations have one width, so nothing is to be found out about them. The quantized weights are made beforehand:
+    only runs of the model count.
+    """
+    statistics = collect_statistics(traced, images)
+    quantized = {bits: insert_quantizers(traced, uniform_plan(traced, bits, 8), statistics) for bits in WIDTHS}
+    steps = {step.name: step for step in traced.layers if step.has_weights}
+    layers = {name: QuantizedLayer(step, 8) for name, step in steps.items()}
+    part = {step.name: name for name, graph in traced.graphs.items() for step in graph}
+
+    @torch.no_grad()
+    def loss() -> float:
+        return float(evaluate(traced, run_layers(traced, layers), crops).loss(lmbda))
+
+    base = loss()
+
+    def measure(layer: str, kind: str, bits: int) -> float:
+        if kind != WEIGHTS:
+            return 0.0
+        of = quantized[bits].part(part[layer])
+        kept = layers[layer].weight.data, layers[layer].bias.data
+        layers[layer].weight.data, layers[layer].bias.data = dequantized_weight(of, layer), of.layers[layer].bias.data
+        found = loss() / base - 1
+        layers[layer].weight.data, layers[layer].bias.data = kept
+        return found
+
+    return measure
+
+
+def against_brute_force(images: Sequence[RGB], lmbda: float) -> dict[str, float]:
+    """Both searches for the same plan, on a small untrained model and one small crop.
+
+    Brute force is told the tolerances at which the plan can change, which it could not know, and tries them upwards.
+    """
+    torch.manual_seed(0)
+    traced = trace_model(ScaleHyperprior(*SMALL_CHANNELS).eval())
+    images = [image[:SMALL_SIDE, :SMALL_SIDE] for image in images[:1]]
+    crops, costs = draw_crops(images, 1, SMALL_SIDE), weight_bits_cost(traced)
+    statistics = collect_statistics(traced, images)
+
+    def adaptive() -> tuple[Choices, Plan]:
+        table = measure_sensitivity(traced, statistics, crops, WIDTHS)
+        choices = Choices.of(table, lmbda, WIDTHS, [8])
+        return choices, adaptive_search(choices, costs.total, SMALL_BITS)
+
+    (choices, plan), adaptive_seconds = timed(adaptive)
+    _, search_seconds = timed(lambda: adaptive_search(choices, costs.total, SMALL_BITS))
+    values = {z for of in choices.layers.values() for z in of.weights.values() if z >= 0}
+    measure, calls = full_evaluation(traced, images, crops, lmbda), 0
+
+    def evaluate_counted(layer: str, kind: str, bits: int) -> float:
+        nonlocal calls
+        calls += kind == WEIGHTS
+        return measure(layer, kind, bits)
+
+    tolerances = sorted(z + 1e-9 for z in {0.0, *values})
+    found, seconds = timed(lambda: brute_force_search(evaluate_counted, choices, costs.total, SMALL_BITS, tolerances))
+    return {
+        "brute_force_seconds": seconds,
+        "brute_force_evaluations": calls,
+        "adaptive_seconds": adaptive_seconds,
+        "adaptive_search_seconds": search_seconds,
+        "ratio": seconds / adaptive_seconds,
+        "ratio_from_table": seconds / search_seconds,
+        "layers_with_the_same_width": sum(found[name] == bits for name, bits in plan.items()),
+        "layers": len(plan),
+    }
+
+
+def projected(search: Search, lmbda: float, table_seconds: float) -> dict[str, float]:
+    """Brute force for the whole model: β · layers · widths evaluations, and all assignments, at the measured speed."""
+    measure = full_evaluation(search.traced, search.images[:2], search.crops, lmbda)
+    _, seconds = timed(lambda: measure("g_s.2", WEIGHTS, 6))
+    layers = sum(step.has_weights for step in search.traced.layers)
+    betas = layers * len(WIDTHS) // 2  # half of those at which the plan can change
+    scan = betas * layers * len(WIDTHS) * seconds
+    return {
+        "evaluation_seconds": seconds,
+        "layers": layers,
+        "betas": betas,
+        "scan_seconds": scan,
+        "scan_ratio": scan / table_seconds,
+        "assignments_years": len(WIDTHS) ** layers * seconds / YEAR,
+    }
+
+
+def print_results(seconds: dict[str, float], small: dict[str, float], whole: dict[str, float]) -> None:
+    table = Table(title="Allocation", title_justify="left")
+    table.add_column("what")
+    table.add_column("measured", justify="right")
+    for key, label in (
+        ("table", f"sensitivity table, 8 crops of {SIDE}×{SIDE}"),
+        ("file bytes", "file bytes of every layer and width"),
+        ("fmpq", "a new budget: FMPQ"),
+        ("optimal", "a new budget: optimal, the integer program"),
+        ("repair", "its repair, on the whole model"),
+    ):
+        table.add_row(label, f"{seconds[key]:.3g} s")
+    table.add_section()
+    table.add_row("small model: adaptive search, with its table", f"{small['adaptive_seconds']:.3g} s")
+    evaluations = f"{small['brute_force_evaluations']} evaluations"
+    table.add_row(f"small model: brute force, {evaluations}", f"{small['brute_force_seconds']:.3g} s")
+    table.add_row("ratio, with the table", f"{small['ratio']:.0f}×")
+    table.add_row("ratio, once the table is there", f"{small['ratio_from_table']:,.0f}×")
+    table.add_section()
+    each = f"{len(WIDTHS)} widths × {whole['evaluation_seconds']:.3g} s"
+    scan = f"{whole['betas']} β × {whole['layers']} layers × {each}"
+    table.add_row(f"this model, projected: {scan}", f"{whole['scan_seconds'] / 3600:.3g} h")
+    table.add_row("ratio, with the table", f"{whole['scan_ratio']:.0f}×")
+    every = f"{len(WIDTHS)}^{whole['layers']} × {whole['evaluation_seconds']:.3g} s"
+    table.add_row(f"all assignments, projected: {every}", f"{whole['assignments_years']:.2g} years")
+    Console().print(table)
+
+
+def main(
+    checkpoint: Annotated[Path, typer.Option(help="A checkpoint with its model card.")],
+    calib: Annotated[Path, typer.Option(help="A folder of calibration images.")],
+    name: str = "bmshj2018-hyperprior",
+    output: Annotated[Path, typer.Option("-o", help="Folder for the JSON result.")] = Path("bench-output"),
+) -> None:
+    """Measure each once, and print the arithmetic of what cannot be measured."""
+    output.mkdir(parents=True, exist_ok=True)
+    lmbda = float(json.loads(checkpoint.with_suffix(".json").read_text())["lmbda"])
+    images = [read_image(path) for path in list_images(calib)]
+    traced = trace_model(load_model(name, checkpoint))
+    statistics = collect_statistics(traced, images)
+    search = Search(traced, images, statistics, QuantizerSettings(), lmbda, 8, max(WIDTHS), to_artifact)
+    seconds = from_a_table(search)
+    small = against_brute_force(images, lmbda)
+    whole = projected(search, lmbda, seconds["table"] + seconds["fmpq"])
+    print_results(seconds, small, whole)
+    record = {
+        "schema": "licquant-allocation/1",
+        "seconds": seconds,
+        "small_model": small,
+        "projected": whole,
+        "provenance": provenance.collect(checkpoint=checkpoint.name),
+    }
+    report.write_json(output / "allocation.json", record)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,187 @@
+"""Every method under every kind of budget, on a small model."""
+
+import itertools
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from licquant import pipeline
+from licquant.allocate import methods
+from licquant.allocate.methods import METHODS, allocate
+from licquant.allocate.search import Search
+from licquant.codec.artifact import Artifact
+from licquant.config import Budget, LayerBits, Plan
+from licquant.errors import BudgetError, ModelError
+from licquant.evaluate import latency
+from licquant.evaluate.latency import EXACT, LatencyTable, LayerTimes
+from licquant.lower import latent_tables, lower_model
+from licquant.models.geometry import geometry_hash
+from licquant.models.trace import TracedModel, trace_model
+from licquant.quant.calibrate import collect_statistics
+from licquant.quant.insert import QuantizerSettings
+from licquant.quant.network import QuantizedModel, layer_names, uniform_plan
+from licquant.quant.synthetic import dead_leaves
+from tests.models_for_tests import small_hyperprior
+
+LMBDA = 0.01
+SEARCHING = ("uniform", "fmpq", "optimal", "hessian", "rdo-ptq")  # raq has one plan only
+SLACK = 1 + 1e-8
+
+
+def latency_table(traced: TracedModel) -> LatencyTable:
+    """Every layer is faster the narrower it is, by its position."""
+    layers = {
+        name: LayerTimes(EXACT, 1, {(s // 2, s - s // 2): n + s / 4 for s in (4, 8, 12, 16, 24, 32)})
+        for n, name in enumerate(layer_names(traced))
+    }
+    return LatencyTable(layers, 7.0, (768, 512), 1, geometry_hash(traced), latency.machine())
+
+
+def to_artifact(quantized: QuantizedModel) -> Artifact:
+    traced = quantized.traced
+    return Artifact(traced.family, lower_model(quantized), latent_tables(traced), quantized.plan)
+
+
+def new_search(**changes) -> Search:
+    traced, images = trace_model(small_hyperprior()), dead_leaves(1, 64)
+    values = {
+        "traced": traced,
+        "images": images,
+        "statistics": collect_statistics(traced, images),
+        "settings": QuantizerSettings(),
+        "lmbda": LMBDA,
+        "activation_bits": 8,
+        "max_bits": 8,
+        "to_artifact": to_artifact,
+        "latency": latency_table(traced),
+    }
+    return Search(**{**values, **changes})
+
+
+@cache
+def search() -> Search:
+    """One for all tests that only read: its tables are measured once."""
+    found = new_search()
+    found.__dict__["crops"] = found.crops[:1]
+    return found
+
+
+def raq_plan(traced: TracedModel) -> Plan:
+    wide = ("g_a.", "h_a.")
+    plan = uniform_plan(traced, 8, 8)
+    return Plan({name: LayerBits(b.weight, 16 if name.startswith(wide) else 8) for name, b in plan.items()})
+
+
+@pytest.mark.parametrize("kind", ["bits", "size", "bytes", "bops", "latency"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_meets_every_budget(method, kind):
+    traced = search().traced
+    within = raq_plan(traced) if method == "raq" else uniform_plan(traced, 5, 8)
+    costs, _ = search().costs(Budget(kind, 2.0))
+    value = costs.total(within) / (traced.fp32_bytes if kind == "size" else 1)
+    plan = allocate(search(), method, Budget(kind, value))
+    plan.check(layer_names(traced))
+    assert costs.total(plan) <= costs.total(within) * SLACK
+    if method in ("uniform", "rdo-ptq", "raq"):
+        assert plan.layers == within.layers
+    else:
+        assert len({bits.weight for bits in plan.values()}) > 2  # not just the uniform one
+    assert all(bits.activation <= 8 for bits in plan.values()) or method == "raq"
+
+
+@pytest.mark.parametrize("kind", ["bits", "bytes", "bops", "latency"])
+def test_optimal_is_best_by_the_table(kind):
+    """Of all methods, before the repair: the joint loss is made additive here, so that there is nothing to repair."""
+    found = new_search()
+    found.__dict__.update(crops=search().crops, table=search().table, file_bytes=search().file_bytes)
+    found.__dict__["traces"] = search().traces
+    costs, _ = found.costs(Budget(kind, 2.0))
+    budget = Budget(kind, costs.total(uniform_plan(found.traced, 4, 8)))
+    choices = found.choices(budget)
+    found.joint_loss = choices.loss
+    loss = {method: choices.loss(allocate(found, method, budget)) for method in SEARCHING}
+    assert loss["optimal"] == min(loss.values())
+    assert loss["optimal"] < loss["fmpq"]
+
+
+@pytest.mark.parametrize(("method", "kind"), itertools.product(METHODS, ["bits", "size", "bytes", "bops", "latency"]))
+def test_a_budget_out_of_reach_names_the_least(method, kind):
+    traced = search().traced
+    costs, _ = search().costs(Budget(kind, 2.0))
+    counted = kind in ("bops", "latency")  # where a search chooses the activations too
+    free = uniform_plan(traced, 2, 2 if counted and method in ("fmpq", "optimal", "hessian") else 8)
+    least = costs.total(raq_plan(traced) if method == "raq" else free)
+    if kind == "bits" and method != "raq":
+        return  # 2 bits are in everyone's reach, and less is no budget
+    value = least * 0.99 / (traced.fp32_bytes if kind == "size" else 1)
+    with pytest.raises(BudgetError) as error:
+        allocate(search(), method, Budget(kind, value))
+    numbers = [word.replace(",", "") for word in str(error.value).split() if word[0].isdigit()]
+    named = float(numbers[0])
+    assert least * (1 - 1e-9) <= named <= least * (1 + 1e-5)
+
+
+def test_unknown_methods_and_missing_means():
+    with pytest.raises(BudgetError, match=r"unknown method 'best'.*fmpq"):
+        allocate(search(), "best", Budget("bits", 8))
+    with pytest.raises(BudgetError, match="licquant profile"):
+        allocate(new_search(latency=None), "uniform", Budget("latency", 100))
+    without = new_search(lmbda=None)
+    assert allocate(without, "uniform", Budget("bits", 6)).layers == uniform_plan(without.traced, 6, 8).layers
+    without.__dict__["table"] = search().table
+    with pytest.raises(ModelError, match="λ"):
+        allocate(without, "fmpq", Budget("bits", 6))
+
+
+@pytest.mark.parametrize("method", ["uniform", "fmpq", "optimal"])
+def test_a_loss_budget_is_held_to_what_is_measured(method, monkeypatch):
+    monkeypatch.setattr(methods, "_STEPS", 3)
+    widest = search().file_bytes.total(uniform_plan(search().traced, 8, 8))
+    allowed = 0.05 + max(0.0, search().joint_loss(allocate(search(), method, Budget("bytes", widest))))
+    plan = allocate(search(), method, Budget("loss", allowed))
+    assert search().joint_loss(plan) <= allowed
+    assert search().file_bytes.total(plan) < widest
+
+
+def test_a_loss_budget_gives_the_smallest_plan(monkeypatch):
+    """With a loss that is known: 1 % at 8 bits, doubled by each bit less."""
+    found = new_search()
+    found.__dict__["file_bytes"] = search().file_bytes
+    found.joint_loss = lambda plan: 0.01 * 2 ** (8 - plan["g_a.0"].weight)
+    for loss, bits in ((0.01, 8), (0.02, 7), (0.05, 6), (0.08, 5), (0.1, 5), (1.0, 2)):
+        assert allocate(found, "uniform", Budget("loss", loss)).layers == uniform_plan(found.traced, bits, 8).layers
+    with pytest.raises(BudgetError, match=r"smallest this method reaches is 1 %"):
+        allocate(found, "uniform", Budget("loss", 0.0099))
+    found.joint_loss = lambda plan: 0.5
+    with pytest.raises(BudgetError, match=r"smallest this method reaches is 50 %"):
+        allocate(found, "raq", Budget("loss", 0.4))
+
+
+def test_measured_tables_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first = new_search(cache=tmp_path, max_bits=3, activation_bits=3)
+    first.__dict__["crops"] = search().crops
+    budget = Budget("bytes", 1e6)
+    kept = first.choices(budget), first.file_bytes.total(uniform_plan(first.traced, 3, 8)), first.traces
+    monkeypatch.setattr("licquant.allocate.search.file_bytes_cost", None)
+    monkeypatch.setattr("licquant.allocate.search.weight_hessian_traces", None)
+    monkeypatch.setattr("licquant.allocate.sensitivity.Probe", None)
+    again = new_search(cache=tmp_path, max_bits=3, activation_bits=3)
+    again.__dict__["crops"] = search().crops
+    assert kept == (again.choices(budget), again.file_bytes.total(uniform_plan(again.traced, 3, 8)), again.traces)
+
+
+@pytest.mark.parametrize("method", ["uniform", "fmpq", "optimal"])
+def test_the_file_is_no_larger_than_its_budget(method, tmp_path_factory):
+    images = dead_leaves(1, 64)
+    settings = pipeline.Settings(lmbda=LMBDA, max_bits=6, activation_bits=6, cache=_cache(tmp_path_factory))
+    uniform = pipeline.quantize(small_hyperprior(), images, "uniform", Budget("bits", 5), settings)
+    size = len(uniform.artifact.to_bytes()) + 64
+    result = pipeline.quantize(small_hyperprior(), images, method, Budget("bytes", size), settings)
+    assert 0.9 * size < len(result.artifact.to_bytes()) <= size
+
+
+@cache
+def _cache(factory: pytest.TempPathFactory) -> Path:
+    """One folder for all methods: the tables are measured once."""
+    return factory.mktemp("tables")
