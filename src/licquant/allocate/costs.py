@@ -26,9 +26,6 @@ from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.network import QuantizedModel, layer_names, uniform_plan
 
 WIDTHS = range(MIN_BITS, MAX_BITS + 1)
-# Widths of the activations while the bytes of the weights are measured: what is stored hardly depends on them.
-_ACTIVATION_BITS = 8
-
 ToArtifact = Callable[[QuantizedModel], Artifact]
 
 
@@ -95,18 +92,19 @@ def file_bytes_cost(
     to_artifact: ToArtifact,
     settings: QuantizerSettings | None = None,
     widths: Sequence[int] = WIDTHS,
+    activation_bits: int = 8,
     on_width: Callable[[], None] = lambda: None,
 ) -> Costs:
     """Bytes of the artifact file: every layer as the file stores it at each width, measured.
 
     The model is quantized, lowered and stored once for each of the ``widths`` of weights, by ``to_artifact``
-    (what will make the final artifact: its header is the constant). Widths of activations change what is stored
-    by a few bytes and count as free.
+    (what will make the final artifact: its header is the constant). The activations have ``activation_bits`` then;
+    other widths change what is stored by a per cent or two, and count as free.
     """
     found: dict[int, dict[str, int]] = {}
     constant = 0
     for width in widths:
-        plan = uniform_plan(traced, width, _ACTIVATION_BITS)
+        plan = uniform_plan(traced, width, activation_bits)
         artifact = to_artifact(insert_quantizers(traced, plan, statistics, settings))
         data = artifact.to_bytes()
         found[width] = {

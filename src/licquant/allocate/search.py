@@ -111,7 +111,8 @@ class Search:
     @cached_property
     def file_bytes(self) -> Costs:
         """Bytes of the file by layer and width."""
-        path = None if self.cache is None else self.cache / f"bytes-{self._key[:32]}-{self.max_bits}.json"
+        name = f"bytes-{self._key[:32]}-{self.max_bits}-{self.activation_bits}.json"
+        path = None if self.cache is None else self.cache / name
         if path is not None and path.exists():
             record = json.loads(path.read_text())
             return Costs("bytes", {name: np.array(row) for name, row in record["table"].items()}, record["constant"])
@@ -123,6 +124,7 @@ class Search:
             self.to_artifact,
             self.settings,
             self.weight_bits,
+            self.activation_bits,
             lambda: self.on_progress("measuring sizes", next(done), total),
         )
         if path is not None:

@@ -32,7 +32,7 @@ SLACK = 1 + 1e-8
 def latency_table(traced: TracedModel) -> LatencyTable:
     """Every layer is faster the narrower it is, by its position."""
     layers = {
-        name: LayerTimes(EXACT, 1, {(s // 2, s - s // 2): n + s / 4 for s in (4, 8, 12, 16, 24, 32)})
+        name: LayerTimes(EXACT, 1, {(s // 2, s - s // 2): n + s / 4 for s in range(4, 33)})
         for n, name in enumerate(layer_names(traced))
     }
     return LatencyTable(layers, 7.0, (768, 512), 1, geometry_hash(traced), latency.machine())
@@ -86,7 +86,7 @@ def test_every_method_meets_every_budget(method, kind):
     if method in ("uniform", "rdo-ptq", "raq"):
         assert plan.layers == within.layers
     else:
-        assert len({bits.weight for bits in plan.values()}) > 2  # not just the uniform one
+        assert len({bits.weight for bits in plan.values()}) > 1  # not just the uniform one
     assert all(bits.activation <= 8 for bits in plan.values()) or method == "raq"
 
 
@@ -105,15 +105,20 @@ def test_optimal_is_best_by_the_table(kind):
     assert loss["optimal"] < loss["fmpq"]
 
 
-@pytest.mark.parametrize(("method", "kind"), itertools.product(METHODS, ["bits", "size", "bytes", "bops", "latency"]))
+# 2 bits are in everyone's reach but raq's, and less is no budget.
+_REFUSED = [("raq", "bits"), *itertools.product(METHODS, ["size", "bytes", "bops", "latency"])]
+
+
+@pytest.mark.parametrize(("method", "kind"), _REFUSED)
 def test_a_budget_out_of_reach_names_the_least(method, kind):
     traced = search().traced
     costs, _ = search().costs(Budget(kind, 2.0))
-    counted = kind in ("bops", "latency")  # where a search chooses the activations too
-    free = uniform_plan(traced, 2, 2 if counted and method in ("fmpq", "optimal", "hessian") else 8)
-    least = costs.total(raq_plan(traced) if method == "raq" else free)
-    if kind == "bits" and method != "raq":
-        return  # 2 bits are in everyone's reach, and less is no budget
+    counted = kind in ("bops", "latency") and method in ("fmpq", "optimal", "hessian")  # they choose activations too
+    least = costs.total(raq_plan(traced) if method == "raq" else uniform_plan(traced, 2, 2 if counted else 8))
+    if method in ("optimal", "hessian"):  # 2 bits of a small layer may take more bytes than 3
+        least = costs.constant + sum(
+            min(costs.of(name, weight, 2 if counted else 8) for weight in range(2, 9)) for name in costs.layers
+        )
     value = least * 0.99 / (traced.fp32_bytes if kind == "size" else 1)
     with pytest.raises(BudgetError) as error:
         allocate(search(), method, Budget(kind, value))
@@ -171,17 +176,17 @@ def test_measured_tables_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert kept == (again.choices(budget), again.file_bytes.total(uniform_plan(again.traced, 3, 8)), again.traces)
 
 
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all methods: the tables are measured once."""
+    return tmp_path_factory.mktemp("tables")
+
+
 @pytest.mark.parametrize("method", ["uniform", "fmpq", "optimal"])
-def test_the_file_is_no_larger_than_its_budget(method, tmp_path_factory):
+def test_the_file_is_no_larger_than_its_budget(method, tables):
     images = dead_leaves(1, 64)
-    settings = pipeline.Settings(lmbda=LMBDA, max_bits=6, activation_bits=6, cache=_cache(tmp_path_factory))
+    settings = pipeline.Settings(lmbda=LMBDA, max_bits=6, activation_bits=6, cache=tables)
     uniform = pipeline.quantize(small_hyperprior(), images, "uniform", Budget("bits", 5), settings)
     size = len(uniform.artifact.to_bytes()) + 64
     result = pipeline.quantize(small_hyperprior(), images, method, Budget("bytes", size), settings)
     assert 0.9 * size < len(result.artifact.to_bytes()) <= size
-
-
-@cache
-def _cache(factory: pytest.TempPathFactory) -> Path:
-    """One folder for all methods: the tables are measured once."""
-    return factory.mktemp("tables")
