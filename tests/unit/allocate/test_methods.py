@@ -189,4 +189,4 @@ def test_the_file_is_no_larger_than_its_budget(method, tables):
     uniform = pipeline.quantize(small_hyperprior(), images, "uniform", Budget("bits", 5), settings)
     size = len(uniform.artifact.to_bytes()) + 64
     result = pipeline.quantize(small_hyperprior(), images, method, Budget("bytes", size), settings)
-    assert 0.9 * size < len(result.artifact.to_bytes()) <= size
+    assert len(result.artifact.to_bytes()) <= size
