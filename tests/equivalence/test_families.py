@@ -62,7 +62,7 @@ def mixed(traced, seed: int) -> Plan:
     return Plan(
         {
             name: LayerBits(
-                None if uniform[name].weight is None else int(rng.integers(2, 13)), int(rng.integers(2, 13))
+                None if uniform[name].weight is None else int(rng.integers(4, 13)), int(rng.integers(4, 13))
             )
             for name in layer_names(traced)
         }
