@@ -36,6 +36,7 @@ from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.layers import QuantizedLayer
 from licquant.quant.network import QuantizedModel, uniform_plan
 from licquant.quant.rd import evaluate
+from licquant.train.memory import keep_freed_memory
 
 WIDTHS = tuple(range(2, 9))
 SIZE = 0.14  # of the FP32 bytes: where the layers have to compete
@@ -193,6 +194,7 @@ def main(
 ) -> None:
     """Measure each once, and print the arithmetic of what cannot be measured."""
     output.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()  # as the commands do
     lmbda = float(json.loads(checkpoint.with_suffix(".json").read_text())["lmbda"])
     images = [read_image(path) for path in list_images(calib)]
     traced = trace_model(load_model(name, checkpoint))
