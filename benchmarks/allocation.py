@@ -17,15 +17,14 @@ from rich.table import Table
 from torch import Tensor
 
 from licquant.allocate.choices import Choices
-from licquant.allocate.costs import weight_bits_cost
+from licquant.allocate.costs import bops_cost
 from licquant.allocate.fmpq import adaptive_search, brute_force_search
-from licquant.allocate.hessian import run_layers
 from licquant.allocate.optimal import least_loss, repair
-from licquant.allocate.probe import dequantized_weight
+from licquant.allocate.probe import Probe, Substitute, run_with_substitute
 from licquant.allocate.search import Search
 from licquant.allocate.sensitivity import SIDE, WEIGHTS, draw_crops, measure_sensitivity
 from licquant.codec.artifact import Artifact
-from licquant.config import Budget, Plan
+from licquant.config import MAX_BITS, Budget, Plan
 from licquant.evaluate import provenance, report
 from licquant.images import RGB, list_images, read_image
 from licquant.lower import latent_tables, lower_model
@@ -33,14 +32,13 @@ from licquant.models import load_model
 from licquant.models.trace import TracedModel, trace_model
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
-from licquant.quant.layers import QuantizedLayer
 from licquant.quant.network import QuantizedModel, uniform_plan
-from licquant.quant.rd import evaluate
+from licquant.quant.rd import RateDistortion, evaluate
 from licquant.train.memory import keep_freed_memory
 
 WIDTHS = tuple(range(2, 9))
 SIZE = 0.14  # of the FP32 bytes: where the layers have to compete
-SMALL_CHANNELS, SMALL_SIDE, SMALL_BITS = (8, 12), 64, 4.5
+SMALL_CHANNELS, SMALL_SIDE, SMALL_BITS = (32, 48), 128, 5
 YEAR = 365.25 * 24 * 3600
 
 Evaluate = Callable[[str, str, int], float]
@@ -70,91 +68,100 @@ def from_a_table(search: Search) -> dict[str, float]:
     return {"table": table, "file bytes": sizes, "fmpq": fmpq, "optimal": solved, "repair": repaired}
 
 
-def full_evaluation(traced: TracedModel, images: Sequence[RGB], crops: Tensor, lmbda: float) -> Evaluate:
-    """ζ of one layer's weights by running the whole model, as brute force does.
+class Everything(Probe):
+    """The same measurements with nothing kept: each one runs the whole model, as brute force does."""
 
-    Activations have one width, so nothing is to be found out about them. The quantized weights are made beforehand:
-    only runs of the model count.
+    def _evaluate(self, part: str, changed: str, substitute: Substitute) -> RateDistortion:
+        def run(name: str, value: Tensor) -> Tensor:
+            graph = self.traced.graphs[name]
+            if name == part:
+                return run_with_substitute(graph, value, {}, changed, substitute)
+            return graph.forward(value)[graph.output]
+
+        with torch.no_grad():
+            return evaluate(self.traced, run, self.images)
+
+
+def full_evaluation(traced: TracedModel, images: Sequence[RGB], crops: Tensor, lmbda: float) -> Evaluate:
+    """ζ of one layer's weights or activations by running the whole model.
+
+    The quantized networks are made beforehand: only runs of the model count.
     """
     statistics = collect_statistics(traced, images)
-    quantized = {bits: insert_quantizers(traced, uniform_plan(traced, bits, 8), statistics) for bits in WIDTHS}
-    steps = {step.name: step for step in traced.layers if step.has_weights}
-    layers = {name: QuantizedLayer(step, 8) for name, step in steps.items()}
-    part = {step.name: name for name, graph in traced.graphs.items() for step in graph}
-
-    @torch.no_grad()
-    def loss() -> float:
-        return float(evaluate(traced, run_layers(traced, layers), crops).loss(lmbda))
-
-    base = loss()
+    weights = {bits: insert_quantizers(traced, uniform_plan(traced, bits, 8), statistics) for bits in WIDTHS}
+    activations = {bits: insert_quantizers(traced, uniform_plan(traced, MAX_BITS, bits), statistics) for bits in WIDTHS}
+    steps = {step.name: (name, step) for name, graph in traced.graphs.items() for step in graph}
+    probe = Everything(traced, crops)
+    base = probe.base.loss(lmbda)
 
     def measure(layer: str, kind: str, bits: int) -> float:
-        if kind != WEIGHTS:
-            return 0.0
-        of = quantized[bits].part(part[layer])
-        kept = layers[layer].weight.data, layers[layer].bias.data
-        layers[layer].weight.data, layers[layer].bias.data = dequantized_weight(of, layer), of.layers[layer].bias.data
-        found = loss() / base - 1
-        layers[layer].weight.data, layers[layer].bias.data = kept
-        return found
+        part, step = steps[layer]
+        if kind == WEIGHTS:
+            found = probe.with_weights(weights[bits], part, step)
+        else:
+            found = probe.with_activations(activations[bits], part, step)
+        return float(found.loss(lmbda) / base) - 1
 
     return measure
 
 
 def against_brute_force(images: Sequence[RGB], lmbda: float) -> dict[str, float]:
-    """Both searches for the same plan, on a small untrained model and one small crop.
+    """Both searches for the widths of weights and activations, on a small untrained model and one crop.
 
     Brute force is told the tolerances at which the plan can change, which it could not know, and tries them upwards.
     """
     torch.manual_seed(0)
     traced = trace_model(ScaleHyperprior(*SMALL_CHANNELS).eval())
     images = [image[:SMALL_SIDE, :SMALL_SIDE] for image in images[:1]]
-    crops, costs = draw_crops(images, 1, SMALL_SIDE), weight_bits_cost(traced)
+    crops, costs = draw_crops(images, 1, SMALL_SIDE), bops_cost(traced)
+    limit = costs.total(uniform_plan(traced, SMALL_BITS, SMALL_BITS))
     statistics = collect_statistics(traced, images)
 
     def adaptive() -> tuple[Choices, Plan]:
         table = measure_sensitivity(traced, statistics, crops, WIDTHS)
-        choices = Choices.of(table, lmbda, WIDTHS, [8])
-        return choices, adaptive_search(choices, costs.total, SMALL_BITS)
+        choices = Choices.of(table, lmbda, WIDTHS, WIDTHS)
+        return choices, adaptive_search(choices, costs.total, limit)
 
     (choices, plan), adaptive_seconds = timed(adaptive)
-    _, search_seconds = timed(lambda: adaptive_search(choices, costs.total, SMALL_BITS))
-    values = {z for of in choices.layers.values() for z in of.weights.values() if z >= 0}
+    _, search_seconds = timed(lambda: adaptive_search(choices, costs.total, limit))
     measure, calls = full_evaluation(traced, images, crops, lmbda), 0
 
     def evaluate_counted(layer: str, kind: str, bits: int) -> float:
         nonlocal calls
-        calls += kind == WEIGHTS
+        calls += 1
         return measure(layer, kind, bits)
 
-    tolerances = sorted(z + 1e-9 for z in {0.0, *values})
-    found, seconds = timed(lambda: brute_force_search(evaluate_counted, choices, costs.total, SMALL_BITS, tolerances))
+    values = {z for of in choices.layers.values() for each in (of.weights, of.activations) for z in each.values()}
+    tolerances = sorted(z + 1e-9 for z in {0.0, *values} if z >= 0)
+    found, seconds = timed(lambda: brute_force_search(evaluate_counted, choices, costs.total, limit, tolerances))
     return {
         "brute_force_seconds": seconds,
         "brute_force_evaluations": calls,
+        "table_evaluations": len(values),
         "adaptive_seconds": adaptive_seconds,
         "adaptive_search_seconds": search_seconds,
         "ratio": seconds / adaptive_seconds,
         "ratio_from_table": seconds / search_seconds,
-        "layers_with_the_same_width": sum(found[name] == bits for name, bits in plan.items()),
+        "layers_with_the_same_widths": sum(found[name] == bits for name, bits in plan.items()),
         "layers": len(plan),
     }
 
 
 def projected(search: Search, lmbda: float, table_seconds: float) -> dict[str, float]:
-    """Brute force for the whole model: β · layers · widths evaluations, and all assignments, at the measured speed."""
+    """Brute force for the whole model at the measured speed: β · measurements, and every assignment."""
     measure = full_evaluation(search.traced, search.images[:2], search.crops, lmbda)
     _, seconds = timed(lambda: measure("g_s.2", WEIGHTS, 6))
-    layers = sum(step.has_weights for step in search.traced.layers)
-    betas = layers * len(WIDTHS) // 2  # half of those at which the plan can change
-    scan = betas * layers * len(WIDTHS) * seconds
+    kinds = sum(len(of.weights) + len(of.activations) for of in search.choices(Budget("bops", 1)).layers.values())
+    betas = kinds // 2  # half of those at which the plan can change
+    scan = betas * kinds * seconds
     return {
         "evaluation_seconds": seconds,
-        "layers": layers,
+        "measurements": kinds,
         "betas": betas,
         "scan_seconds": scan,
         "scan_ratio": scan / table_seconds,
-        "assignments_years": len(WIDTHS) ** layers * seconds / YEAR,
+        "assignments": len(WIDTHS) ** (kinds // len(WIDTHS)),
+        "assignments_years": len(WIDTHS) ** (kinds // len(WIDTHS)) * seconds / YEAR,
     }
 
 
@@ -177,11 +184,10 @@ def print_results(seconds: dict[str, float], small: dict[str, float], whole: dic
     table.add_row("ratio, with the table", f"{small['ratio']:.0f}×")
     table.add_row("ratio, once the table is there", f"{small['ratio_from_table']:,.0f}×")
     table.add_section()
-    each = f"{len(WIDTHS)} widths × {whole['evaluation_seconds']:.3g} s"
-    scan = f"{whole['betas']} β × {whole['layers']} layers × {each}"
+    scan = f"{whole['betas']} β × {whole['measurements']} ζ × {whole['evaluation_seconds']:.3g} s"
     table.add_row(f"this model, projected: {scan}", f"{whole['scan_seconds'] / 3600:.3g} h")
     table.add_row("ratio, with the table", f"{whole['scan_ratio']:.0f}×")
-    every = f"{len(WIDTHS)}^{whole['layers']} × {whole['evaluation_seconds']:.3g} s"
+    every = f"{whole['assignments']:.2g} × {whole['evaluation_seconds']:.3g} s"
     table.add_row(f"all assignments, projected: {every}", f"{whole['assignments_years']:.2g} years")
     Console().print(table)
 

@@ -120,13 +120,16 @@ def quantize(
         program, tables = lower_model(quantized), latent_tables(traced)
         return Artifact(traced.family, program, tables, quantized.plan, facts, chosen.licence)
 
+    def fit(quantized: QuantizedModel, photographs: Sequence[RGB]) -> None:
+        _fit(quantized, photographs, method, chosen, on_progress)
+
     search = Search(
         traced, images, statistics, chosen.quantizer, chosen.lmbda, chosen.activation_bits, chosen.max_bits,
-        to_artifact, chosen.cache, chosen.latency, on_progress,
+        to_artifact, chosen.cache, chosen.latency, fit, on_progress,
     )  # fmt: skip
     plan = chosen.plan or allocate(search, method, _with_margin(budget, chosen.reconstruction_steps))
     quantized = insert_quantizers(traced, plan, statistics, chosen.quantizer)
-    _fit(quantized, images, method, chosen, on_progress)
+    fit(quantized, images)
     on_progress("lowering", 0, 1)
     artifact = to_artifact(quantized)
     on_progress("lowering", 1, 1)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from licquant.allocate.choices import Choices, rounded_up
+from licquant.allocate.choices import Choices, LayerChoices, rounded_up
 from licquant.allocate.fmpq import adaptive_search
 from licquant.allocate.hessian import omega
 from licquant.allocate.optimal import least_loss, repair
 from licquant.allocate.search import Search
+from licquant.allocate.sensitivity import WEIGHTS
 from licquant.config import MAX_BITS, MIN_BITS, Budget, LayerBits, Plan
 from licquant.errors import BudgetError
 from licquant.quant.network import uniform_plan
@@ -67,15 +68,16 @@ def _optimal(search: Search, budget: Budget) -> Plan:
 def _hessian(search: Search, budget: Budget) -> Plan:
     costs, limit = search.costs(budget)
     choices = search.choices(budget)
+    widest = search.activation_bits  # the importance is one of weights; activations keep one width
     narrow = {
-        layer: type(of)({b: z for b, z in of.weights.items() if b <= _REFERENCE_BITS}, of.activations)
+        layer: LayerChoices({b: z for b, z in of.weights.items() if b <= _REFERENCE_BITS}, {widest: 0.0})
         for layer, of in choices.layers.items()
     }
 
     def importance(layer: str, kind: str, bits: int) -> float:
+        if kind != WEIGHTS:
+            return 0.0
         zeta = choices.layers[layer]
-        if kind != "weights":
-            return zeta.activations[bits]
         reference = min(_REFERENCE_BITS, max(zeta.weights))
         return omega(search.traces[layer], 1 + zeta.weights[bits], 1 + zeta.weights[reference])
 
@@ -84,6 +86,8 @@ def _hessian(search: Search, budget: Budget) -> Plan:
 
 def _raq(search: Search, budget: Budget) -> Plan:
     """8-bit weights, wide activations in the decoder; the encoder, which RAQ leaves in float, as wide as it goes."""
+    if search.max_bits < _REFERENCE_BITS:
+        raise BudgetError(f"raq has weights of {_REFERENCE_BITS} bits; at most {search.max_bits} are allowed here")
     costs, limit = search.costs(budget)
     plan = Plan(
         {
@@ -111,11 +115,11 @@ METHODS: dict[str, Callable[[Search, Budget], Plan]] = {
 
 
 def _smallest_within(search: Search, method: str, loss: float) -> Plan:
-    """Bisection over the bytes: the smallest artifact whose measured loss is within ``loss``."""
+    """Bisection over the bytes: the smallest artifact whose measured loss, once fitted, is within ``loss``."""
     high = search.file_bytes.total(uniform_plan(search.traced, search.max_bits, search.activation_bits))
     low = search.file_bytes.total(uniform_plan(search.traced, MIN_BITS, search.activation_bits))
     best = METHODS[method](search, Budget("bytes", high))
-    reached = search.joint_loss(best)
+    reached = search.fitted_loss(best)
     if reached > loss:
         least = rounded_up(100 * reached, 4)
         raise BudgetError(f"the loss cannot be met: the smallest this method reaches is {least} %")
@@ -124,7 +128,7 @@ def _smallest_within(search: Search, method: str, loss: float) -> Plan:
         middle = (low + high) / 2
         try:
             plan = METHODS[method](search, Budget("bytes", middle))
-            fits = search.joint_loss(plan) <= loss
+            fits = search.fitted_loss(plan) <= loss
         except BudgetError:
             fits = False
         if fits:

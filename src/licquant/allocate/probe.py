@@ -59,7 +59,7 @@ class Probe:
             kept, graph = self._tensors[name], self.traced.graphs[name]
             same = torch.equal(value, kept[INPUT])
             if name == part:
-                return _forward(graph, value, kept if same else {}, changed, substitute)
+                return run_with_substitute(graph, value, kept if same else {}, changed, substitute)
             return kept[graph.output] if same else graph.forward(value)[graph.output]
 
         with torch.no_grad():
@@ -71,7 +71,9 @@ class Probe:
         return self._tensors[name][graph.output]
 
 
-def _forward(graph: Graph, value: Tensor, kept: dict[str, Tensor], changed: str, substitute: Substitute) -> Tensor:
+def run_with_substitute(
+    graph: Graph, value: Tensor, kept: dict[str, Tensor], changed: str, substitute: Substitute
+) -> Tensor:
     """The part's output with one step substituted; ``kept`` holds the unchanged tensors, if the input is unchanged."""
     tensors = {INPUT: value}
     stale = {changed} if kept else {INPUT}

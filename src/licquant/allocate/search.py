@@ -30,9 +30,12 @@ from licquant.images import RGB, write_atomically
 from licquant.models.trace import TracedModel
 from licquant.quant.calibrate import Statistics
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
+from licquant.quant.network import QuantizedModel
 from licquant.quant.rd import evaluate_float, evaluate_quantized
 
 _CHUNK = 4  # crops that are evaluated at once
+
+Fit = Callable[[QuantizedModel, Sequence[RGB]], None]
 
 
 @dataclass(eq=False)
@@ -45,6 +48,7 @@ class Search:
     to_artifact:     what will make the final artifact of a quantized model
     cache:           folder for what takes long to measure; None keeps nothing
     latency:         the measured table that ``latency=`` budgets are counted with
+    fit:             what will fit a quantized model in place to images after rounding it to nearest; None fits nothing
     """
 
     traced: TracedModel
@@ -57,6 +61,7 @@ class Search:
     to_artifact: ToArtifact
     cache: Path | None = None
     latency: LatencyTable | None = None
+    fit: Fit | None = None
     on_progress: Callable[[str, int, int], None] = lambda *_: None
     _measured: dict[str, float] = field(default_factory=dict)
 
@@ -147,15 +152,22 @@ class Search:
         """The measured relative increase of the loss with the whole plan, weights rounded to nearest."""
         if plan.hash not in self._measured:
             quantized = insert_quantizers(self.traced, plan, self.statistics, self.settings)
-            with torch.no_grad():
-                losses = [float(evaluate_quantized(quantized, x).loss(self._lmbda)) for x in self.crops.split(_CHUNK)]
-            self._measured[plan.hash] = sum(losses) / self._float_loss - 1
+            self._measured[plan.hash] = self._increase(quantized, self.crops)
         return self._measured[plan.hash]
 
-    @cached_property
-    def _float_loss(self) -> float:
+    def fitted_loss(self, plan: Plan) -> float:
+        """The same with the weights fitted as they will be: to every second image, measured on the others."""
+        if self.fit is None or len(self.images) < 2:
+            return self.joint_loss(plan)
+        quantized = insert_quantizers(self.traced, plan, self.statistics, self.settings)
+        self.fit(quantized, self.images[::2])
+        return self._increase(quantized, draw_crops(self.images[1::2]))
+
+    def _increase(self, quantized: QuantizedModel, crops: Tensor) -> float:
         with torch.no_grad():
-            return sum(float(evaluate_float(self.traced, x).loss(self._lmbda)) for x in self.crops.split(_CHUNK))
+            batches = crops.split(_CHUNK)
+            loss = sum(float(evaluate_quantized(quantized, x).loss(self._lmbda)) for x in batches)
+            return loss / sum(float(evaluate_float(self.traced, x).loss(self._lmbda)) for x in batches) - 1
 
     @cached_property
     def _key(self) -> str:

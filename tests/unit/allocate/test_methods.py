@@ -113,7 +113,7 @@ _REFUSED = [("raq", "bits"), *itertools.product(METHODS, ["size", "bytes", "bops
 def test_a_budget_out_of_reach_names_the_least(method, kind):
     traced = search().traced
     costs, _ = search().costs(Budget(kind, 2.0))
-    counted = kind in ("bops", "latency") and method in ("fmpq", "optimal", "hessian")  # they choose activations too
+    counted = kind in ("bops", "latency") and method in ("fmpq", "optimal")  # they choose activations too
     least = costs.total(raq_plan(traced) if method == "raq" else uniform_plan(traced, 2, 2 if counted else 8))
     if method in ("optimal", "hessian"):  # 2 bits of a small layer may take more bytes than 3
         least = costs.constant + sum(
@@ -161,6 +161,32 @@ def test_a_loss_budget_gives_the_smallest_plan(monkeypatch):
     found.joint_loss = lambda plan: 0.5
     with pytest.raises(BudgetError, match=r"smallest this method reaches is 50 %"):
         allocate(found, "raq", Budget("loss", 0.4))
+
+
+def test_a_loss_budget_is_measured_on_images_that_nothing_was_fitted_to(monkeypatch):
+    images = dead_leaves(3, 64)
+    fitted, measured = [], []
+
+    def fit(quantized: QuantizedModel, photographs) -> None:
+        fitted.append(list(photographs))
+        for parameter in quantized.parameters():
+            parameter.data.fill_(1.0)  # ruins the model, which a measurement must notice
+
+    found = new_search(images=images, fit=fit)
+    drawn = methods.Search.fitted_loss.__globals__["draw_crops"]
+    monkeypatch.setattr("licquant.allocate.search.draw_crops", lambda images: measured.append(images) or drawn(images))
+    plan = uniform_plan(found.traced, 8, 8)
+    loss = found.fitted_loss(plan)
+    assert [id(image) for image in fitted[0]] == [id(images[0]), id(images[2])]
+    assert [id(image) for image in measured[0]] == [id(images[1])]
+    assert loss > found.joint_loss(plan) + 0.01
+
+
+def test_raq_needs_its_8_bits():
+    found = new_search(max_bits=6)
+    found.__dict__["file_bytes"] = search().file_bytes
+    with pytest.raises(BudgetError, match="raq has weights of 8 bits; at most 6"):
+        allocate(found, "raq", Budget("size", 0.5))
 
 
 def test_measured_tables_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
