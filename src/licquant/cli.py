@@ -164,6 +164,7 @@ def compare(
     methods: Annotated[str, typer.Option(help="Separated by commas; all if absent.")] = "",
     model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
     act_bits: Annotated[int, typer.Option(help="Width of all activations, 2 to 16.")] = 8,
+    max_bits: Annotated[int, typer.Option(help="Widest weights that are considered, 2 to 16.")] = 8,
     steps: Annotated[int, typer.Option(min=0, help="Steps of reconstruction; 0 rounds to nearest.")] = 250,
     threads: Threads = None,
     as_json: Json = False,
@@ -172,7 +173,7 @@ def compare(
     from licquant import compare_command
 
     options = compare_command.CompareOptions(
-        model, checkpoint, calib, images, budget, methods, output, act_bits, steps, threads
+        model, checkpoint, calib, images, budget, methods, output, act_bits, max_bits, steps, threads
     )
     _report(compare_command.compare(options), as_json)
 

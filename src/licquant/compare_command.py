@@ -34,6 +34,7 @@ class CompareOptions:
     methods: str  # separated by commas; all if empty
     output: Path
     act_bits: int
+    max_bits: int
     steps: int
     threads: int | None
 
@@ -96,10 +97,11 @@ def _jobs(options: CompareOptions) -> list[QuantizeOptions]:
             model=options.model,
             checkpoint=checkpoint,
             calib=options.calib,
-            output=options.output / _file_name(checkpoint, method, budget, options.act_bits),
+            output=options.output / _file_name(checkpoint, method, budget, options),
             method=method,
             budget=budget,
             act_bits=options.act_bits,
+            max_bits=options.max_bits,
             ranges="mse",
             per_channel=True,
             steps=options.steps,
@@ -123,6 +125,6 @@ def is_made(job: QuantizeOptions) -> bool:
     return all(found.get(key) == value for key, value in wanted.items())
 
 
-def _file_name(checkpoint: Path, method: str, budget: str, act_bits: int) -> str:
+def _file_name(checkpoint: Path, method: str, budget: str, options: CompareOptions) -> str:
     plain = re.sub(r"[^\w.=-]", "_", budget)
-    return f"{checkpoint.stem}-{method}-{plain}-a{act_bits}.licq"
+    return f"{checkpoint.stem}-{method}-{plain}-w{options.max_bits}-a{options.act_bits}.licq"

@@ -33,6 +33,7 @@ def options(tmp_path: Path) -> CompareOptions:
         methods="uniform",
         output=tmp_path / "out",
         act_bits=8,
+        max_bits=8,
         steps=0,
         threads=1,
     )
