@@ -9,7 +9,7 @@ bisection over those, and exact.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from licquant.allocate.choices import Choices, rounded_up
 from licquant.config import Plan
@@ -52,7 +52,7 @@ def adaptive_search(choices: Choices, cost: Cost, limit: float) -> Plan:
 
 
 def brute_force_search(
-    evaluate: Callable[[str, str, int], float], choices: Choices, cost: Cost, limit: float, tolerances: Sequence[float]
+    evaluate: Callable[[str, str, int], float], choices: Choices, cost: Cost, limit: float, tolerances: Iterable[float]
 ) -> Plan:
     """The search without a table: for every β in turn, every ζ is measured again by running the model.
 

@@ -27,14 +27,14 @@ from licquant.models.trace import TracedModel
 from licquant.quant.calibrate import MULTIPLE, Statistics
 from licquant.quant.grids import planned
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
-from licquant.quant.network import uniform_plan
+from licquant.quant.network import QuantizedModel, uniform_plan
 from licquant.quant.rd import RateDistortion
 
 WEIGHTS, ACTIVATIONS = "weights", "activations"
 CROPS, SIDE = 8, 256
 # The weights' grids need an input scale, whose width hardly matters.
 _ACTIVATION_BITS = 8
-_VERSION = 2  # of the measurement: raise it when the same inputs give other numbers
+_VERSION = 3  # of the measurement: raise it when the same inputs give other numbers
 
 
 @dataclass(frozen=True)
@@ -111,19 +111,22 @@ def measure_sensitivity(
     ]
     journal = _Journal.open(cache, table_key(traced, statistics, crops, settings))
     missing = [entry for entry in wanted if (entry[1].name, entry[2], entry[3]) not in journal.changes]
+
+    def insert(weight_bits: int, bits: int) -> QuantizedModel:
+        return insert_quantizers(traced, uniform_plan(traced, weight_bits, bits), statistics, settings)
+
     if missing or journal.base is None:
         probe = Probe(traced, crops)
         journal.set_base(_change(probe.base))
         known = len(wanted) - len(missing)
-        _measure(probe, statistics, settings, missing, journal, lambda n: on_progress(known + n, len(wanted)))
+        _measure(probe, insert, missing, journal, lambda n: on_progress(known + n, len(wanted)))
     assert journal.base is not None
     return Sensitivity(tuple(step.name for _, step in steps), journal.base, journal.changes)
 
 
 def _measure(
     probe: Probe,
-    statistics: Statistics,
-    settings: QuantizerSettings | None,
+    insert: Callable[[int, int], QuantizedModel],
     missing: Sequence[tuple[str, Step, str, int]],
     journal: _Journal,
     on_progress: Callable[[int], None],
@@ -131,12 +134,7 @@ def _measure(
     assert journal.base is not None
     done = 0
     for bits in sorted({bits for *_, bits in missing}):
-        of_weights = insert_quantizers(
-            probe.traced, uniform_plan(probe.traced, bits, _ACTIVATION_BITS), statistics, settings
-        )
-        of_activations = insert_quantizers(
-            probe.traced, uniform_plan(probe.traced, MAX_BITS, bits), statistics, settings
-        )
+        of_weights, of_activations = insert(bits, _ACTIVATION_BITS), insert(MAX_BITS, bits)
         for part, step, kind, _ in (entry for entry in missing if entry[3] == bits):
             if kind == WEIGHTS:
                 found = probe.with_weights(of_weights, part, step)
@@ -199,7 +197,8 @@ class _Journal:
 def table_key(traced: TracedModel, statistics: Statistics, crops: Tensor, settings: QuantizerSettings | None) -> str:
     """SHA-256 (hex) of everything the table depends on."""
     chosen = settings or QuantizerSettings()
-    digest = hashlib.sha256(f"{_VERSION} {chosen.range_method.__name__} {chosen.per_channel}".encode())
+    ranges = f"{chosen.range_method.__name__} {chosen.per_channel}{' free' if chosen.free_zero_points else ''}"
+    digest = hashlib.sha256(f"{_VERSION} {ranges}".encode())
     for name, tensor in sorted(traced.model.state_dict().items()):
         digest.update(name.encode() + tensor.detach().contiguous().cpu().numpy().tobytes())
     for name, found in sorted(statistics.items()):

@@ -1,0 +1,176 @@
+"""Training of a dynamic network together with its selectors: R + λ·D + γ·L_bits (equation 8 of DynaQuant).
+
+L_bits is Σ over the stages of E[cost of the stage's width], with the selector's probabilities (equation 9 for
+``layer_average``). It is counted in bits: whatever the cost, the widest widths everywhere cost as many as they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from licquant.allocate.costs import Costs
+from licquant.allocate.selector import BitWidthSelector, make_selectors
+from licquant.models.graph import NORMALIZATION
+from licquant.program.arithmetic import FIXED_POINT_BITS, activation_range
+from licquant.quant.calibrate import Statistics
+from licquant.quant.dataflow import Coded, code
+from licquant.quant.dynamic import DynamicModel, QuantizedStage, StagePart
+from licquant.quant.finetune import Task, groups_of
+from licquant.quant.finetune_settings import FinetuneRecipe
+from licquant.quant.layers import QuantizedTensor
+from licquant.quant.natural import Scaled, Shifted, parametrized, weights_and_biases
+from licquant.quant.nested import NestedLayer, NestedTensor
+from licquant.quant.objective import entropy_models, rate_distortion
+from licquant.quant.quantizers import learn_grids
+from licquant.quant.rounding import Estimator
+
+# The paper does not say its schedule: from nearly uniform mixtures to nearly one-hot ones.
+FIRST_TEMPERATURE, LAST_TEMPERATURE = 5.0, 0.5
+_SELECTOR_RATE = 0.2  # of the selector's weights, over that of the network's, which counts grid steps
+
+# The quantized layers of a stage, and its width → what that costs, in any unit.
+StageCost = Callable[[Sequence[str], int], float]
+
+
+class AdaptiveModel(nn.Module):
+    """A dynamic network with its selectors.
+
+    network, selectors: the selector of each dynamic part, by name;  steps: how many were trained
+    """
+
+    steps: Tensor
+
+    def __init__(self, network: DynamicModel, selectors: Mapping[str, BitWidthSelector]) -> None:
+        super().__init__()
+        self.network, self.selectors = network, nn.ModuleDict(selectors)
+        self.register_buffer("steps", torch.zeros(()))
+
+    @classmethod
+    def around(cls, network: DynamicModel, statistics: Statistics) -> AdaptiveModel:
+        """With untrained selectors; statistics: what the network was calibrated from."""
+        return cls(network, make_selectors(network, statistics))
+
+    def cool(self, progress: float) -> None:
+        """Set the temperature of the Gumbel-Softmax for the share of the training that is done: geometric."""
+        temperature = FIRST_TEMPERATURE * (LAST_TEMPERATURE / FIRST_TEMPERATURE) ** min(progress, 1.0)
+        for selector in self.selectors.values():
+            selector.temperature = temperature
+
+    def widths(self, x: Tensor) -> list[dict[str, int]]:
+        """Stage → width chosen, for each image x [B, 3, H, W] in [0, 1], exactly as the codec chooses; in eval mode."""
+        probabilities = self.run(x)[1]
+        found: list[dict[str, int]] = [{} for _ in x]
+        for name, network in self.network.networks.items():
+            for image, chosen in enumerate(probabilities[name].argmax(2).tolist()):
+                pairs = zip(network.stages[1:], chosen, strict=True)
+                found[image] |= {stage.name: network.widths[k] for stage, k in pairs}
+        return found
+
+    def run(self, x: Tensor) -> tuple[Coded, dict[str, Tensor]]:
+        """(what coding the images x [B, 3, H, W] in [0, 1] gives, part → probabilities [B, stages, widths])."""
+        probabilities: dict[str, Tensor] = {}
+
+        def run_part(name: str, value: Tensor) -> Tensor:
+            def select(q: Tensor) -> Tensor:
+                weights, probabilities[name] = self.selectors[name](q)
+                return weights
+
+            return self.network.run(name, value, select)
+
+        return code(self.network.wide.traced, run_part, x), probabilities
+
+
+class DynamicObjective(nn.Module):
+    """An adaptive model with its loss; in training mode the temperature falls with every call.
+
+    gamma: γ, of a bit;  cost: what the widths of a stage cost;  steps: of the whole training
+    """
+
+    figures = ("loss", "bpp", "distortion", "bits")
+
+    def __init__(
+        self, model: AdaptiveModel, lmbda: float, metric: str, gamma: float, cost: StageCost, steps: int
+    ) -> None:
+        """metric: as in ``train.settings.BaseRecipe``"""
+        super().__init__()
+        self.model, self.lmbda, self.metric, self.gamma, self.steps = model, lmbda, metric, gamma, steps
+        self.entropy_models = entropy_models(model.network.wide)
+        for name, table in cost_tables(model.network, cost).items():
+            self.register_buffer(f"cost_{name}", table)
+
+    def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 B×3×H×W, sides in 64s → (the loss, [4] with the values of ``figures``)."""
+        if self.training:
+            self.model.cool(float(self.model.steps) / self.steps)
+            self.model.steps += 1
+        x = samples.float() / 255
+        coded, probabilities = self.model.run(x)
+        found = rate_distortion(coded, x, self.lmbda, self.metric)
+        shares = [(p * self.get_buffer(f"cost_{name}")).sum((1, 2)).mean() for name, p in probabilities.items()]
+        bits = torch.stack(shares).sum()
+        loss = found[0] + self.gamma * bits
+        return loss, torch.stack([loss, found[1], found[2], bits]).detach()
+
+
+def layer_average(layers: Sequence[str], bits: int) -> float:
+    """Every layer counts alike, as in the paper."""
+    return len(layers) * float(bits)
+
+
+def cost_weighted(costs: Costs) -> StageCost:
+    """As much as a stage's layers cost at that width of weights and activations: bytes, bit operations, time."""
+    return lambda layers, bits: sum(costs.of(layer, bits, bits) for layer in layers)
+
+
+def cost_tables(model: DynamicModel, cost: StageCost) -> dict[str, Tensor]:
+    """Part → float[stages, widths], in bits: at the widest widths of all parts they add up to the widest width."""
+    tables = {
+        name: torch.tensor([[cost(_layers(stage), bits) for bits in network.widths] for stage in network.stages[1:]])
+        for name, network in model.networks.items()
+    }
+    most = sum(float(table[:, -1].sum()) for table in tables.values())
+    return {name: table * (max(model.widths) / most) for name, table in tables.items()}
+
+
+def _layers(stage: QuantizedStage) -> list[str]:
+    return [step.name for step in stage.widest.graph if step.has_weights]
+
+
+def dynamic_task(
+    network: DynamicModel, statistics: Statistics, recipe: FinetuneRecipe, gamma: float, cost: StageCost = layer_average
+) -> Task:
+    """A dynamic network and its selectors made trainable; statistics: what it was calibrated from."""
+    model = AdaptiveModel.around(network, statistics)
+    grids = learn_grids(network.wide, recipe.grids, recipe.rounding, statistics, recipe.crop)
+    weights, biases = weights_and_biases(network.wide)
+    for stage in (stage for part in network.networks.values() for stage in part.stages):
+        for part in stage.parts.values():
+            _learn_nested(part, recipe.rounding, biases, grids)
+    selectors = [p for p in model.selectors.parameters() if p.requires_grad]
+    groups = [*groups_of(recipe, weights, biases, grids), {"params": selectors, "share": _SELECTOR_RATE}]
+    objective = DynamicObjective(model, recipe.lmbda, recipe.metric, gamma, cost, recipe.steps)
+    return Task(model, network.wide.plan, objective, groups)
+
+
+def _learn_nested(part: StagePart, rounding: Estimator, biases: list[nn.Parameter], grids: list[nn.Parameter]) -> None:
+    """Make trainable what a stage has of its own in fewer bits: its biases and its grids' factors."""
+    for tensor in part.tensors.values():
+        if isinstance(tensor, NestedTensor):
+            tensor.rounding = rounding
+            if tensor.log_factor.requires_grad:
+                grids.append(tensor.log_factor)
+    for name, layer in part.layers.items():
+        if isinstance(layer, NestedLayer):
+            layer.rounding = rounding
+            formula = Scaled(layer.bias) if layer.kind == NORMALIZATION else _shifted(layer, part.tensors[name])
+            biases.append(parametrized(layer, "bias", formula))
+
+
+def _shifted(layer: NestedLayer, out: QuantizedTensor) -> Shifted:
+    """In 255ths of the output's range, or of the unit where it is fixed point, as ``natural.py`` counts biases."""
+    fixed = out.bits == FIXED_POINT_BITS
+    step = torch.ones_like(layer.bias) if fixed else out.scale.detach() * activation_range(out.bits)[1]
+    return Shifted(layer.bias, step / 255)
