@@ -12,7 +12,8 @@ import typer
 
 from licquant import __version__, commands
 from licquant.errors import LicquantError
-from licquant.train.cli import train_command
+from licquant.train.cli import EXIT_INTERRUPTED, train_command
+from licquant.train.progress import INTERRUPTED
 
 app = typer.Typer(
     add_completion=False,
@@ -68,9 +69,15 @@ def decode(
 
 
 @app.command()
-def inspect(file: Path, as_json: Json = False) -> None:
+def inspect(
+    file: Path,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="Of a .lic file: its model, to show the widths chosen for it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Show what is in a .licq or .lic file."""
-    _report(commands.inspect(file), as_json)
+    _report(commands.inspect(file, model), as_json)
 
 
 @app.command()
@@ -121,6 +128,57 @@ def quantize(
         cache=cache.expanduser(),
     )
     _report(toolkit_commands.quantize(options), as_json)
+
+
+@app.command()
+def finetune(
+    checkpoint: Annotated[Path, typer.Option(help="A trained FP32 checkpoint in CompressAI's format.")],
+    data: Annotated[Path, typer.Option(help="A folder of training images.")],
+    calib: Annotated[Path, typer.Option(help="A folder of calibration images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The quantized model, a .licq file.")],
+    model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
+    quantizer: Annotated[
+        str, typer.Option(help="dpa, lsq or pams; or dpa-fixed-scales, dpa-fixed-zero-points.")
+    ] = "dpa",
+    estimator: Annotated[str, typer.Option(help="Gradient of rounding: dgm (distance-aware) or ste.")] = "dgm",
+    beta: Annotated[float | None, typer.Option(help="Shape of dgm's gradient; default: 2.")] = None,
+    method: Annotated[str, typer.Option(help="Who chooses the widths, as for quantize.")] = "uniform",
+    budget: Annotated[str, typer.Option(help="As for quantize.")] = "bits=8",
+    act_bits: Annotated[int, typer.Option(help="Width of all activations, 2 to 16.")] = 8,
+    max_bits: Annotated[int, typer.Option(help="Widest weights that are considered, 2 to 16.")] = 8,
+    plan: Annotated[Path | None, typer.Option(help="A plan to use instead, a .json file.")] = None,
+    latency: Annotated[Path | None, typer.Option(help="Table of licquant profile, for latency= budgets.")] = None,
+    reconstruction: Annotated[int, typer.Option(min=0, help="Steps of reconstruction before the training.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps; default: 3000.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch-size", help="Crops a step, on all devices; default: 8.")] = None,
+    crop: Annotated[int | None, typer.Option(help="Pixels a side; default: 128 (ms-ssim: 192).")] = None,
+    large_batch: Annotated[int | None, typer.Option("--large-batch-size", help="In the last quarter.")] = None,
+    large_crop: Annotated[int | None, typer.Option(help="In the last quarter.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of weights, in steps of their grids.")] = None,
+    grid_rate: Annotated[float | None, typer.Option(help="Of scales, in logarithms, and zero points.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Distortion: mse (default) or ms-ssim.")] = None,
+    lmbda: Annotated[float | None, typer.Option(help="λ of the checkpoint, if no model card says it.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: 0.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop then, with a usable model.")] = None,
+    checkpoint_minutes: Annotated[float, typer.Option(help="Between two saved states.")] = 5.0,
+    devices: Annotated[int, typer.Option(help="Processes or GPUs.")] = 1,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="PyTorch's CPU threads.")] = None,
+    cache: Annotated[Path, typer.Option(help="Folder for decoded images and measured tables.")] = Path(
+        "~/.cache/licquant"
+    ),
+    licence: Annotated[str, typer.Option(help="Licence of the weights, stored in the file.")] = "not stated",
+    as_json: Json = False,
+) -> None:
+    """Quantize a trained model, train it as the integer codec that it becomes, and save a .licq file."""
+    given = dict(locals())
+    from licquant import finetune_command
+
+    result = finetune_command.run(finetune_command.options_of(given))
+    _report(result, as_json)
+    if result.record["status"] == INTERRUPTED:
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
 @app.command()
@@ -176,6 +234,18 @@ def compare(
         model, checkpoint, calib, images, budget, methods, output, act_bits, max_bits, steps, threads
     )
     _report(compare_command.compare(options), as_json)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="fig2: the gradients of rounding.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for files and pictures.")] = Path("reproduced"),
+    as_json: Json = False,
+) -> None:
+    """Make a figure or a table of the papers again."""
+    from licquant import reproduce_command
+
+    _report(reproduce_command.run(name, output), as_json)
 
 
 @app.command()

@@ -3,7 +3,8 @@
     model ──trace_model──> graphs ──collect_statistics──> ranges
         graphs + ranges + budget ──allocate──> plan: the widths of every layer
         graphs + plan + ranges ──insert_quantizers──> quantized graph ──reconstruct──> the same, fitted
-        quantized graph ──lower_model──> integer program ──+ coding tables──> Artifact ──save──> model.licq
+        [finetune: the same through its simulation ──steps──> trained grids and weights]
+    quantized graph ──lower_model──> integer program ──+ coding tables──> Artifact ──save──> model.licq
 
 From there ``licquant.load("model.licq")`` encodes and decodes without PyTorch.
 """
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric import Fabric
 from torch import nn
 
 from licquant import __version__
@@ -28,14 +30,20 @@ from licquant.evaluate.latency import LatencyTable
 from licquant.images import RGB
 from licquant.lower import latent_tables, lower_model
 from licquant.models.trace import trace_model
-from licquant.quant.calibrate import collect_statistics
+from licquant.quant.calibrate import Statistics, collect_statistics
+from licquant.quant.finetune import Outcome, saved_plan, static_task
+from licquant.quant.finetune import finetune as train_quantized
+from licquant.quant.finetune_settings import FinetuneRecipe
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.network import QuantizedModel
 from licquant.quant.ranges import min_max
 from licquant.quant.rdo_ptq import all_blocks, rdo_ptq
 from licquant.quant.reconstruct import reconstruct
+from licquant.train.command import make_fabric
+from licquant.train.resume import identity
+from licquant.train.settings import RunOptions
 
-__all__ = ["METHODS", "Result", "Settings", "quantize"]
+__all__ = ["METHODS", "Outcome", "Result", "Settings", "finetune", "quantize"]
 
 OnProgress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 _MEASURED = 64  # images that ranges are measured on: more show no larger values that matter
@@ -49,11 +57,13 @@ class Result:
 
     artifact:    save it with ``artifact.save("model.licq")``
     quantized:   the simulated network it was lowered from
+    statistics:  of the float network on the calibration images, which its ranges were chosen from
     sensitivity: the table that its widths were chosen from; None for a method that looks at none
     """
 
     artifact: Artifact
     quantized: QuantizedModel
+    statistics: Statistics
     sensitivity: Sensitivity | None = None
 
     @property
@@ -118,9 +128,7 @@ def quantize(
     statistics = collect_statistics(traced, photographs, lambda: on_progress("calibrating", next(done), count))
 
     def to_artifact(quantized: QuantizedModel) -> Artifact:
-        facts = {**(provenance or {}), "licquant": __version__, "fp32_bytes": traced.fp32_bytes}
-        program, tables = lower_model(quantized), latent_tables(traced)
-        return Artifact(traced.family, program, tables, quantized.plan, facts, chosen.licence)
+        return lowered(quantized, provenance or {}, chosen.licence)
 
     def fit(quantized: QuantizedModel, photographs: Sequence[RGB]) -> None:
         _fit(quantized, photographs, method, chosen, on_progress)
@@ -135,7 +143,52 @@ def quantize(
     on_progress("lowering", 0, 1)
     artifact = to_artifact(quantized)
     on_progress("lowering", 1, 1)
-    return Result(artifact, quantized, search.measured_table)
+    return Result(artifact, quantized, statistics, search.measured_table)
+
+
+def finetune(
+    model: nn.Module,
+    images: Sequence[RGB],
+    recipe: FinetuneRecipe,
+    options: RunOptions,
+    method: str = "uniform",
+    budget: Budget | None = None,
+    settings: Settings | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    on_progress: OnProgress = lambda *_: None,
+    fabric: Fabric | None = None,
+) -> tuple[Result, Outcome]:
+    """Quantize a trained model, then train the quantized one: as ``quantize``, with further
+
+    recipe:     how it is trained, and with which quantizer;  options: on which images, for how long, on what
+    provenance: also decides whether a saved run may be resumed, whose widths are then used again
+    fabric:     launched already, ``train.command.make_fabric(options)``
+
+    Raises also ``TrainingError`` for all that keeps the training from starting or going on.
+    """
+    facts = dict(provenance or {})
+    mine = identity(recipe, options, **facts)
+    chosen, plan = settings or Settings(), saved_plan(options, mine)
+    grids = replace(
+        chosen.quantizer, per_channel=recipe.grids.per_channel, free_zero_points=recipe.grids.free_zero_points
+    )
+    chosen = replace(chosen, quantizer=grids, lmbda=recipe.lmbda)
+    if plan is not None:  # the state that is resumed replaces what reconstruction would learn
+        chosen = replace(chosen, plan=plan, reconstruction_steps=0)
+    fabric = fabric or make_fabric(options)
+    start = quantize(model, images, method, budget, chosen, facts, on_progress)
+    task = static_task(start.quantized, start.statistics, recipe)
+    outcome = train_quantized(task, recipe, options, mine, fabric)
+    made = recipe.to_mapping() | facts | {"steps": outcome.steps}
+    artifact = lowered(start.quantized, made, chosen.licence)
+    return replace(start, artifact=artifact), outcome
+
+
+def lowered(quantized: QuantizedModel, provenance: Mapping[str, Any], licence: str) -> Artifact:
+    """The artifact of a quantized model, with what it says of its making."""
+    traced = quantized.traced
+    facts = {**provenance, "licquant": __version__, "fp32_bytes": traced.fp32_bytes}
+    return Artifact(traced.family, lower_model(quantized), latent_tables(traced), quantized.plan, facts, licence)
 
 
 def _fit(

@@ -24,6 +24,8 @@ TOP = {
     "pipeline",
     "commands",
     "toolkit_commands",
+    "finetune_command",
+    "reproduce_command",
     "compare_command",
     "profile_command",
     "models_command",

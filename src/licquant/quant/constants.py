@@ -6,11 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from licquant.errors import LoweringError
 from licquant.models.graph import Step
-from licquant.program.arithmetic import MULTIPLIER_BITS, Floats, Ints, dyadic, round_half_up
+from licquant.program.arithmetic import FIXED_POINT_BITS, MULTIPLIER_BITS, Floats, Ints, dyadic, round_half_up
 from licquant.program.ops import Rescaling
 from licquant.quant.grids import squares_of
 from licquant.quant.network import QuantizedPart
+
+LARGEST_RATIO = 2.0 ** (MULTIPLIER_BITS - 1) - 1  # that ``arithmetic.dyadic`` expresses, and a little less
 
 
 def integers(value: Tensor) -> Ints:
@@ -33,24 +36,22 @@ def integer_bias(part: QuantizedPart, step: Step) -> Ints:
 
 def layer_rescaling(part: QuantizedPart, step: Step) -> Rescaling:
     """Accumulator (of a product or a lone activation function: what is made of the centred inputs) to output."""
-    out = part.tensors[step.name].grid.scale
     if step.has_weights:
-        return Rescaling.of_ratio(_unit(part, step) / out, step.negative_slope)
-    scale = np.prod([part.tensors[name].grid.scale for name in step.inputs], axis=0)
-    return Rescaling.of_ratio(scale / out, step.negative_slope)
+        return _rescaling(part, step, _unit(part, step))
+    return _rescaling(part, step, np.prod([part.tensors[name].grid.scale for name in step.inputs], axis=0))
 
 
 def gdn_constants(part: QuantizedPart, step: Step) -> tuple[Ints, Ints]:
     """(multiplier, shift) of ``program.ops.Gdn``: y / s_out = q · (s_in / s_out) · √(unit · n)^∓1."""
     scales = part.tensors[step.inputs[0]].grid.scale / part.tensors[step.name].grid.scale
     root = np.sqrt(_unit(part, step))
-    return dyadic(scales * root if part.layers[step.name].inverse else scales / root * 2.0**-16)
+    return _dyadic(step, scales * root if part.layers[step.name].inverse else scales / root * 2.0**-16)
 
 
 def square_constants(part: QuantizedPart, step: Step) -> tuple[Ints, Ints]:
     """(square_multiplier, square_shift) of ``program.ops.Gdn``: u = q² · s_in² / s_u."""
     squares = part.tensors[squares_of(step.name)].grid.scale
-    return dyadic(part.tensors[step.inputs[0]].grid.scale ** 2 / squares)
+    return _dyadic(step, part.tensors[step.inputs[0]].grid.scale ** 2 / squares)
 
 
 def addition_constants(part: QuantizedPart, step: Step) -> tuple[tuple[Ints, ...], Rescaling]:
@@ -59,8 +60,7 @@ def addition_constants(part: QuantizedPart, step: Step) -> tuple[tuple[Ints, ...
     largest = np.max(scales, axis=0)
     fraction = MULTIPLIER_BITS - 1
     multipliers = tuple(round_half_up(scale / largest * 2.0**fraction).astype(np.int64) for scale in scales)
-    ratio = largest * 2.0**-fraction / part.tensors[step.name].grid.scale
-    return multipliers, Rescaling.of_ratio(ratio, step.negative_slope)
+    return multipliers, _rescaling(part, step, largest * 2.0**-fraction)
 
 
 def sigmoid_table(part: QuantizedPart, step: Step) -> Ints:
@@ -68,6 +68,28 @@ def sigmoid_table(part: QuantizedPart, step: Step) -> Ints:
     read, out = part.tensors[step.inputs[0]].grid, part.tensors[step.name].grid
     x = read.scale[0] * (np.arange(1 << read.bits) - read.zero_point[0])
     return out.quantize((1 / (1 + np.exp(-x)))[None, None])[0, 0]
+
+
+def _rescaling(part: QuantizedPart, step: Step, unit: Floats) -> Rescaling:
+    """From accumulators in this unit to the step's output.
+
+    No multiplier expresses a ratio of 2^15 or more. An output of at most 16 bits, where narrow weights meet wide
+    activations, then has a range of less than two units, so that the largest ratio there is stays within one unit, as
+    coarse as the weights are. In fixed point it would be wrong; ``LoweringError`` names the layer.
+    """
+    grid = part.tensors[step.name].grid
+    ratio = unit / grid.scale
+    if grid.bits != FIXED_POINT_BITS:
+        ratio = np.minimum(ratio, LARGEST_RATIO)
+    if (ratio > LARGEST_RATIO).any():
+        raise LoweringError(f"{step.name}: its weights are too coarse for its output; use more bits for its weights")
+    return Rescaling.of_ratio(ratio, step.negative_slope)
+
+
+def _dyadic(step: Step, ratio: Floats) -> tuple[Ints, Ints]:
+    if (ratio > LARGEST_RATIO).any():
+        raise LoweringError(f"{step.name}: what it reads is too coarse for its output; use more bits for it")
+    return dyadic(ratio)
 
 
 def _unit(part: QuantizedPart, step: Step) -> Floats:

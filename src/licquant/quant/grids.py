@@ -1,12 +1,23 @@
 """The grids of the parts' inputs and outputs, and which width every tensor inside gets from the plan."""
 
 from dataclasses import replace
+from enum import Enum
 
 import numpy as np
+from torch import nn
 
 from licquant.config import Plan
 from licquant.models.families import MEAN_SCALE_HYPERPRIOR, SCALE_HYPERPRIOR
-from licquant.models.graph import ACTIVATION, IDENTITY_SLOPE, INPUT, NORMALIZATION, PIXEL_SHUFFLE, Graph, Step
+from licquant.models.graph import (
+    ACTIVATION,
+    IDENTITY_SLOPE,
+    INPUT,
+    NORMALIZATION,
+    PIXEL_SHUFFLE,
+    TRANSPOSED_CONVOLUTION,
+    Graph,
+    Step,
+)
 from licquant.program.arithmetic import activation_range
 from licquant.program.grid import Grid
 
@@ -79,6 +90,30 @@ def tensor_bits(graph: Graph, tensor: str, plan: Plan) -> int:
     if not readers:
         return NUMERATOR_BITS
     return max(tensor_bits(graph, s.name, plan) if s.kind in _TRANSPARENT else plan[s.name].activation for s in readers)
+
+
+class ZeroPoints(Enum):
+    """What the zero points of a tensor may be, for OpenVINO's INT8 kernels to run and to be right.
+
+    FIXED:  where a transposed convolution reads it: mid-range, or 0 where nothing is negative, else it runs in float32
+    SHARED: one for all channels where a convolution with padding reads it: with one for each channel, OpenVINO 2026.4
+            pads with something else, and the borders are wrong by any amount
+    FREE:   one for each channel
+    """
+
+    FIXED = 0
+    SHARED = 1
+    FREE = 2
+
+
+def zero_points_of(graph: Graph, tensor: str) -> ZeroPoints:
+    """By the tensor's readers; what only a GDN reads has bits to spare (``NUMERATOR_BITS``) and stays fixed."""
+    readers = graph.consumers(tensor)
+    kinds = {step.kind for step in readers}
+    if TRANSPOSED_CONVOLUTION in kinds or kinds <= {NORMALIZATION}:
+        return ZeroPoints.FIXED
+    padded = any(isinstance(step.module, nn.Conv2d) and any(map(int, step.module.padding)) for step in readers)
+    return ZeroPoints.SHARED if padded else ZeroPoints.FREE
 
 
 def squares_of(normalization: str) -> str:

@@ -8,7 +8,7 @@ computes:
     output          round(accumulator · unit / s_out), clamped
 
 so a per-channel input scale is absorbed by the weights before they are quantized (design §3), and every
-parameter has a gradient through the straight-through rounding.
+parameter has a gradient through the estimator of the rounding (``rounding.py``).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from compressai.layers import GDN
 from torch import Tensor, nn
 
 from licquant.models.graph import Step
-from licquant.program.arithmetic import activation_range, weight_range
+from licquant.program.arithmetic import weight_range
 from licquant.program.grid import Grid
-from licquant.quant.rounding import round_half_up
+from licquant.quant.requantize import requantize
+from licquant.quant.rounding import Estimator, round_half_up, straight_through
 
 # A bias is at most this many accumulator units, so that it can never be what overflows.
 _BIAS_UNITS = float(1 << 28)
@@ -34,10 +35,13 @@ _SMALLEST_UNIT = 1e-20
 class QuantizedTensor(nn.Module):
     """The grid of one activation tensor, its scale learnable.
 
-    log_scale: Parameter[C], natural logarithm of the scale; zero_point: float buffer[C] of integers.
+    log_scale: Parameter[C], natural logarithm of the scale; zero_point: float buffer[C] of integers
+    rounding:  the estimator of the gradient;  bounds_only: see ``requantize``
     """
 
     zero_point: Tensor
+    rounding: Estimator = straight_through
+    bounds_only: bool = False
 
     def __init__(self, bits: int, scale: Tensor, zero_point: Tensor) -> None:
         super().__init__()
@@ -47,7 +51,7 @@ class QuantizedTensor(nn.Module):
 
     @classmethod
     def of(cls, grid: Grid) -> QuantizedTensor:
-        """A fixed grid: no gradient."""
+        """A fixed grid: not trained."""
         tensor = cls(grid.bits, torch.from_numpy(grid.scale), torch.from_numpy(grid.zero_point))
         tensor.log_scale.requires_grad_(False)
         return tensor
@@ -64,15 +68,9 @@ class QuantizedTensor(nn.Module):
             self.zero_point.detach().double().numpy().astype("int64"),
         )
 
-    def clamp(self, q: Tensor) -> Tensor:
-        """Centred integers limited to the grid."""
-        low, high = activation_range(self.bits)
-        z = self.zero_point.to(q.dtype).view(1, -1, 1, 1)
-        return torch.minimum(torch.maximum(q, low - z), high - z)
-
-    def quantize(self, value: Tensor) -> Tensor:
-        """Real values [B, C, H, W] to centred integers."""
-        return self.clamp(round_half_up(value / self.scale.to(value.dtype).view(1, -1, 1, 1)))
+    def quantize(self, value: Tensor, unit: Tensor | None = None) -> Tensor:
+        """Values [B, C, H, W] in multiples of ``unit`` [C], else real ones, to centred integers."""
+        return requantize(value, unit, self)
 
     def dequantize(self, q: Tensor) -> Tensor:
         return q * self.scale.to(q.dtype).view(1, -1, 1, 1)
@@ -106,10 +104,12 @@ class QuantizedLayer(nn.Module):
     weight: Parameter, float, as in the model (GDN: gamma); bias: Parameter[O] (GDN: beta)
     unit:   buffer[O], real value of one accumulator unit; set by ``fit_unit`` for the input scales in use
     mask:   buffer like weight, 0 where a masked convolution has no weight, whatever becomes of the parameter
+    rounding: the estimator of the weights' gradient; biases have so fine a grid that they need none
     """
 
     unit: Tensor
     mask: Tensor | None
+    rounding: Estimator = straight_through
 
     def __init__(self, step: Step, bits: int) -> None:
         super().__init__()
@@ -166,9 +166,9 @@ class QuantizedLayer(nn.Module):
             self.unit.copy_(unit.clamp(min=_SMALLEST_UNIT))
 
     def integer_weight(self, input_scale: Tensor) -> Tensor:
-        """The b-bit integers, as floats with a gradient."""
+        """The b-bit integers, as floats with a gradient: clipped, then rounded, as equation 4 of DynaQuant."""
         low, high = weight_range(self.bits)
-        return round_half_up(self.folded(input_scale) / self.rows()).clamp(low, high)
+        return self.rounding((self.folded(input_scale) / self.rows()).clamp(low, high))
 
     def integer_bias(self) -> Tensor:
         return round_half_up(self.bias / self.unit)

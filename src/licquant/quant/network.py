@@ -17,7 +17,6 @@ from licquant.models.graph import INPUT, NORMALIZATION, PIXEL_SHUFFLE, Graph, St
 from licquant.models.trace import TracedModel
 from licquant.quant.grids import planned, squares_of
 from licquant.quant.layers import QuantizedLayer, QuantizedTensor
-from licquant.quant.rounding import round_half_up
 
 
 class QuantizedPart(nn.Module):
@@ -44,9 +43,13 @@ class QuantizedPart(nn.Module):
             if step.has_weights:
                 self.layers[step.name].fit_unit(self.weight_scale(step))
 
+    def weight_tensor(self, step: Step) -> QuantizedTensor:
+        """The layer's operand, whose scales its weights absorb: for a GDN the square."""
+        return self.tensors[squares_of(step.name) if step.kind == NORMALIZATION else step.inputs[0]]
+
     def weight_scale(self, step: Step) -> Tensor:
-        """What one integer of the layer's operand means, per channel: for a GDN the operand is the square."""
-        return self.tensors[squares_of(step.name) if step.kind == NORMALIZATION else step.inputs[0]].scale
+        """What one integer of the layer's operand means, per channel."""
+        return self.weight_tensor(step).scale
 
     def forward(self, q: Tensor) -> Tensor:
         """Centred integers of the part's input [B, C, H, W] to those of its output."""
@@ -60,27 +63,27 @@ class QuantizedPart(nn.Module):
         if step.kind == PIXEL_SHUFFLE:  # only moves integers
             return run_float(step, q)
         out = self.tensors[step.name]
-        scale = out.scale.view(1, -1, 1, 1)
         if step.kind == NORMALIZATION:
-            return out.clamp(round_half_up(self._normalize(step, q[0]) / scale))
+            return out.quantize(*self._normalize(step, q[0]))
         if step.has_weights:
             layer = self.layers[step.name]
             weight = layer.integer_weight(self.weight_scale(step))
-            value = layer.accumulate(q[0], weight, layer.integer_bias()) * layer.unit.view(1, -1, 1, 1)
-            value = apply_slope(value, step.negative_slope)
-        else:
-            value = run_float(step, [self.tensors[n].dequantize(x) for n, x in zip(step.inputs, q, strict=True)])
-        return out.clamp(round_half_up(value / scale))
+            acc = layer.accumulate(q[0], weight, layer.integer_bias())
+            return out.quantize(apply_slope(acc, step.negative_slope), layer.unit)
+        return out.quantize(
+            run_float(step, [self.tensors[n].dequantize(x) for n, x in zip(step.inputs, q, strict=True)])
+        )
 
-    def _normalize(self, step: Step, q: Tensor) -> Tensor:
-        """GDN of centred integers, in real units."""
+    def _normalize(self, step: Step, q: Tensor) -> tuple[Tensor, Tensor]:
+        """(value, unit) of the GDN of centred integers: q · n^∓1/2 in multiples of s_in · unit^∓1/2."""
         layer = self.layers[step.name]
-        x = self.tensors[step.inputs[0]].dequantize(q)
-        squares = self.tensors[squares_of(step.name)].quantize(x * x)
+        scale = self.tensors[step.inputs[0]].scale
+        squares = self.tensors[squares_of(step.name)].quantize(q * q, scale**2)
         weight = layer.integer_weight(self.weight_scale(step)).clamp(min=0)
         norm = layer.accumulate(squares, weight, layer.integer_bias().clamp(min=0)).clamp(min=1)
-        root = torch.sqrt(norm * layer.unit.view(1, -1, 1, 1))
-        return x * root if layer.inverse else x / root
+        if layer.inverse:
+            return q * torch.sqrt(norm), scale * torch.sqrt(layer.unit)
+        return q * torch.rsqrt(norm), scale * torch.rsqrt(layer.unit)
 
 
 class QuantizedModel(nn.Module):

@@ -2,7 +2,8 @@
 
 Every method answers with the largest magnitude to represent; the grid follows from it: unsigned with zero
 point 0 where nothing is negative, else symmetric with the zero point in mid-range, which is what INT8
-transposed convolutions need and what leaves room beyond the smaller of the two extremes.
+transposed convolutions need and what leaves room beyond the smaller of the two extremes. Training starts from
+tighter ranges where the zero point may move (``free_scale``).
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from licquant.quant.calibrate import BINS, TensorStatistics
 PERCENTILE = 99.999
 # Clipped values are large, rare and neighbours in the image, and so add up in the layers after; rounding errors
 # average out there. Measured on held-out photographs, an error by clipping weighs about this much more.
-CLIPPING_WEIGHT = 16.0
+CLIPPING_WEIGHT = 4.0
 # New images exceed what the calibration images show.
 HEADROOM = 1.1
 # Channels that hardly move would otherwise get scales that make their folded weights meaningless.
 SMALLEST_SHARE = 1e-3
 
 RangeMethod = Callable[[Tensor, Tensor, int, bool], Tensor]
+ScaleRule = Callable[[TensorStatistics, int, RangeMethod, bool], tuple[Tensor, Tensor]]  # → (scale, zero point)
 
 
 def min_max(magnitudes: Tensor, counts: Tensor, bits: int, signed: bool) -> Tensor:
@@ -74,6 +76,43 @@ def activation_scale(
         zero_point = 1 << (bits - 1)
         return limit / (zero_point - 1), torch.full_like(limit, zero_point)
     return limit / activation_range(bits)[1], torch.zeros_like(limit)
+
+
+def free_scale(
+    statistics: TensorStatistics, bits: int, method: RangeMethod, per_channel: bool
+) -> tuple[Tensor, Tensor]:
+    """(scale, zero point), [C] each: from the lowest to the highest value seen, with headroom, within ± the magnitude.
+
+    No finer than half of what ``activation_scale`` gives, which a channel on one side of 0 gets.
+    """
+    low, high, limit = _extremes(statistics, bits, method, per_channel)
+    largest = activation_range(bits)[1]
+    scale = torch.maximum(high - low, limit) / largest
+    return scale, torch.floor(-low / scale + 0.5).clamp(0, largest)
+
+
+def shared_zero_point_scale(
+    statistics: TensorStatistics, bits: int, method: RangeMethod, per_channel: bool
+) -> tuple[Tensor, Tensor]:
+    """The same with one zero point for all channels: the one whose scales have the smallest geometric mean."""
+    low, high, limit = _extremes(statistics, bits, method, per_channel)
+    largest = activation_range(bits)[1]
+    candidates = torch.floor(torch.linspace(0, largest, min(largest, 255) + 1) + 0.5)[:, None]
+    scales = torch.maximum(-low / candidates.clamp(min=1e-6), high / (largest - candidates).clamp(min=1e-6))
+    scales = torch.maximum(scales, limit / largest)
+    best = int(scales.log().sum(1).argmin())
+    return scales[best], candidates[best].expand_as(low).clone()
+
+
+def _extremes(
+    statistics: TensorStatistics, bits: int, method: RangeMethod, per_channel: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(lowest ≤ 0, highest ≥ 0, largest magnitude) to represent, [C] each."""
+    limit = largest_magnitude(statistics, bits, method, per_channel)
+    low, high = statistics.span
+    if not per_channel:
+        low, high = low.min().expand_as(low), high.max().expand_as(high)
+    return torch.maximum(low * HEADROOM, -limit), torch.minimum(high * HEADROOM, limit), limit
 
 
 def largest_magnitude(statistics: TensorStatistics, bits: int, method: RangeMethod, per_channel: bool) -> Tensor:

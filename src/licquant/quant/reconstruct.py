@@ -10,26 +10,23 @@ stay as calibrated: learned ones fit the calibration images and clip others, mea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from licquant.errors import DataError
 from licquant.images import RGB
-from licquant.models.graph import NORMALIZATION, Step
-from licquant.program.arithmetic import FIXED_POINT_BITS, activation_range
 from licquant.quant.calibrate import MULTIPLE
 from licquant.quant.gradients import Bfloat16Gradients
-from licquant.quant.layers import QuantizedTensor
-from licquant.quant.network import QuantizedModel, QuantizedPart
+from licquant.quant.natural import settle, weights_and_biases
+from licquant.quant.network import QuantizedModel
 from licquant.quant.rd import evaluate_quantized
 
 CROP = 192
 BATCH = 2
-WEIGHT_RATE = 0.005  # per step, in grid steps of the weight
+WEIGHT_RATE = 0.01  # per step, in grid steps of the weight
 BIAS_RATE = 0.002  # per step, in units of the layer's typical output step; for GDN's beta, of its logarithm
 WARM_UP = 10
 
@@ -48,84 +45,19 @@ def reconstruct(
     Raises ``DataError`` if no image is as large as a crop of 64×64.
     """
     crops = Crops(images, seed)
-    offsets = _Offsets(quantized)
-    optimizer = torch.optim.Adam(offsets.groups(), betas=(0.9, 0.99))
+    weights, biases = weights_and_biases(quantized)
+    groups = [{"params": weights, "lr": WEIGHT_RATE}, {"params": biases, "lr": BIAS_RATE}]
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     factor = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, steps))
     for step in range(steps):
         optimizer.zero_grad()
         with Bfloat16Gradients():
-            loss = functional_call(_Loss(quantized, lmbda), offsets.parameters(), (crops.draw(),))
+            loss = evaluate_quantized(quantized, crops.draw()).loss(lmbda)
             loss.backward()
         optimizer.step()
         factor.step()
         on_step(step + 1)
-    offsets.apply()
-
-
-class _Loss(nn.Module):
-    """The loss as a module, so that its parameters can be replaced by expressions with a gradient."""
-
-    def __init__(self, quantized: QuantizedModel, lmbda: float) -> None:
-        super().__init__()
-        self.quantized, self.lmbda = quantized, lmbda
-
-    def forward(self, x: Tensor) -> Tensor:
-        return evaluate_quantized(self.quantized, x).loss(self.lmbda)
-
-
-class _Offsets:
-    """One trainable offset per weight and bias, each in its own natural step."""
-
-    def __init__(self, quantized: QuantizedModel) -> None:
-        self.quantized = quantized
-        self.weights: dict[str, tuple[Tensor, Tensor, Tensor]] = {}  # name → start, step, offset
-        self.biases: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
-        self.logarithmic: set[str] = set()
-        names = {id(module): name for name, module in quantized.named_modules()}
-        for part in quantized.parts.values():
-            assert isinstance(part, QuantizedPart)
-            for step in part.graph:
-                if step.has_weights:
-                    self._add(part, step, f"quantized.{names[id(part.layers[step.name])]}")
-
-    def _add(self, part: QuantizedPart, step: Step, path: str) -> None:
-        layer = part.layers[step.name]
-        weight, bias = layer.weight.detach(), layer.bias.detach()
-        grid = layer.rows() / layer.columns(part.weight_scale(step).detach())  # one integer step of each weight
-        self.weights[f"{path}.weight"] = weight, grid, torch.zeros_like(weight, requires_grad=True)
-        if step.kind == NORMALIZATION:
-            self.logarithmic.add(f"{path}.bias")
-            size = torch.ones_like(bias)
-        else:
-            size = _typical_step(part.tensors[step.name])
-        self.biases[f"{path}.bias"] = bias, size, torch.zeros_like(bias, requires_grad=True)
-
-    def groups(self) -> list[dict[str, object]]:
-        return [
-            {"params": [offset for *_, offset in self.weights.values()], "lr": WEIGHT_RATE},
-            {"params": [offset for *_, offset in self.biases.values()], "lr": BIAS_RATE},
-        ]
-
-    def parameters(self) -> dict[str, Tensor]:
-        """Parameter path → start + step · offset; GDN's beta, which must stay positive: start · exp(offset)."""
-        moved = {name: start + size * offset for name, (start, size, offset) in self.weights.items()}
-        for name, (start, size, offset) in self.biases.items():
-            moved[name] = start * offset.exp() if name in self.logarithmic else start + size * offset
-        return moved
-
-    def apply(self) -> None:
-        """Write the result into the model."""
-        own: Mapping[str, Tensor] = {f"quantized.{n}": p for n, p in self.quantized.named_parameters()}
-        with torch.no_grad():
-            for name, value in self.parameters().items():
-                own[name].copy_(value)
-
-
-def _typical_step(tensor: QuantizedTensor) -> Tensor:
-    """A 255th of a tensor's range, whatever its width; a pixel's step for fixed point."""
-    if tensor.bits == FIXED_POINT_BITS:
-        return torch.full_like(tensor.scale.detach(), 1 / 255)
-    return tensor.scale.detach() * (activation_range(tensor.bits)[1] / 255)
+    settle(quantized)
 
 
 class Crops:

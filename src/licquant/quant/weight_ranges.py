@@ -30,7 +30,7 @@ def fit_weight_ranges(part: QuantizedPart, statistics: Statistics) -> None:
             mean, variance = moments(statistics[read], squared=step.kind == NORMALIZATION)
             layer, scale = part.layers[step.name], part.weight_scale(step).detach()
             _fit(layer, scale, variance + _MEAN_SHARE * mean**2)
-            _correct_bias(layer, scale, mean)
+            correct_bias(layer, scale, mean)
 
 
 def moments(found: TensorStatistics, squared: bool) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,8 @@ def _fit(layer: QuantizedLayer, input_scale: Tensor, energy: Tensor) -> None:
 
 
 @torch.no_grad()
-def _correct_bias(layer: QuantizedLayer, input_scale: Tensor, mean: Tensor) -> None:
+def correct_bias(layer: QuantizedLayer, input_scale: Tensor, mean: Tensor) -> None:
+    """Take back what rounding the weights does to the mean of the layer's output; mean: of its operand, [C]."""
     rounded = layer.integer_weight(input_scale) * layer.rows()
     error = (layer.folded(input_scale) - rounded) * layer.columns(mean / input_scale)
     dims = [d for d in range(error.dim()) if d != layer.output_axis]

@@ -1,12 +1,15 @@
 """Training of FP32 reference models with CompressAI's architectures: ``licquant train``.
 
+Finetuning (``quant/finetune.py``) has the steps, crops, log and states in common with it.
+
     settings       what decides the result (``Recipe``) and how a run is carried out (``RunOptions``)
     schedule       crop size, batch size and learning rate as functions of the step
     pixels         every training image decoded once, in one memory-mapped file
     batches        random crops, a function of (seed, step), drawn ahead of the step that uses them
     entropy        the entropy models in float32, with noise that is a function of (seed, step, sample)
     objective      rate-distortion and auxiliary loss        averaging   moving average of the weights
-    trainer        one optimizer step, and everything that a resumed run needs
+    stepper        one optimizer step, and everything that a resumed run needs
+    trainer        that of a CompressAI model     loop   the steps of a run, with log, saved states and stops
     memory         what a step frees is kept for the next one
     journal        the CSV log and the picture of the loss
     export, card   the finished checkpoint (also in shards) and its model card

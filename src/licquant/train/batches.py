@@ -12,7 +12,7 @@ from torch import Tensor
 from licquant.errors import DataError
 from licquant.train import schedule, seeds
 from licquant.train.pixels import Pixels
-from licquant.train.settings import Recipe
+from licquant.train.settings import BaseRecipe
 
 
 class Crops:
@@ -22,7 +22,7 @@ class Crops:
     of each batch, so the processes together see exactly the batch that one alone would.
     """
 
-    def __init__(self, pixels: Pixels, recipe: Recipe, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, pixels: Pixels, recipe: BaseRecipe, rank: int = 0, world: int = 1) -> None:
         """Raises ``DataError`` if a phase has no image that is large enough, or a batch not to be shared."""
         self.pixels, self.recipe, self.rank, self.world = pixels, recipe, rank, world
         self.usable = {phase.crop: pixels.at_least(phase.crop) for phase in schedule.phases(recipe)}

@@ -6,7 +6,6 @@
                   model.state    while the run is not complete: what --resume continues from
 """
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +19,14 @@ from torch import Tensor
 
 from licquant.errors import TrainingError
 from licquant.models.load import read_state
-from licquant.train import architectures, card, export, resume, schedule
-from licquant.train.batches import Crops, ahead
-from licquant.train.journal import Journal
+from licquant.train import architectures, card, export, resume
+from licquant.train.batches import Crops
+from licquant.train.loop import Loop
 from licquant.train.memory import keep_freed_memory
 from licquant.train.pixels import Pixels, default_cache, open_pixels
-from licquant.train.progress import COMPLETE, INTERRUPTED, Clock, decoding_bar, training_bar
-from licquant.train.settings import LOG, PICTURE, STATE, Recipe, RunOptions
+from licquant.train.progress import COMPLETE, Clock, decoding_bar
+from licquant.train.settings import PICTURE, STATE, BaseRecipe, Recipe, RunOptions
 from licquant.train.trainer import Trainer
-
-# How often several processes ask the first one whether to stop or to save: asking costs each of them a wait.
-STEPS_BETWEEN_QUESTIONS = 10
-NOTHING, SAVE, STOP = range(3)
 
 
 @dataclass(frozen=True)
@@ -89,19 +84,16 @@ def run_training(
     options.output.parent.mkdir(parents=True, exist_ok=True)
 
     fabric = fabric or make_fabric(options)
-    pixels = _pixels(fabric, options, console)
-    crops = Crops(pixels, recipe, fabric.global_rank, fabric.world_size)
-    if fabric.is_global_zero:
-        _report_data(crops, console)
+    crops = open_crops(fabric, recipe, options, console)
     model = architectures.build(recipe.model, widths, recipe.seed)
     if weights is not None:
         architectures.load_weights(model, weights, str(options.init))
     trainer = Trainer(fabric, model, recipe)
-    run = _Run(trainer, crops, Journal(options.companion(LOG)), mine, options, clock, console)
+    run = _Run(trainer, crops, mine, options, clock, console)
     if saved is not None:
         run.continue_from(saved)
     status = run.train()
-    description = run.export(widths) if fabric.is_global_zero else {}
+    description = run.export(recipe, widths) if fabric.is_global_zero else {}
     fabric.barrier()  # a later run of a plan may start from this one's checkpoint
     return TrainResult(status, options.output, description)
 
@@ -112,6 +104,14 @@ def _architecture(recipe: Recipe, options: RunOptions) -> tuple[dict[str, int], 
         return architectures.resolve_widths(recipe.model, recipe.N, recipe.M), None
     weights = read_state(options.init)
     return architectures.widths_of(recipe.model, weights, recipe.N, recipe.M), weights
+
+
+def open_crops(fabric: Fabric, recipe: BaseRecipe, options: RunOptions, console: Console) -> Crops:
+    """This process's share of the batches; the first process says what there is."""
+    crops = Crops(_pixels(fabric, options, console), recipe, fabric.global_rank, fabric.world_size)
+    if fabric.is_global_zero:
+        _report_data(crops, console)
+    return crops
 
 
 def _pixels(fabric: Fabric, options: RunOptions, console: Console) -> Pixels:
@@ -132,91 +132,12 @@ def _report_data(crops: Crops, console: Console) -> None:
     console.print("; ".join(lines), markup=False, highlight=False)
 
 
-class _Run:
-    """The training loop of one run, with its log and its saved state."""
+class _Run(Loop):
+    """A training loop that ends in a checkpoint."""
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        crops: Crops,
-        journal: Journal,
-        mine: Mapping[str, Any],
-        options: RunOptions,
-        clock: Clock,
-        console: Console,
-    ) -> None:
-        self.trainer, self.crops, self.journal = trainer, crops, journal
-        self.mine, self.options, self.clock, self.console = mine, options, clock, console
-        self.recipe, self.fabric = trainer.recipe, trainer.fabric
-        # Seconds of the interrupted runs before, less what the clock had run when this one began.
-        self.seconds_before = -clock.seconds
-        self.saved_at = clock.seconds
-
-    @property
-    def seconds(self) -> float:
-        return self.seconds_before + self.clock.seconds
-
-    def continue_from(self, saved: resume.Saved) -> None:
-        self.trainer.restore(saved.trainer)
-        self.journal.text = saved.journal
-        self.seconds_before += saved.seconds
-
-    def train(self) -> str:
-        """Take the steps left, or as many as there is time for; save the state; return the status."""
-        first = self.fabric.is_global_zero
-        bar = training_bar(self.console, self.recipe, self.trainer.step, shown=first)
-        steps = ahead(self.crops, self.trainer.step, self.recipe.steps)
-        # Closed whatever happens, so that no thread is left behind.
-        with self.clock.listening(), self.trainer.prepared(), bar as move, contextlib.closing(steps):
-            for step, samples in steps:
-                self.trainer.advance(samples, self.crops.first_sample(step))
-                move(self.trainer.step, self._log() if self._log_is_due() else None)
-                decision = self._decide()
-                if decision == STOP:
-                    break
-                if decision == SAVE:
-                    self._save()
-        self._save()
-        if self.trainer.step == self.recipe.steps:
-            return COMPLETE
-        return self.clock.stop_reason() or INTERRUPTED
-
-    def _log_is_due(self) -> bool:
-        return self.trainer.step % self.recipe.log_every == 0 or self.trainer.step == self.recipe.steps
-
-    def _log(self) -> str:
-        """Add a row to the log; return its figures for the progress bar."""
-        step, means = self.trainer.step, self.trainer.take_means()
-        rate = schedule.learning_rate(self.recipe, step - 1)
-        self.journal.add(step, rate, schedule.phase_at(self.recipe, step - 1).crop, means)
-        if self.fabric.is_global_zero:
-            self.journal.write()
-        row = self.journal.last_row()
-        return f"J {row['loss']:.3f} = {row['bpp']:.3f} bpp, {row['quality_db']:.2f} dB"
-
-    def _decide(self) -> int:
-        """Whether to go on, to save or to stop after this step: the same answer in every process."""
-        if self.fabric.world_size == 1:
-            return self._wish()
-        if self.trainer.step % STEPS_BETWEEN_QUESTIONS:
-            return NOTHING
-        return int(self.fabric.broadcast(self._wish()))
-
-    def _wish(self) -> int:
-        if self.clock.stop_reason() is not None:
-            return STOP
-        return SAVE if self.clock.seconds - self.saved_at >= 60 * self.options.checkpoint_minutes else NOTHING
-
-    def _save(self) -> None:
-        state = self.trainer.state()
-        if self.fabric.is_global_zero:
-            self.journal.write()
-            resume.save_state(self.options.companion(STATE), self.mine, state, self.journal.text, self.seconds)
-        self.saved_at = self.clock.seconds
-
-    def export(self, widths: Mapping[str, int]) -> dict[str, Any]:
+    def export(self, recipe: Recipe, widths: Mapping[str, int]) -> dict[str, Any]:
         """Write checkpoint, picture and card; return the card. A complete run's state is then deleted."""
-        recipe, options, output = self.recipe, self.options, self.options.output
+        options, output = self.options, self.options.output
         seconds = self.seconds
         state = export.finished_state(recipe.model, widths, self.trainer.averaged_state())
         if options.float16:

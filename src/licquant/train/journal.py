@@ -1,23 +1,14 @@
 """The log of a run (CSV, without times: a resumed run has the same log as any other) and its picture."""
 
 import math
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 from licquant.errors import LicquantError, TrainingError
 from licquant.images import write_atomically
 
-COLUMNS = (
-    "step",
-    "learning_rate",
-    "crop",
-    "loss",
-    "bpp",
-    "distortion",
-    "quality_db",
-    "auxiliary",
-    "gradient",
-)
+FIGURES = ("loss", "bpp", "distortion", "auxiliary", "gradient")
 
 
 class Journal:
@@ -26,26 +17,29 @@ class Journal:
     ``quality_db`` is -10·log10(distortion): the PSNR for the MSE, the usual dB form of MS-SSIM for the other.
     """
 
-    def __init__(self, path: Path, text: str = "") -> None:
-        self.path = path
-        self.text = text or ",".join(COLUMNS) + "\n"
+    def __init__(self, path: Path, text: str = "", figures: Sequence[str] = FIGURES) -> None:
+        """``figures``: names of what a step reports, ``loss``, ``bpp`` and ``distortion`` among them."""
+        self.path, self.figures = path, tuple(figures)
+        self.after_distortion = self.figures.index("distortion") + 1
+        names = (*self.figures[: self.after_distortion], "quality_db", *self.figures[self.after_distortion :])
+        self.columns = ("step", "learning_rate", "crop", *names)
+        self.text = text or ",".join(self.columns) + "\n"
 
     def add(self, step: int, learning_rate: float, crop: int, means: list[float]) -> None:
-        """Append the row of the steps up to ``step``; ``means`` as ``Trainer.take_means`` gives them."""
-        loss, bpp, distortion, auxiliary, gradient = means
-        quality = -10 * math.log10(max(distortion, 1e-12))
-        figures = (learning_rate, crop, loss, bpp, distortion, quality, auxiliary, gradient)
-        self.text += ",".join([str(step), *(f"{figure:.7g}" for figure in figures)]) + "\n"
+        """Append the row of the steps up to ``step``; ``means`` as ``Stepper.take_means`` gives them."""
+        quality = -10 * math.log10(max(means[self.after_distortion - 1], 1e-12))
+        values = (learning_rate, crop, *means[: self.after_distortion], quality, *means[self.after_distortion :])
+        self.text += ",".join([str(step), *(f"{value:.7g}" for value in values)]) + "\n"
 
     def write(self) -> None:
         """Bring the file up to date; ``TrainingError`` if that fails."""
         _write(self.path, self.text.encode())
 
     def last_row(self) -> dict[str, float]:
-        return _row(self.text.rsplit("\n", 2)[-2].split(","))
+        return self._row(self.text.rsplit("\n", 2)[-2])
 
     def rows(self) -> list[dict[str, float]]:
-        return [_row(line.split(",")) for line in self.text.splitlines()[1:]]
+        return [self._row(line) for line in self.text.splitlines()[1:]]
 
     def draw(self, path: Path, title: str) -> bool:
         """Draw the loss and its parts over the steps into a PNG file; False where matplotlib is missing."""
@@ -73,9 +67,8 @@ class Journal:
         _write(path, image.getvalue())
         return True
 
-
-def _row(cells: list[str]) -> dict[str, float]:
-    return dict(zip(COLUMNS, map(float, cells), strict=True))
+    def _row(self, line: str) -> dict[str, float]:
+        return dict(zip(self.columns, map(float, line.split(",")), strict=True))
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -11,9 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# The parts of a step's result, in the order of the tensor that ``Objective`` returns.
-LOSS, BPP, DISTORTION, AUXILIARY = range(4)
-
 
 class Objective(nn.Module):
     """A CompressAI model together with its losses, so that one backward pass serves both optimizers.
@@ -23,29 +20,38 @@ class Objective(nn.Module):
     part in it, as distributed training wants it.
     """
 
+    figures = ("loss", "bpp", "distortion", "auxiliary")
+
     def __init__(self, model: Any, lmbda: float, metric: str, precision: str) -> None:
         """``model``: a CompressAI image model; ``metric``, ``precision``: as in ``Recipe``."""
         super().__init__()
         self.model, self.lmbda, self.metric = model, lmbda, metric
         self.reduced = precision == "bf16"
 
-    def forward(self, samples: Tensor) -> Tensor:
-        """uint8 B×3×H×W → four scalars: loss, bits per pixel, distortion, auxiliary loss."""
+    def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 B×3×H×W → (what is minimised, [4] with the values of ``figures``)."""
         x = samples.float() / 255
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.reduced):
             out = self.model(x)
         pixels = x.shape[0] * x.shape[2] * x.shape[3]
         bpp = sum(-values.float().log2().sum() for values in out["likelihoods"].values()) / pixels
-        distortion = self._distortion(out["x_hat"].float(), x)
-        weight = self.lmbda * 255**2 if self.metric == "mse" else self.lmbda
-        return torch.stack([bpp + weight * distortion, bpp, distortion, self.model.aux_loss()])
+        found = distortion(self.metric, out["x_hat"].float(), x)
+        loss, auxiliary = bpp + weight(self.metric, self.lmbda) * found, self.model.aux_loss()
+        return loss + auxiliary, torch.stack([loss, bpp, found, auxiliary])
 
-    def _distortion(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        if self.metric == "mse":
-            return (x_hat - x).square().mean()
-        from pytorch_msssim import ms_ssim  # only where it is wanted
 
-        return 1 - ms_ssim(x_hat, x, data_range=1.0)
+def distortion(metric: str, x_hat: Tensor, x: Tensor) -> Tensor:
+    """MSE, or 1 - MS-SSIM, of images B×3×H×W in [0, 1]."""
+    if metric == "mse":
+        return (x_hat - x).square().mean()
+    from pytorch_msssim import ms_ssim  # only where it is wanted
+
+    return 1 - ms_ssim(x_hat, x, data_range=1.0)
+
+
+def weight(metric: str, lmbda: float) -> float:
+    """What the distortion is multiplied by."""
+    return lmbda * 255**2 if metric == "mse" else lmbda
 
 
 def describe(metric: str) -> str:

@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from licquant.train.settings import Recipe
+from licquant.train.settings import BaseRecipe
 
 COMPLETE, TIME_LIMIT, INTERRUPTED = "complete", "time limit", "interrupted"
 
@@ -63,7 +63,7 @@ class Clock:
 
 
 @contextmanager
-def training_bar(console: Console, recipe: Recipe, step: int, *, shown: bool) -> Iterator[Any]:
+def training_bar(console: Console, recipe: BaseRecipe, step: int, *, shown: bool) -> Iterator[Any]:
     """A progress bar; yields a function of (step, log row's text) that moves it."""
     columns = (
         TextColumn("[progress.description]{task.description}"),

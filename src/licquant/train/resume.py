@@ -15,15 +15,15 @@ from licquant.models.shards import files_of_shards
 from licquant.train.card import checkpoint_digest, read_card
 from licquant.train.export import to_bytes
 from licquant.train.pixels import data_digest
-from licquant.train.settings import STATE, Recipe, RunOptions
+from licquant.train.settings import STATE, BaseRecipe, RunOptions
 
 VERSION = 1
 
 
-def identity(recipe: Recipe, options: RunOptions) -> dict[str, Any]:
-    """What must be the same for a run to be resumed: recipe, training images, initial checkpoint."""
+def identity(recipe: BaseRecipe, options: RunOptions, **facts: Any) -> dict[str, Any]:
+    """What must be the same for a run to be resumed: recipe and further facts, training images, initial checkpoint."""
     return {
-        "recipe": recipe.to_mapping(),
+        "recipe": recipe.to_mapping() | facts,
         "data_sha256": data_digest(options.data),
         "init_sha256": None if options.init is None else checkpoint_digest(options.init),
     }

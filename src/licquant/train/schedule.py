@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from licquant.train.settings import Recipe
+from licquant.train.settings import BaseRecipe
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Phase:
     batch: int
 
 
-def phases(recipe: Recipe) -> tuple[Phase, ...]:
+def phases(recipe: BaseRecipe) -> tuple[Phase, ...]:
     """Small crops first, for many steps in little time; large ones at the end, for borders and long range."""
     turn = round(recipe.large_from * recipe.steps)
     both = (
@@ -26,12 +26,12 @@ def phases(recipe: Recipe) -> tuple[Phase, ...]:
     return tuple(phase for phase in both if phase.stop > phase.start)
 
 
-def phase_at(recipe: Recipe, step: int) -> Phase:
+def phase_at(recipe: BaseRecipe, step: int) -> Phase:
     """The phase that ``step``, 0 to steps - 1, falls in."""
     return next(phase for phase in phases(recipe) if step < phase.stop)
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
+def learning_rate(recipe: BaseRecipe, step: int) -> float:
     """Linear from 0 over the warm-up, times a half cosine over all steps down to ``final_rate``."""
     warm = min(1.0, (step + 1) / max(1, recipe.warmup))
     cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))

@@ -1,10 +1,10 @@
 """What a training run is told: ``Recipe`` decides the result, ``RunOptions`` only how it is reached."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from licquant.errors import TrainingError
 
@@ -18,10 +18,10 @@ MS_SSIM_CROP = 192
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the weights. A run is resumed only with the recipe it was started with.
+class BaseRecipe:
+    """What every kind of training decides its result by.
 
-    model, N, M      CompressAI's registered name and its widths; None: those of ``init``, else the usual ones
+    model            CompressAI's registered name
     lmbda            > 0; for the MSE on the [0, 1] scale times 255², or for 1 - MS-SSIM
     steps            optimizer steps; ``warmup`` of them raise the learning rate, a cosine then lowers it to
                      ``final_rate`` times its maximum
@@ -33,8 +33,7 @@ class Recipe:
 
     model: str
     lmbda: float
-    N: int | None = None
-    M: int | None = None
+    _: KW_ONLY
     metric: str = "mse"
     steps: int = 15_000
     batch: int = 8
@@ -43,21 +42,19 @@ class Recipe:
     large_crop: int = 256
     large_from: float = 0.75
     learning_rate: float = 3e-4
-    aux_learning_rate: float = 1e-3
     warmup: int = 200
     final_rate: float = 0.01
     clip: float = 1.0
     average: float = 0.999
-    precision: str = "bf16"
     seed: int = 0
     log_every: int = 50
 
     def __post_init__(self) -> None:
-        for name, complaint in _complaints(self):
+        for name, complaint in self.complaints():
             raise TrainingError(f"{name} = {getattr(self, name)!r}: {complaint}")
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> "Recipe":
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """A recipe from names and values; ``TrainingError`` for unknown names and values of a wrong type."""
         known = {field.name: field.type for field in fields(cls)}
         for name, value in values.items():
@@ -78,6 +75,48 @@ class Recipe:
     def to_mapping(self) -> dict[str, Any]:
         return asdict(self)
 
+    def complaints(self) -> Iterator[tuple[str, str]]:
+        """(field, what is wrong with it) for every field that cannot be used."""
+        yield from _out_of_range(self, ("lmbda", "learning_rate", "clip"), _positive, "must be a finite number above 0")
+        yield from _out_of_range(self, ("steps", "batch", "large_batch", "log_every"), _at_least_one, AT_LEAST_ONE)
+        yield from _out_of_range(self, ("warmup", "seed"), lambda n: 0 <= n < 2**63, "must not be negative")
+        sides = ("crop", "large_crop")
+        yield from _out_of_range(
+            self,
+            sides,
+            lambda n: n >= CROP_MULTIPLE and n % CROP_MULTIPLE == 0,
+            f"must be a multiple of {CROP_MULTIPLE}",
+        )
+        if self.metric == "ms-ssim":
+            yield from _out_of_range(self, sides, lambda n: n >= MS_SSIM_CROP, f"MS-SSIM needs at least {MS_SSIM_CROP}")
+        yield from _out_of_range(
+            self, ("large_from", "final_rate"), lambda share: 0 <= share <= 1, "must be between 0 and 1"
+        )
+        yield from _out_of_range(self, ("average",), lambda d: 0 <= d < 1, "must be at least 0 and below 1")
+        yield from _out_of_range(self, ("metric",), METRICS.__contains__, f"choose one of {', '.join(METRICS)}")
+
+
+@dataclass(frozen=True)
+class Recipe(BaseRecipe):
+    """Everything that decides the weights. A run is resumed only with the recipe it was started with.
+
+    N, M             widths of the model; None: those of ``init``, else the usual ones
+    precision        of everything but the entropy models
+    """
+
+    N: int | None = None
+    M: int | None = None
+    aux_learning_rate: float = 1e-3
+    precision: str = "bf16"
+
+    def complaints(self) -> Iterator[tuple[str, str]]:
+        yield from super().complaints()
+        yield from _out_of_range(self, ("aux_learning_rate",), _positive, "must be a finite number above 0")
+        yield from _out_of_range(self, ("N", "M"), lambda n: n is None or n >= 1, AT_LEAST_ONE)
+        yield from _out_of_range(
+            self, ("precision",), PRECISIONS.__contains__, f"choose one of {', '.join(PRECISIONS)}"
+        )
+
 
 def _fits(value: Any, annotation: Any) -> bool:
     wanted = {
@@ -89,39 +128,22 @@ def _fits(value: Any, annotation: Any) -> bool:
     return isinstance(value, wanted) and not isinstance(value, bool)
 
 
-def _complaints(recipe: Recipe) -> list[tuple[str, str]]:
-    """(field, what is wrong with it) for every field of a recipe that cannot be used."""
-    found = []
+AT_LEAST_ONE = "must be at least 1"
 
-    def check(name: str, fine: bool, complaint: str) -> None:
-        if not fine:
-            found.append((name, complaint))
 
-    for name in ("lmbda", "learning_rate", "aux_learning_rate", "clip"):
-        value = getattr(recipe, name)
-        check(name, math.isfinite(value) and value > 0, "must be a finite number above 0")
-    for name in ("steps", "batch", "large_batch", "log_every"):
-        check(name, getattr(recipe, name) >= 1, "must be at least 1")
-    for name in ("N", "M"):
-        value = getattr(recipe, name)
-        check(name, value is None or value >= 1, "must be at least 1")
-    for name in ("warmup", "seed"):
-        check(name, 0 <= getattr(recipe, name) < 2**63, "must not be negative")
-    for name in ("crop", "large_crop"):
-        side = getattr(recipe, name)
-        check(
-            name,
-            side >= CROP_MULTIPLE and side % CROP_MULTIPLE == 0,
-            f"must be a multiple of {CROP_MULTIPLE}",
-        )
-        if recipe.metric == "ms-ssim":
-            check(name, side >= MS_SSIM_CROP, f"MS-SSIM needs at least {MS_SSIM_CROP}")
-    check("large_from", 0 <= recipe.large_from <= 1, "must be between 0 and 1")
-    check("final_rate", 0 <= recipe.final_rate <= 1, "must be between 0 and 1")
-    check("average", 0 <= recipe.average < 1, "must be at least 0 and below 1")
-    check("metric", recipe.metric in METRICS, f"choose one of {', '.join(METRICS)}")
-    check("precision", recipe.precision in PRECISIONS, f"choose one of {', '.join(PRECISIONS)}")
-    return found
+def _positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def _at_least_one(value: int) -> bool:
+    return value >= 1
+
+
+def _out_of_range(
+    recipe: BaseRecipe, names: Sequence[str], fine: Callable[[Any], bool], complaint: str
+) -> Iterator[tuple[str, str]]:
+    """The complaint about each of the fields that is not fine."""
+    return ((name, complaint) for name in names if not fine(getattr(recipe, name)))
 
 
 @dataclass(frozen=True)

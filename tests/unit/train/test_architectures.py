@@ -7,7 +7,7 @@ from licquant.errors import ModelError
 from licquant.train import architectures, export
 from licquant.train.architectures import build, names, resolve_widths, widths_of
 from licquant.train.entropy import Noise, float32_entropy_models
-from licquant.train.objective import AUXILIARY, LOSS, Objective
+from licquant.train.objective import Objective
 
 
 def test_the_image_models_of_one_rate_are_known() -> None:
@@ -75,9 +75,9 @@ def test_every_model_trains_all_its_parameters(name: str) -> None:
     noise = Noise(0, torch.device("cpu"))
     noise.begin(0, 0)
     with float32_entropy_models(model, noise):
-        figures = objective(samples)
+        loss, figures = objective(samples)
     assert torch.isfinite(figures).all()
-    (figures[LOSS] + figures[AUXILIARY]).backward()
+    loss.backward()
     # Distributed training hangs on a parameter that takes no part in the loss.
     assert [name for name, value in model.named_parameters() if value.grad is None] == []
     if name != "cheng2020-anchor-checkerboard":  # draws its context's noise by itself

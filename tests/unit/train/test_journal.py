@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from licquant.errors import TrainingError
-from licquant.train.journal import COLUMNS, Journal
+from licquant.train.journal import Journal
 
 MEANS = [2.5, 0.5, 1e-3, 1200.0, 3.0]  # loss, bpp, distortion, auxiliary, gradient
 
@@ -17,9 +17,19 @@ def test_a_row_has_every_column(tmp_path: Path) -> None:
     journal.add(50, 1e-4, 128, MEANS)
     journal.write()
     expected = [50, 1e-4, 128, 2.5, 0.5, 1e-3, pytest.approx(30), 1200, 3]
-    assert (tmp_path / "log.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
-    assert journal.last_row() == dict(zip(COLUMNS, expected, strict=True))
+    assert (tmp_path / "log.csv").read_text().splitlines()[
+        0
+    ] == "step,learning_rate,crop,loss,bpp,distortion,quality_db,auxiliary,gradient"
+    assert journal.last_row() == dict(zip(journal.columns, expected, strict=True))
     assert Journal(tmp_path / "log.csv", journal.text).rows() == journal.rows()
+
+
+def test_other_figures_have_columns_of_their_own(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "log.csv", figures=("loss", "bits", "bpp", "distortion", "gradient"))
+    journal.add(50, 1e-4, 128, [2.5, 6.2, 0.5, 1e-2, 3.0])
+    assert journal.text.splitlines()[0] == "step,learning_rate,crop,loss,bits,bpp,distortion,quality_db,gradient"
+    assert journal.last_row()["bits"] == 6.2
+    assert journal.last_row()["quality_db"] == pytest.approx(20)
 
 
 def test_a_perfect_reconstruction_can_be_logged(tmp_path: Path) -> None:
