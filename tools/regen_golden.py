@@ -22,12 +22,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--why", required=True, help="why the stored bytes change; goes into the manifest")
     why = parser.parse_args().why
-    sys.path.insert(0, str(ROOT / "src"))
-    make = runpy.run_path(str(GOLDEN / "golden_codec.py"))["make"]
+    sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
+    made = {}
+    for module in sorted(GOLDEN.glob("golden_*.py")):
+        made |= runpy.run_path(str(module))["make"]()
 
     manifest_path = GOLDEN / "manifest.json"
     manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
-    for name, data in make().items():
+    for name, data in made.items():
         digest = hashlib.sha256(data).hexdigest()
         if manifest.get(name, {}).get("sha256") != digest:
             manifest[name] = {"sha256": digest, "bytes": len(data), "why": why}

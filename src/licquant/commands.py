@@ -14,7 +14,7 @@ from rich.table import Table
 from licquant.codec import codec as codec_module
 from licquant.codec.artifact import Artifact, artifact_id, read_artifact_bytes
 from licquant.codec.bitstream import Bitstream
-from licquant.codec.contents import layer_contents
+from licquant.codec.contents import layer_contents, selector_contents
 from licquant.errors import BitstreamError, LicquantError
 from licquant.images import read_image, write_atomically, write_image
 
@@ -45,6 +45,7 @@ def encode(image: Path, model: Path, output: Path, engine: str, threads: int | N
         "bpp": 8 * len(data) / (width * height),
         "seconds": seconds,
         "artifact": codec.id.hex(),
+        "widths": codec.analysis_widths(rgb),
     }
     line = f"{output}: {width}×{height}, {len(data):,} bytes, {record['bpp']:.4f} bits per pixel"
     return Report(record, lambda: OUT.print(line, highlight=False))
@@ -57,21 +58,36 @@ def decode(file: Path, model: Path, output: Path, engine: str, threads: int | No
     rgb = codec.decode(data)
     seconds = time.perf_counter() - start
     write_image(output, rgb)
-    record = {"output": str(output), "width": rgb.shape[1], "height": rgb.shape[0], "seconds": seconds}
+    record = {
+        "output": str(output),
+        "width": rgb.shape[1],
+        "height": rgb.shape[0],
+        "seconds": seconds,
+        "widths": _synthesis_widths(codec, data),
+    }
     return Report(record, lambda: OUT.print(f"{output}: {rgb.shape[1]}×{rgb.shape[0]}", highlight=False))
 
 
-def inspect(file: Path) -> Report:
-    """Tells a model from a coded image by its first bytes."""
+def inspect(file: Path, model: Path | None) -> Report:
+    """Tells a model from a coded image by its first bytes.
+
+    model: of a coded image, to tell the widths chosen for it
+    """
     data = _read(file)
     if data.startswith(b"LICI"):
-        return _inspect_image(Bitstream.from_bytes(data), len(data))
+        widths = {} if model is None else _synthesis_widths(codec_module.load(model), data)
+        return _inspect_image(Bitstream.from_bytes(data), len(data), widths)
     if data.startswith(b"LICQ"):
         return _inspect_model(read_artifact_bytes(file))
     raise LicquantError(f"{file}: neither a licquant model (.licq) nor a coded image (.lic)")
 
 
-def _inspect_image(stream: Bitstream, size: int) -> Report:
+def _synthesis_widths(codec: codec_module.Codec, data: bytes) -> dict[str, int]:
+    """Stage of g_s → the width that decoding chooses; empty, and not looked for, where none is chosen."""
+    return codec.synthesis_widths(codec.decode_symbols(data).y) if codec.artifact.dynamic else {}
+
+
+def _inspect_image(stream: Bitstream, size: int, widths: dict[str, int]) -> Report:
     record = {
         "kind": "coded image",
         "bytes": size,
@@ -80,6 +96,7 @@ def _inspect_image(stream: Bitstream, size: int) -> Report:
         "bpp": 8 * size / (stream.width * stream.height),
         "artifact": stream.artifact_id.hex(),
         "strings": [len(string) for string in stream.strings],
+        "widths": widths,
     }
 
     def show() -> None:
@@ -89,13 +106,16 @@ def _inspect_image(stream: Bitstream, size: int) -> Report:
             f"{record['bpp']:.4f} bits per pixel\ncoded with artifact {record['artifact']}",
             highlight=False,
         )
+        if widths:
+            chosen = ", ".join(f"{stage} {bits}" for stage, bits in widths.items())
+            OUT.print(f"decoded with widths in bits: {chosen}", highlight=False)
 
     return Report(record, show)
 
 
 def _inspect_model(data: bytes) -> Report:
     artifact = Artifact.from_bytes(data)
-    layers = layer_contents(data, artifact)
+    layers, selectors = layer_contents(data, artifact), selector_contents(data, artifact)
     fp32 = artifact.provenance.get("fp32_bytes")
     record: dict[str, Any] = {
         "kind": "model",
@@ -107,6 +127,7 @@ def _inspect_model(data: bytes) -> Report:
         "plan_hash": artifact.plan.hash,
         "provenance": dict(artifact.provenance),
         "layers": [vars(layer) for layer in layers],
+        "selectors": [vars(selector) for selector in selectors],
     }
 
     def show() -> None:
@@ -130,6 +151,13 @@ def _inspect_model(data: bytes) -> Report:
                 f"{layer.accumulator_bits} bits",
             )
         OUT.print(table)
+        for s in selectors:
+            OUT.print(
+                f"{s.part}: {', '.join(s.stages)} in {', '.join(map(str, s.widths))} bits, chosen for each image\n"
+                f"    {s.bytes:,} bytes beside the widest; selector: {s.selector_weights:,} weights, "
+                f"{s.selector_bytes:,} bytes",
+                highlight=False,
+            )
 
     return Report(record, show)
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from licquant.codec.artifact import MAGIC, VERSION, Artifact
+from licquant.codec.artifact import DYNAMIC_VERSION, MAGIC, VERSION, Artifact
 from licquant.codec.codec import Codec
 from licquant.config import LayerBits, Plan
 from licquant.errors import ArtifactError
+from tests.dynamic_programs import dynamic_artifact
 from tests.latent_programs import FAMILIES, random_program, random_tables
 
 _PREFIX = struct.Struct("<4sHI")
@@ -20,7 +21,8 @@ _JUNK = [None, -1, 0, 1, 3, 2**31, 2**63, 1.5, float("inf"), "x", "", [], {}, [1
 
 def rebuilt(header: Any, blobs: bytes) -> bytes:
     text = json.dumps(header).encode()
-    content = _PREFIX.pack(MAGIC, VERSION, len(text)) + text + blobs
+    version = DYNAMIC_VERSION if isinstance(header, dict) and "dynamic" in header else VERSION
+    content = _PREFIX.pack(MAGIC, version, len(text)) + text + blobs
     return content + hashlib.sha256(content).digest()
 
 
@@ -39,11 +41,13 @@ def put(record: Any, path: tuple, value: Any) -> None:
     record[path[-1]] = value
 
 
-@pytest.fixture(scope="module", params=["quantized", *FAMILIES])
+@pytest.fixture(scope="module", params=["quantized", "dynamic", *FAMILIES])
 def opened(request, artifact_path):
-    """A quantized scale hyperprior, and a random program of every family."""
+    """A quantized scale hyperprior, a dynamic one, and a random program of every family."""
     if request.param == "quantized":
         data = artifact_path.read_bytes()
+    elif request.param == "dynamic":
+        data = dynamic_artifact().to_bytes()
     else:
         program = random_program(request.param)
         plan = Plan({"g_a.0": LayerBits(8, 8)})
@@ -73,6 +77,20 @@ def test_any_field_replaced_by_junk(opened):
     paths = places(json.loads(text))
     refused = 0
     for index in rng.integers(0, len(paths), 250):
+        header = json.loads(text)
+        put(header, paths[index], _JUNK[rng.integers(len(_JUNK))])
+        refused += not tried(rebuilt(header, blobs))
+    assert refused > 100
+
+
+def test_any_field_of_the_widths_replaced_by_junk():
+    """As above, for the part of a dynamic artifact's header that only it has."""
+    data = dynamic_artifact().to_bytes()
+    length = _PREFIX.unpack_from(data)[2]
+    text, blobs = data[_PREFIX.size : _PREFIX.size + length], data[_PREFIX.size + length : -32]
+    paths = [path for path in places(json.loads(text)) if path[0] == "dynamic"]
+    rng, refused = np.random.default_rng(2), 0
+    for index in rng.integers(0, len(paths), 150):
         header = json.loads(text)
         put(header, paths[index], _JUNK[rng.integers(len(_JUNK))])
         refused += not tried(rebuilt(header, blobs))

@@ -3,7 +3,8 @@
     magic "LICQ" | version (uint16) | length of the header (uint32) | header (JSON, UTF-8) | blobs | SHA-256
 
 The header names every tensor and the length of every blob; the SHA-256 is of everything before it and names
-the artifact: its first 8 bytes stand in every image coded with it.
+the artifact: its first 8 bytes stand in every image coded with it. Version 3 is version 2 with what the widths that
+depend on the image need; an artifact of fixed widths is written as version 2.
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from licquant.codec.blobs import BlobReader, BlobWriter, get
+from licquant.codec.dynamic_format import dynamic_from_json, dynamic_to_json
 from licquant.codec.families import FAMILIES, LatentTables
 from licquant.codec.program_format import program_from_json, program_to_json
 from licquant.config import Plan
 from licquant.errors import ArtifactError, PlanError
 from licquant.images import write_atomically
+from licquant.program.dynamic import DynamicPart
 from licquant.program.part import Program
 
 MAGIC = b"LICQ"
-VERSION = 2
+VERSION, DYNAMIC_VERSION = 2, 3
+TRANSFORMS = ("g_a", "g_s")  # the parts of the free zone whose widths may depend on the image
 _PREFIX = struct.Struct("<4sHI")
 _HASH_BYTES = 32
 _MAX_BYTES = 1 << 30
@@ -38,9 +42,10 @@ class Artifact:
     family:     how its latent is coded, a key of ``families.FAMILIES``
     program:    parts g_a, g_s and those of the family
     tables:     the family's coding tables
-    plan:       the widths it was made with
+    plan:       the widths it was made with; where they depend on the image, the widest
     provenance: checkpoint SHA-256, model name, λ, calibration images, command, versions: JSON values
     licence:    of the weights, as their owner states it
+    dynamic:    g_a, g_s or both with all widths that may be chosen for an image; ``part`` of each is the program's
     """
 
     family: str
@@ -49,6 +54,7 @@ class Artifact:
     plan: Plan
     provenance: Mapping[str, Any] = field(default_factory=dict)
     licence: str = "not stated"
+    dynamic: Mapping[str, DynamicPart] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         coder = FAMILIES.get(self.family)
@@ -63,6 +69,8 @@ class Artifact:
         present = [(a, b) for a, b in pairs if a in self.program and b in self.program]
         if any(self.program[a].output_grid.channels != self.program[b].input_grid.channels for a, b in present):
             raise ArtifactError("the program's parts do not fit one another")
+        if any(name not in TRANSFORMS or part.part is not self.program[name] for name, part in self.dynamic.items()):
+            raise ArtifactError("only g_a and g_s of the program may have widths that depend on the image")
 
     def to_bytes(self) -> bytes:
         """The file's content; the same artifact gives the same bytes."""
@@ -75,9 +83,12 @@ class Artifact:
             "program": program_to_json(self.program, writer),
             "tables": self.tables.to_json(writer),
         }
+        if self.dynamic:
+            header["dynamic"] = dynamic_to_json(self.dynamic, header["program"], writer)
         header["blobs"] = [len(blob) for blob in writer.blobs]
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        content = _PREFIX.pack(MAGIC, VERSION, len(text)) + text + b"".join(writer.blobs)
+        version = DYNAMIC_VERSION if self.dynamic else VERSION
+        content = _PREFIX.pack(MAGIC, version, len(text)) + text + b"".join(writer.blobs)
         return content + hashlib.sha256(content).digest()
 
     @classmethod
@@ -94,7 +105,9 @@ class Artifact:
             raise ArtifactError(f"unknown family {family[:40]!r}: made by a newer licquant?")
         program = program_from_json(header.get("program"), reader)
         tables = FAMILIES[family].tables_type.from_json(get(header, "tables", dict), reader)
-        return cls(family, program, tables, plan, get(header, "provenance", dict), get(header, "licence", str))
+        dynamic = dynamic_from_json(header["dynamic"], program, reader) if "dynamic" in header else {}
+        provenance, licence = get(header, "provenance", dict), get(header, "licence", str)
+        return cls(family, program, tables, plan, provenance, licence, dynamic)
 
     def save(self, path: str | Path) -> int:
         """Write the file, whole or not at all; returns its size in bytes."""
@@ -132,8 +145,8 @@ def _open(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
     if len(data) < _PREFIX.size + _HASH_BYTES:
         raise ArtifactError("truncated: shorter than any artifact")
     _, version, length = _PREFIX.unpack_from(data)
-    if version != VERSION:
-        raise ArtifactError(f"version {version} of the format; this licquant reads version {VERSION}")
+    if version not in (VERSION, DYNAMIC_VERSION):
+        raise ArtifactError(f"version {version} of the format; this licquant reads {VERSION} and {DYNAMIC_VERSION}")
     content = data[:-_HASH_BYTES]
     if hashlib.sha256(content).digest() != data[-_HASH_BYTES:]:
         raise ArtifactError("damaged or truncated: its checksum does not match")
@@ -144,6 +157,8 @@ def _open(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
     except (ValueError, RecursionError) as error:
         raise ArtifactError("its header is not JSON") from error
     lengths = get(header, "blobs", list)
+    if ("dynamic" in header) != (version == DYNAMIC_VERSION):
+        raise ArtifactError(f"its header is not one of version {version}")
     if not all(type(n) is int and n >= 0 for n in lengths):
         raise ArtifactError("the lengths of its blobs are not numbers")
     position = _PREFIX.size + length

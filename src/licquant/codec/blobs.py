@@ -3,6 +3,7 @@
 {"value": 128, "shape": [192]}                        all elements equal
 {"blob": 7, "dtype": "<i4", "shape": [192]}           raw little-endian numbers
 {"blob": 8, "bits": 8, "shape": [128, 128, 5, 5]}     entropy-coded weights (``weights.py``)
+{…, "nested": 6}                                      the 6-bit integers inside those (``nested_weight``)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from licquant.codec.weights import pack_integers, unpack_integers
 from licquant.errors import ArtifactError
+from licquant.program.arithmetic import MAX_BITS, MIN_BITS, nested_weight
 
 MAX_ELEMENTS = 1 << 27
 _DTYPES = ("<i1", "<u1", "<i2", "<u2", "<i4", "<i8", "<f4")
@@ -43,12 +45,17 @@ class BlobWriter:
     def weights(self, values: np.ndarray, bits: int) -> dict[str, Any]:
         return {**self.data(pack_integers(values, bits)), "bits": bits, "shape": list(values.shape)}
 
+    def nested(self, stored: dict[str, Any], bits: int) -> dict[str, Any]:
+        """Weights of fewer bits inside ones that are stored already: nothing is stored."""
+        return {**stored, "nested": bits}
+
 
 class BlobReader:
     """The inverse; every method raises ``ArtifactError`` for references that do not hold."""
 
     def __init__(self, blobs: Sequence[bytes]) -> None:
         self.blobs = blobs
+        self._weights: dict[tuple[int, tuple[int, ...], int], np.ndarray] = {}  # nested weights are read many times
 
     def data(self, reference: Any) -> bytes:
         index = get(reference, "blob", int)
@@ -70,9 +77,17 @@ class BlobReader:
     def weights(self, reference: Any) -> np.ndarray:
         """int32, within the bits that the reference names."""
         shape, bits = _shape(reference), get(reference, "bits", int)
-        if not 2 <= bits <= 16:
+        if not MIN_BITS <= bits <= MAX_BITS:
             raise ArtifactError(f"weights of {bits} bits")
-        return unpack_integers(self.data(reference), shape, bits)
+        key = (get(reference, "blob", int), shape, bits)
+        if key not in self._weights:
+            self._weights[key] = unpack_integers(self.data(reference), shape, bits)
+        if "nested" not in reference:
+            return self._weights[key]
+        narrower = get(reference, "nested", int)
+        if not MIN_BITS <= narrower <= bits:
+            raise ArtifactError(f"weights of {narrower} bits inside ones of {bits}")
+        return nested_weight(self._weights[key], bits, narrower)
 
     def _values(self, reference: Any) -> np.ndarray:
         shape = _shape(reference)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,13 +13,16 @@ from licquant.codec.bitstream import Bitstream
 from licquant.codec.factorized import NO_Z
 from licquant.codec.families import latent_coder
 from licquant.codec.hyperprior import GaussianCoder
-from licquant.codec.tiling import TILE_PIXELS, run_tiled
+from licquant.codec.tiling import TILE_PIXELS
+from licquant.codec.transform import DynamicTransform, StaticTransform
 from licquant.errors import ArtifactError, BitstreamError
 from licquant.images import RGB, check_rgb, crop, pad_to_multiple
 from licquant.program.arithmetic import Ints
+from licquant.program.chain import Engine
 from licquant.program.exact import ExactEngine
 from licquant.program.openvino_engine import OpenVinoEngine
 from licquant.program.part import Part, Program
+from licquant.program.threads import limited_threads
 
 ENGINES = ("openvino", "exact")
 _PROBE = 1 << 12  # pixels: a size that every stride divides
@@ -49,38 +51,58 @@ class Codec:
     ) -> None:
         if engine not in ENGINES:
             raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
-        self.artifact, self.id = artifact, identity
+        self.artifact, self.id, self._threads = artifact, identity, threads
         self.coder = latent_coder(artifact.family, artifact.program, artifact.tables)
         program = artifact.program
         run = partial(_engine, engine=engine, threads=threads)
-        self._g_a, self._g_s = run(program["g_a"]), run(program["g_s"])
-        self._h_a = run(program["h_a"]) if "h_a" in program else None
-        self._latent_stride, self._coded_stride = _strides(program)
+        self._h_a = run(program["h_a"]).run if "h_a" in program else None
+        latent_stride, self._coded_stride = _strides(program)
+        self._g_a, self._g_s = (
+            DynamicTransform(artifact.dynamic[name], run, tile)
+            if name in artifact.dynamic
+            else StaticTransform(program[name], run(program[name]), tile)
+            for name, tile in (("g_a", TILE_PIXELS // latent_stride), ("g_s", TILE_PIXELS))
+        )
 
     def encode(self, rgb: RGB) -> bytes:
         """The coded image for uint8 H×W×3, H and W ≥ 1; ``ImageError`` for another array."""
         check_rgb(rgb)
-        strings = self.coder.encode(*self._transform(rgb))
+        with limited_threads(self._threads):
+            strings = self.coder.encode(*self._transform(rgb))
         return Bitstream(self.id, rgb.shape[1], rgb.shape[0], strings).to_bytes()
 
     def decode(self, data: bytes) -> RGB:
         """The image uint8 H×W×3; ``BitstreamError`` if the data is damaged or was coded with another artifact."""
         stream = self._parse(data)
-        return self.synthesise(self._symbols(stream).y, stream.height, stream.width)
+        with limited_threads(self._threads):
+            return self.synthesise(self._symbols(stream).y, stream.height, stream.width)
 
     def decode_symbols(self, data: bytes) -> Latents:
         """The coded latents alone: what must be the same on every machine."""
-        return self._symbols(self._parse(data))
+        with limited_threads(self._threads):
+            return self._symbols(self._parse(data))
 
     def analyse(self, rgb: RGB) -> Latents:
         """What is coded for an image."""
-        y, z = self._transform(rgb)
-        return Latents(self.coder.quantize(y, z), z)
+        with limited_threads(self._threads):
+            y, z = self._transform(rgb)
+            return Latents(self.coder.quantize(y, z), z)
 
     def synthesise(self, y: Ints, height: int, width: int) -> RGB:
         """The image of that size for ŷ."""
-        pixels = run_tiled(self._g_s, self.artifact.program["g_s"], y, TILE_PIXELS)
+        pixels = self._g_s.run(y)
         return crop(np.moveaxis(pixels, 0, -1).astype(np.uint8, copy=False), height, width)
+
+    def analysis_widths(self, rgb: RGB) -> dict[str, int]:
+        """Stage of g_a → the width that ``encode`` chooses for this image; empty where no widths are chosen."""
+        check_rgb(rgb)
+        with limited_threads(self._threads):
+            return self._g_a.widths(self._planes(rgb))
+
+    def synthesis_widths(self, y: Ints) -> dict[str, int]:
+        """Stage of g_s → the width that is chosen for ŷ (``Latents.y``), the same on every machine."""
+        with limited_threads(self._threads):
+            return self._g_s.widths(y)
 
     def entropy_bits(self, latents: Latents) -> float:
         """Ideal code length under the artifact's integer tables."""
@@ -88,12 +110,15 @@ class Codec:
 
     def _transform(self, rgb: RGB) -> tuple[Ints, Ints]:
         """(y in fixed point, symbols of z) of an image."""
-        pixels = np.moveaxis(pad_to_multiple(rgb, self._coded_stride), -1, 0)
-        y = run_tiled(self._g_a, self.artifact.program["g_a"], pixels, TILE_PIXELS // self._latent_stride)
+        y = self._g_a.run(self._planes(rgb))
         if self._h_a is None:
             return y, NO_Z
         assert isinstance(self.coder, GaussianCoder)
         return y, self.coder.round_hyper(self._h_a(y))
+
+    def _planes(self, rgb: RGB) -> Ints:
+        """What g_a reads: [3, H, W], padded."""
+        return np.moveaxis(pad_to_multiple(rgb, self._coded_stride), -1, 0)
 
     def _parse(self, data: bytes) -> Bitstream:
         stream = Bitstream.from_bytes(data)
@@ -111,8 +136,8 @@ class Codec:
 def load(path: str | Path, *, engine: str = "openvino", threads: int | None = None) -> Codec:
     """The codec in a ``model.licq`` file.
 
-    engine:  ``"openvino"`` (fast) or ``"exact"`` (slow, NumPy integers only, for the free zone too)
-    threads: how many OpenVINO may use; None leaves the choice to it
+    engine:  ``"openvino"`` (fast) or ``"exact"`` (slow: exact integers for the free zone too)
+    threads: how many OpenVINO and NumPy's BLAS may use; None leaves the choice to them
 
     Raises ``ArtifactError`` for a file that is not an undamaged artifact.
     """
@@ -140,5 +165,5 @@ def _strides(program: Program) -> tuple[int, int]:
     return _PROBE // latent[0], _PROBE // coded[0]
 
 
-def _engine(part: Part, engine: str, threads: int | None) -> Callable[[Ints], Ints]:
-    return OpenVinoEngine(part, threads).run if engine == "openvino" else ExactEngine(part).run
+def _engine(part: Part, engine: str, threads: int | None) -> Engine:
+    return OpenVinoEngine(part, threads) if engine == "openvino" else ExactEngine(part)

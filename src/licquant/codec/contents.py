@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from licquant.codec.artifact import Artifact, blob_sizes
+from licquant.program.ops import Convolution
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,44 @@ def layer_contents(data: bytes, artifact: Artifact) -> list[LayerContents]:
                 )
             )
     return layers
+
+
+@dataclass(frozen=True)
+class SelectorContents:
+    """What a part has whose widths depend on the image, beside its layers at the widest.
+
+    part:   g_a or g_s;  widths: the candidates;  stages: what gets one of them
+    bytes:  what the narrower widths take in the file: grids, biases and rescalings, no weights
+    selector_bytes, selector_weights: of the selector
+    """
+
+    part: str
+    widths: tuple[int, ...]
+    stages: tuple[str, ...]
+    bytes: int
+    selector_bytes: int
+    selector_weights: int
+
+
+def selector_contents(data: bytes, artifact: Artifact) -> list[SelectorContents]:
+    """One entry per dynamic part; ``data`` is the content that ``artifact`` was read from."""
+    header, sizes = blob_sizes(data)
+    shared = set(_blobs(header["program"]))
+    found = []
+    for name, part in artifact.dynamic.items():
+        record = header["dynamic"][name]
+        network = part.selector.network.operations
+        found.append(
+            SelectorContents(
+                name,
+                part.selector.widths,
+                tuple(stage.name for stage in part.stages[1:]),
+                sum(sizes[index] for index in set(_blobs(record["stages"])) - shared),
+                sum(sizes[index] for index in set(_blobs(record["selector"])) - shared),
+                sum(op.weight.size for op in network if isinstance(op, Convolution)),
+            )
+        )
+    return found
 
 
 def _blobs(record: Any) -> Iterator[int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from licquant.codec.blobs import BlobReader, BlobWriter, get
 from licquant.errors import ArtifactError, LoweringError
-from licquant.program.arithmetic import MAX_BITS, MIN_BITS
+from licquant.program.arithmetic import MAX_BITS, MIN_BITS, nested_weight
 from licquant.program.grid import Grid
 from licquant.program.ops import (
     Add,
@@ -71,18 +72,13 @@ _FIELDS: dict[type[Operation], tuple[str, dict[str, str]]] = {
     PixelShuffle: ("pixel_shuffle", {"factor": "number"}),
 }
 _TYPES = {name: (kind, fields) for kind, (name, fields) in _FIELDS.items()}
+# Operation → the field of its weights.
+WEIGHTS = {kind: field for kind, (_, fields) in _FIELDS.items() for field, form in fields.items() if form == "weights"}
 _LARGEST_NUMBER = 1 << 16
 
 
 def program_to_json(program: Program, writer: BlobWriter) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": part.name,
-            "input_grid": _grid_to_json(part.input_grid, writer),
-            "operations": [_operation_to_json(op, writer) for op in part.operations],
-        }
-        for part in program.values()
-    ]
+    return [part_to_json(part, writer) for part in program.values()]
 
 
 def program_from_json(record: Any, reader: BlobReader) -> Program:
@@ -90,20 +86,46 @@ def program_from_json(record: Any, reader: BlobReader) -> Program:
     if not isinstance(record, list):
         raise ArtifactError("the program is not a list of parts")
     try:
-        parts = [
-            Part(
-                get(part, "name", str),
-                _grid_from_json(get(part, "input_grid", dict), reader),
-                tuple(_operation_from_json(op, reader) for op in get(part, "operations", list)),
-            )
-            for part in record
-        ]
+        parts = [part_from_json(part, reader) for part in record]
     except LoweringError as error:
         raise ArtifactError(f"not a valid program: {error}") from error
     return Program({part.name: part for part in parts})
 
 
-def _operation_to_json(op: Operation, writer: BlobWriter) -> dict[str, Any]:
+def part_to_json(part: Part, writer: BlobWriter) -> dict[str, Any]:
+    return {
+        "name": part.name,
+        "input_grid": _grid_to_json(part.input_grid, writer),
+        "operations": [operation_to_json(op, writer) for op in part.operations],
+    }
+
+
+def part_from_json(record: Any, reader: BlobReader) -> Part:
+    """``ArtifactError`` for what cannot be read, ``LoweringError`` for what is not a valid part."""
+    input_grid = _grid_from_json(get(record, "input_grid", dict), reader)
+    return Part(get(record, "name", str), input_grid, operations_from_json(record, reader))
+
+
+def operations_from_json(record: Any, reader: BlobReader) -> tuple[Operation, ...]:
+    return tuple(_operation_from_json(op, reader) for op in get(record, "operations", list))
+
+
+def nested_operation_to_json(
+    op: Operation, widest: Operation, stored: dict[str, Any], writer: BlobWriter
+) -> dict[str, Any]:
+    """An operation whose weights lie inside those of a wider one, which is stored: they are not stored again.
+
+    Raises ``ValueError`` (a caller's mistake) for weights that do not.
+    """
+    field, bits = WEIGHTS[type(op)], op.weight_bits  # type: ignore[attr-defined]
+    inside = nested_weight(getattr(widest, field), widest.weight_bits, bits)  # type: ignore[attr-defined]
+    if not np.array_equal(inside, getattr(op, field)):
+        raise ValueError(f"{op.name}: its weights of {bits} bits are not those inside the stored ones")
+    return operation_to_json(op, writer, {field: writer.nested(stored[field], bits)})
+
+
+def operation_to_json(op: Operation, writer: BlobWriter, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """known: fields that are written already."""
     kind, fields = _FIELDS[type(op)]
     record: dict[str, Any] = {
         "kind": kind,
@@ -113,7 +135,9 @@ def _operation_to_json(op: Operation, writer: BlobWriter) -> dict[str, Any]:
     }
     for field, form in fields.items():
         value = getattr(op, field)
-        if form == "weights":
+        if known and field in known:
+            record[field] = known[field]
+        elif form == "weights":
             record[field] = writer.weights(value, op.weight_bits)  # type: ignore[attr-defined]
         elif form == "integers":
             record[field] = writer.vector(value)

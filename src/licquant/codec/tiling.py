@@ -7,36 +7,73 @@ Each piece of the output is computed from the input rows and columns that it dep
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from licquant.program.arithmetic import Ints
+from licquant.program.arithmetic import Handed, Ints
 from licquant.program.part import Part
 
 TILE_PIXELS = 1024  # side of a piece, in pixels of the image
 
 
+class _Piece(NamedTuple):
+    """[first, last) rows and columns of the output, the input that they need, and their place in what that gives."""
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    needed: tuple[slice, slice]
+    place: tuple[slice, slice]
+
+
+def fits_one_tile(part: Part, q: Ints, tile: int) -> bool:
+    """Whether ``run_tiled`` runs the part in one go."""
+    return max(part.output_size((q.shape[1], q.shape[2]))) <= tile
+
+
 def run_tiled(run: Callable[[Ints], Ints], part: Part, q: Ints, tile: int) -> Ints:
     """``run(q)`` for stored integers q [C, H, W], the output computed in pieces of at most tile × tile."""
-    height, width = part.output_size((q.shape[1], q.shape[2]))
-    if height <= tile and width <= tile:
+    if fits_one_tile(part, q, tile):
         return run(q)
+    height, width = part.output_size((q.shape[1], q.shape[2]))
     output: Ints | None = None
+    for piece in _pieces(part, q, tile):
+        found = run(q[:, *piece.needed])[:, *piece.place]
+        if output is None:
+            # rows × columns × channels in memory, as the engines give and take it
+            output = np.moveaxis(np.empty((height, width, len(found)), found.dtype), -1, 0)
+        output[:, slice(*piece.rows), slice(*piece.columns)] = found
+    assert output is not None
+    return output
+
+
+def sample_tiled(run: Callable[[Ints], Handed], part: Part, q: Ints, tile: int, rows: Ints, columns: Ints) -> Handed:
+    """``run(q)[:, rows[:, None], columns]``: [C, R, K], computed in the same pieces."""
+    output: Handed | None = None
+    for piece in _pieces(part, q, tile):
+        found = run(q[:, *piece.needed])[:, *piece.place]
+        spans = (rows, piece.rows), (columns, piece.columns)
+        here = [np.flatnonzero((n >= low) & (n < high)) for n, (low, high) in spans]
+        place = [n[index] - low for index, (n, (low, _)) in zip(here, spans, strict=True)]
+        if output is None:
+            output = np.empty((len(found), len(rows), len(columns)), found.dtype)
+        channels = np.arange(len(found))
+        output[np.ix_(channels, *here)] = found[np.ix_(channels, *place)]
+    assert output is not None
+    return output
+
+
+def _pieces(part: Part, q: Ints, tile: int) -> Iterator[_Piece]:
+    height, width = part.output_size((q.shape[1], q.shape[2]))
     for rows in _spans(height, tile):
         for columns in _spans(width, tile):
             top, row_skip, bottom = _input_span(part, rows, q.shape[1], height)
             left, column_skip, right = _input_span(part, columns, q.shape[2], width)
-            piece = run(q[:, top:bottom, left:right])[
-                :,
-                row_skip : row_skip + rows[1] - rows[0],
-                column_skip : column_skip + columns[1] - columns[0],
-            ]
-            if output is None:
-                # rows × columns × channels in memory, as the engines give and take it
-                output = np.moveaxis(np.empty((height, width, len(piece)), piece.dtype), -1, 0)
-            output[:, rows[0] : rows[1], columns[0] : columns[1]] = piece
-    assert output is not None
-    return output
+            place = (
+                slice(row_skip, row_skip + rows[1] - rows[0]),
+                slice(column_skip, column_skip + columns[1] - columns[0]),
+            )
+            yield _Piece(rows, columns, (slice(top, bottom), slice(left, right)), place)
 
 
 def _spans(size: int, tile: int) -> Iterator[tuple[int, int]]:

@@ -5,9 +5,12 @@
     fixed point   32 bits, signed, zero point 0             [-(2^31 - 1), 2^31 - 1], value = q · 2^-k
     rounding      floor(v + 1/2), everywhere
     rescaling     y = (acc · m + 2^(s-1)) >> s              |m| < 2^16, 1 <= s <= 46
+    nested        w' = (w + 2^(d-1)) >> d, clamped          b' bits inside b bits, d = b - b'
 
 Everything works on integers, in NumPy's int64, so the result cannot depend on the machine.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +19,7 @@ from licquant.errors import LoweringError
 
 Ints = NDArray[np.integer]
 Floats = NDArray[np.floating]
+Handed = NDArray[Any]  # stored integers on their way from engine to engine: as integers, or as floats not yet rounded
 
 MIN_BITS, MAX_BITS = 2, 16
 FIXED_POINT_BITS = 32
@@ -31,6 +35,17 @@ def weight_range(bits: int) -> tuple[int, int]:
     """(lowest, highest) weight integer: ±(2^(b-1) - 1); 8 bits: (-127, 127)."""
     high = (1 << (bits - 1)) - 1
     return -high, high
+
+
+def nested_weight(weight: Ints, bits: int, narrower: int) -> Ints:
+    """The integers of ``narrower`` bits inside those of ``bits`` (2 <= narrower <= bits): rounded half up, clamped.
+
+    They count steps of 2^(bits - narrower). From int32 or int64 to the same; equal widths change nothing.
+    """
+    if narrower == bits:
+        return weight
+    drop = bits - narrower
+    return np.clip((weight + (1 << (drop - 1))) >> drop, *weight_range(narrower))
 
 
 def activation_range(bits: int) -> tuple[int, int]:

@@ -4,7 +4,8 @@ A product of float32 matrices is exact, in any order of summation and on any ins
 partial sum is an integer below 2^24 (2^53 in float64). Each operation knows the bound of its accumulator
 (``ops.py``), so the narrowest type that is safe is chosen per operation; a sum over a long kernel is split
 into pieces that each stay below 2^24 where that is enough. The result therefore depends on neither the thread
-count nor the BLAS; ``reference.py`` is the same thing without any matrix product, and must agree.
+count nor the BLAS; ``reference.py`` is the same thing without any matrix product, and must agree. Large products
+are tried with INT8 kernels first, whose results are checked (``checked.py``).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from licquant.program.arithmetic import Floats, Ints, activation_range
+from licquant.program.checked import CheckedCorrelation
 from licquant.program.grid import Grid
 from licquant.program.ops import (
     Add,
@@ -63,6 +65,10 @@ class ExactEngine:
                 del tensors[name]
         return tensors[self.part.output].astype(np.int64) + self.part.output_grid.zero_point[:, None, None]
 
+    def hand_on(self, q: Ints) -> Ints:
+        """``run``, by the name that all engines have for what only another engine reads."""
+        return self.run(q)
+
 
 # --- exact matrix products ----------------------------------------------------------------------------------
 
@@ -86,6 +92,17 @@ def exact_product(weight: Ints, magnitude: Ints) -> Callable[[Floats], Floats]:
 
     The bound on the whole must be below 2^53, which ``ops.MAX_ACCUMULATOR`` guarantees.
     """
+    in_floats, checked = _float_product(weight, magnitude), CheckedCorrelation(weight[:, :, None, None], 1)
+
+    def product(x: Floats) -> Floats:
+        found = checked(x[:, None])
+        return in_floats(x) if found is None else found[:, 0]
+
+    return product
+
+
+def _float_product(weight: Ints, magnitude: Ints) -> Callable[[Floats], Floats]:
+    """``exact_product`` by BLAS alone."""
     bounds = abs(weight.astype(np.int64)) * magnitude
     short = bounds.max(initial=0) < FLOAT32_EXACT
     few = bounds.sum(axis=1).max(initial=0) < MAX_PIECES * FLOAT32_EXACT
@@ -112,10 +129,14 @@ class _Correlation:
     def __init__(self, weight: Ints, magnitude: Ints, stride: int) -> None:
         self.shape, self.stride = weight.shape, stride
         taps = weight.shape[2] * weight.shape[3]
-        self.product = exact_product(weight.reshape(len(weight), -1), magnitude.repeat(taps))
+        self.checked = CheckedCorrelation(weight, stride)
+        self.product = _float_product(weight.reshape(len(weight), -1), magnitude.repeat(taps))
         self.dtype: type = np.float64 if magnitude.max() >= FLOAT32_EXACT else np.float32
 
     def __call__(self, x: Centred) -> Floats:
+        found = self.checked(x)
+        if found is not None:
+            return found
         outputs, inputs, kh, kw = self.shape
         windows: Floats = sliding_window_view(x.astype(self.dtype), (kh, kw), (1, 2))  # type: ignore[call-overload]
         windows = windows[:, :: self.stride, :: self.stride].transpose(0, 3, 4, 1, 2)  # I kh kw H' W'

@@ -7,7 +7,7 @@ import numpy as np
 import openvino as ov
 
 from licquant.program import openvino_graph
-from licquant.program.arithmetic import FIXED_POINT_BITS, Ints
+from licquant.program.arithmetic import FIXED_POINT_BITS, Handed, Ints
 from licquant.program.part import Part
 
 
@@ -28,12 +28,22 @@ class OpenVinoEngine:
         Equal to the exact engine up to float rounding: at most one unit where a value falls beside a rounding
         boundary.
         """
-        narrow = self.part.input_grid.bits <= 8
-        x = np.ascontiguousarray(np.moveaxis(q, 0, -1)[None], dtype=np.uint8 if narrow else np.float32)
-        y = self._request().infer([x], share_inputs=True, share_outputs=False)[0][0]
-        if self.part.output_grid.bits > 8:
-            y = self._rounded(y)
-        return np.moveaxis(y, -1, 0)
+        return self._rounded(self._infer(q, share_outputs=False))
+
+    def hand_on(self, q: Handed) -> Handed:
+        """``run`` for the next engine's ``run`` or ``hand_on``: not copied, and wide integers not rounded.
+
+        A view of this thread's buffer: valid until the next call.
+        """
+        return self._infer(q, share_outputs=True)
+
+    def _infer(self, q: Handed, share_outputs: bool) -> Handed:
+        """Stored integers [C, H, W] to the same, as uint8 where ``openvino_graph.in_bytes``, else as float32."""
+        grid = self.part.input_grid
+        q = np.moveaxis(q, 0, -1) if openvino_graph.interleaved(grid) else q
+        x = np.ascontiguousarray(q[None], dtype=np.uint8 if openvino_graph.in_bytes(grid) else np.float32)
+        y = self._request().infer([x], share_inputs=True, share_outputs=share_outputs)[0][0]
+        return np.moveaxis(y, -1, 0) if openvino_graph.interleaved(self.part.output_grid) else y
 
     def _request(self) -> ov.InferRequest:
         """This thread's own: it keeps its buffers, and getting fresh ones for a large image costs milliseconds."""
@@ -42,6 +52,8 @@ class OpenVinoEngine:
         return self._of_thread.request
 
     def _rounded(self, y: np.ndarray) -> Ints:
+        if openvino_graph.in_bytes(self.part.output_grid):
+            return y
         y += 0.5
         np.floor(y, out=y)
         if self.part.output_grid.bits == FIXED_POINT_BITS:
@@ -60,14 +72,19 @@ class OpenVinoEngine:
 
     @cached_property
     def _compiled(self) -> ov.CompiledModel:
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            # Otherwise bfloat16 wherever the CPU has it, even for what is not quantized.
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
-        if self.threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = str(self.threads)
-        return _core().compile_model(openvino_graph.build(self.part), "CPU", settings)
+        return compile_model(openvino_graph.build(self.part), self.threads)
+
+
+def compile_model(model: ov.Model, threads: int | None) -> ov.CompiledModel:
+    """For this CPU; threads: how many it may use, None leaves the choice to OpenVINO."""
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        # Otherwise bfloat16 wherever the CPU has it, even for what is not quantized.
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = str(threads)
+    return _core().compile_model(model, "CPU", settings)
 
 
 _CORE: list[ov.Core] = []

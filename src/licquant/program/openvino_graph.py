@@ -43,6 +43,7 @@ Node = Any  # OpenVINO's own node types are not usable as annotations
 
 # Vector kernels compute this many output channels at least; a pixel shuffle that stays within it is free.
 SHUFFLE_CHANNELS = 16
+_PIXEL_CHANNELS = 4
 LARGEST_STRIDE = 2  # of the transposed convolutions that OpenVINO runs in INT8
 RESULT = "/result"  # ends the name of a node that stands for a layer, beside the layer's own
 # A channel that is constant has the multiplier 0; its range on the way in only has to be wide.
@@ -50,14 +51,17 @@ _SMALLEST_MULTIPLIER = 2.0**-46
 
 
 def build(part: Part) -> ov.Model:
-    """The OpenVINO model of a part: input [1, H, W, C], output [1, H', W', C'], any H and W.
+    """The OpenVINO model of a part, for any height and width.
 
-    8-bit tensors pass as uint8 (stored integers), wider ones and fixed point as float32.
+    Input and output are stored integers in float32 [1, C, H, W]; where ``interleaved``, [1, H, W, C], and uint8 if
+    they have at most 8 bits.
     """
-    narrow = part.input_grid.bits <= 8
-    dtype = np.uint8 if narrow else np.float32
-    parameter = opset.parameter([1, -1, -1, part.input_grid.channels], dtype, name=INPUT)
-    x = opset.transpose(opset.convert(parameter, "f32"), _ints([0, 3, 1, 2]))
+    dtype, channels = np.uint8 if in_bytes(part.input_grid) else np.float32, part.input_grid.channels
+    shape = [1, -1, -1, channels] if interleaved(part.input_grid) else [1, channels, -1, -1]
+    parameter = opset.parameter(shape, dtype, name=INPUT)
+    x = opset.convert(parameter, "f32")
+    if interleaved(part.input_grid):
+        x = opset.transpose(x, _ints([0, 3, 1, 2]))
     tensors = {INPUT: _centre(x, part.input_grid)}
     for op in part.operations:
         inputs = [tensors[name] for name in op.inputs]
@@ -65,6 +69,30 @@ def build(part: Part) -> ov.Model:
         if op.grid.bits == FIXED_POINT_BITS:  # OpenVINO folds the scales and drops the layer's own node's name
             tensors[op.name].set_friendly_name(op.name + RESULT)
     return ov.Model([_output(tensors[part.output], part.output_grid)], [parameter], part.name)
+
+
+def correlation(weight: Ints, stride: int) -> ov.Model:
+    """uint8 [1, I, H, W], any H and W, to the sums of its INT8 correlation without padding, float32 [1, O, H', W'].
+
+    weight: [O, I, kh, kw] within int8.
+    """
+    parameter = opset.parameter([1, weight.shape[1], -1, -1], np.uint8, name=INPUT)
+    low, high = np.zeros(1, dtype=np.int64), np.full(1, 255)
+    x = _quantize_node(opset.convert(parameter, "f32"), low, high, low, high, 256)
+    return ov.Model([opset.convolution(x, _weights(weight, 8), [stride] * 2, [0, 0], [0, 0], [1, 1])], [parameter])
+
+
+def interleaved(grid: Grid) -> bool:
+    """Whether a tensor passes in and out with its channels innermost: pixels, as image files have them.
+
+    For many channels OpenVINO transposes twice: at 128 of them that took longer than the convolution.
+    """
+    return grid.channels <= _PIXEL_CHANNELS
+
+
+def in_bytes(grid: Grid) -> bool:
+    """Whether a tensor passes in and out as uint8; where it is planar, converting takes longer than float32."""
+    return grid.bits <= 8 and interleaved(grid)
 
 
 def runs_as_convolution(op: TransposedConvolution) -> bool:
@@ -93,12 +121,12 @@ def _centre(x: Node, grid: Grid) -> Node:
 
 
 def _output(x: Node, grid: Grid) -> Node:
-    if grid.bits <= 8:
+    if in_bytes(grid):
         # Convert truncates; the values are integers up to float rounding, which the half takes care of.
         x = opset.convert(opset.add(x, _channels(grid.zero_point + 0.5)), "u8")
     elif grid.bits != FIXED_POINT_BITS:
         x = opset.add(x, _channels(grid.zero_point))
-    return opset.transpose(x, _ints([0, 2, 3, 1]))
+    return opset.transpose(x, _ints([0, 2, 3, 1])) if interleaved(grid) else x
 
 
 def _fake_quantize(x: Node, grid: Grid, ratio: Floats) -> Node:
@@ -120,7 +148,9 @@ def _fake_quantize(x: Node, grid: Grid, ratio: Floats) -> Node:
     return _quantize_node(x, outer_low / ratio, outer_high / ratio, outer_low, outer_high, 256)
 
 
-def _quantize_node(x: Node, low: Floats, high: Floats, out_low: Ints, out_high: Ints, levels: int) -> Node:
+def _quantize_node(
+    x: Node, low: Floats | Ints, high: Floats | Ints, out_low: Ints, out_high: Ints, levels: int
+) -> Node:
     same = all((v == v[0]).all() for v in (out_low, out_high))
     outer = (out_low[:1], out_high[:1]) if same else (out_low, out_high)
     return opset.fake_quantize(x, _channels(low), _channels(high), _channels(outer[0]), _channels(outer[1]), levels)

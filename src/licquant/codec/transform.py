@@ -1,0 +1,65 @@
+"""g_a and g_s of a codec on images of any size, of fixed widths or with a selector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from licquant.codec.tiling import fits_one_tile, run_tiled, sample_tiled
+from licquant.program.arithmetic import Ints
+from licquant.program.chain import Chain, Engine
+from licquant.program.dynamic import DynamicPart
+from licquant.program.part import Part
+from licquant.program.selector import positions
+
+
+class StaticTransform:
+    """One part on one engine.
+
+    tile: the largest side of its output that is computed in one go
+    """
+
+    def __init__(self, part: Part, engine: Engine, tile: int) -> None:
+        self._part, self._engine, self._tile = part, engine, tile
+
+    def run(self, q: Ints) -> Ints:
+        """Stored integers of the input [C, H, W] to those of the output."""
+        return run_tiled(self._engine.run, self._part, q, self._tile)
+
+    def widths(self, q: Ints) -> dict[str, int]:
+        """Stage → the width chosen for this input: nothing is chosen here."""
+        return {}
+
+
+class DynamicTransform:
+    """A dynamic part on one engine for each stage and width. One image has one set of widths, whatever its tiles."""
+
+    def __init__(self, part: DynamicPart, engine: Callable[[Part], Engine], tile: int) -> None:
+        self._chain, self._part, self._tile = Chain(part, engine), part, tile
+
+    def run(self, q: Ints) -> Ints:
+        """Stored integers of the input [C, H, W] to those of the output, at the widths chosen for it."""
+        chain = self._chain
+        if not chain.selects_by_input and self._fits(q):
+            first = chain.start(q)  # once, for the selector and for the next stage
+            return chain.finish(first, chain.choose(first))
+        widths = self._choose(q)
+        return run_tiled(lambda piece: chain.finish(chain.start(piece), widths), self._part.part, q, self._tile)
+
+    def widths(self, q: Ints) -> dict[str, int]:
+        """Stage → the width chosen for this input; the first stage has none to choose."""
+        return dict(zip([stage.name for stage in self._part.stages[1:]], self._choose(q), strict=True))
+
+    def _choose(self, q: Ints) -> tuple[int, ...]:
+        chain = self._chain
+        if chain.selects_by_input:
+            return chain.choose(q)
+        if self._fits(q):
+            return chain.choose(chain.start(q))
+        first = self._part.stages[0].widest
+        size = first.output_size((q.shape[1], q.shape[2]))
+        tile = self._tile * size[0] // self._part.part.output_size((q.shape[1], q.shape[2]))[0]
+        rows, columns = (positions(n) for n in size)
+        return chain.choose_by_samples(sample_tiled(chain.start, first, q, tile, rows, columns), size)
+
+    def _fits(self, q: Ints) -> bool:
+        return fits_one_tile(self._part.part, q, self._tile)

@@ -1,0 +1,96 @@
+"""Exact sums of products by INT8 kernels, every result checked; what does not pass is left to floats.
+
+OpenVINO multiplies bytes several times faster than BLAS multiplies floats, into sums of 32 bits that cannot
+overflow here. Whether a machine really does it exactly depends on its instructions (without VNNI, pairs of products
+saturate at 16 bits) and on the library, so nothing is believed: each result must agree with checksums (Freivalds
+1979; Huang and Abraham 1984)
+
+    Σ_o r[o] · acc[o, p]  =  Σ_k (Σ_o r[o] · w[o, k]) · x[k, p]        r[o] of 12 random bits, at every position p
+
+which float64 computes exactly on both sides. One wrong accumulator at a position always shows, several are missed
+with a probability of 2^-12 at each position where there are any. A result that fails is thrown away, and the exact
+engine's float products take over for good: this can only be faster, never different.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from licquant.program.arithmetic import Floats, Ints
+from licquant.program.threads import thread_limit
+
+# Multiply-accumulates: below the first, floats take less time than checking; compiling takes as long as the second in
+# floats, so a layer that has done as many has earned it, and one image alone waits for no compiler.
+SMALLEST_WORK, COMPILING = 1 << 26, 1 << 30
+_BYTE = 255
+_LARGEST_WEIGHT = 127
+_LARGEST_SUM = 1 << 24  # kernels hand their sums on as float32
+_CHECK_BITS = 12
+
+
+class CheckedCorrelation:
+    """Plain correlation without padding: integers x [I, H, W], weight [O, I, kh, kw] → float64 [O, H', W'], or None."""
+
+    def __init__(self, weight: Ints, stride: int) -> None:
+        self._weight, self._stride = weight, stride
+        self._totals = weight.sum(axis=(1, 2, 3), dtype=np.float64)[:, None, None]
+        factors = np.random.default_rng(0).integers(1, 1 << _CHECK_BITS, len(weight))
+        checks = np.tensordot(factors, weight.astype(np.int64), 1)  # I, kh, kw
+        self._factors, self._checks = factors.astype(np.float64), checks.astype(np.float64)
+        fits = abs(weight).max(initial=0) <= _LARGEST_WEIGHT
+        self.usable = bool(fits and abs(checks).sum() * _BYTE < 1 << 53)
+        self._done = 0  # multiply-accumulates that were left to floats
+        self._of_thread, self._compiling = threading.local(), threading.Lock()
+        self._compiled: dict[int | None, Any] = {}
+
+    def __call__(self, x: Floats) -> Floats | None:
+        """The exact sums; None for a little work, and where kernels cannot do it."""
+        kh, kw = self._weight.shape[2:]
+        work = self._weight.size * (x.shape[1] - kh + 1) * (x.shape[2] - kw + 1) // self._stride**2
+        if not self.usable or work < SMALLEST_WORK:
+            return None
+        if self._done < COMPILING:
+            self._done += work
+            return None
+        low = x.min()
+        if x.max() - low > _BYTE:
+            return None
+        stored = np.empty(x.shape, dtype=np.uint8)
+        np.subtract(x, low, out=stored, casting="unsafe")
+        sums = self._kernel().infer([stored[None]], share_inputs=True, share_outputs=True)[0][0].astype(np.float64)
+        if max(sums.max(), -sums.min()) >= _LARGEST_SUM:
+            return None
+        self.usable = np.array_equal(np.tensordot(self._factors, sums, 1), self._expected(stored))
+        if not self.usable:
+            return None
+        sums += low * self._totals  # x = stored + low
+        return sums
+
+    def _expected(self, stored: Ints) -> Floats:
+        """The checksums [H', W'] by the other side of the equation: a convolution with one output."""
+        inputs, (kh, kw), stride = len(stored), self._weight.shape[2:], self._stride
+        maps = self._checks.reshape(inputs, -1).T @ stored.reshape(inputs, -1).astype(np.float64)
+        maps = maps.reshape(kh, kw, *stored.shape[1:])
+        height, width = stored.shape[1] - kh + 1, stored.shape[2] - kw + 1
+        taps = [maps[a, b, a : a + height : stride, b : b + width : stride] for a in range(kh) for b in range(kw)]
+        return np.sum(taps, axis=0)
+
+    def _kernel(self) -> Any:
+        """This thread's own, one for each limit of threads; what is compiled is shared."""
+        kernels, limit = self._of_thread.__dict__.setdefault("kernels", {}), thread_limit()
+        if limit not in kernels:
+            with self._compiling:
+                if limit not in self._compiled:
+                    self._compiled[limit] = _compile(self._weight, self._stride, limit)
+            kernels[limit] = self._compiled[limit].create_infer_request()
+        return kernels[limit]
+
+
+def _compile(weight: Ints, stride: int, threads: int | None) -> Any:
+    from licquant.program.openvino_engine import compile_model  # here, as much does without OpenVINO
+    from licquant.program.openvino_graph import correlation
+
+    return compile_model(correlation(weight, stride), threads)

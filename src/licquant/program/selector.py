@@ -1,0 +1,115 @@
+"""The dynamic bit-width selector: which of the candidate widths each stage of a part gets for this image.
+
+    tensor ──cells, means of |q - zero_point|──> [C, 5, 5] ──network──> logits [stages × candidates] ──argmax──> widths
+
+From the tensor's integers on, everything is integers, so the choice is the same on every machine. It follows
+DynaQuant (Bao 2026: adaptive pooling to 5×5, flatten, two linear layers; equation 7), with two differences:
+
+* Magnitudes are averaged, not values. The mean of what a convolution puts out is a linear function of the mean
+  pixels: it says nothing of texture.
+* At most 6 × 6 evenly spaced positions of a cell are read, so that the time does not grow with the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from licquant.errors import LoweringError
+from licquant.program.arithmetic import (
+    FIXED_POINT_BITS,
+    INT32_MAX,
+    MAX_BITS,
+    MIN_BITS,
+    Floats,
+    Handed,
+    Ints,
+    divide_half_up,
+)
+from licquant.program.part import Part
+
+CELLS = 5  # along either side
+FRACTION_BITS = 8  # of the means
+_POSITIONS = 6  # of a cell along either side
+
+
+def cells(size: int) -> Sequence[Ints]:
+    """The positions, of 0..size-1, that each cell reads: int64[<= 6] five times; size >= 1.
+
+    Cell i covers floor(i · size / 5) to ceil((i + 1) · size / 5), as PyTorch's adaptive pooling; from its n positions
+    at most 6 are taken, in the middles of equal pieces.
+    """
+    found = []
+    for i in range(CELLS):
+        first, end = i * size // CELLS, -(-(i + 1) * size // CELLS)
+        count = min(end - first, _POSITIONS)
+        found.append(first + (2 * np.arange(count) + 1) * (end - first) // (2 * count))
+    return found
+
+
+def positions(size: int) -> Ints:
+    """Those of all cells, one cell after another: what ``pool`` wants to be given."""
+    return np.concatenate(cells(size))
+
+
+def pool(samples: Floats, size: tuple[int, int]) -> Ints:
+    """The mean of |q - zero_point| over each cell, in units of 2^-8, rounded half up: int64 [C, 5, 5].
+
+    samples: centred integers [C, R, K] at the ``positions`` of the rows and columns of a tensor of that size, below
+        2^32, as float64: their sums are exact in any order
+    """
+    counts = [np.array([len(cell) for cell in cells(n)]) for n in size]
+    rows, columns = (np.eye(CELLS).repeat(n, axis=1) for n in counts)  # which cell a position is of: [5, R], [5, K]
+    sums = (rows @ (abs(samples) @ columns.T)).astype(np.int64)
+    return np.minimum(divide_half_up(sums << FRACTION_BITS, np.outer(*counts)), INT32_MAX)
+
+
+def sample(tensor: Handed, rows: Ints, columns: Ints) -> Handed:
+    """A tensor [C, H, W] at those rows and columns: [C, R, K]."""
+    # The fast engine has the channels of a position next to each other in memory.
+    return np.moveaxis(np.moveaxis(tensor, 0, -1)[rows[:, None], columns], -1, 0)
+
+
+def centred(samples: Handed, zero_point: Ints) -> Floats:
+    """q - zero_point of stored integers [C, R, K], as float64; what is not rounded yet is, half up."""
+    whole = samples.astype(np.float64)
+    if samples.dtype.kind == "f":
+        whole = np.floor(whole + 0.5)
+    return whole - zero_point[:, None, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Selector:
+    """What chooses the widths of a dynamic part.
+
+    tensor:  the name of what is pooled: the part's input, or the output of its first stage
+    widths:  the candidates, ascending
+    network: means [C, 5, 5] in fixed point to logits [stages · candidates, 1, 1], candidates innermost: 5×5 convolution
+        with ReLU (a linear layer of the flattened means), then 1×1 convolution
+    """
+
+    tensor: str
+    widths: tuple[int, ...]
+    network: Part
+
+    def __post_init__(self) -> None:
+        if not self.widths or list(self.widths) != sorted(set(self.widths)):
+            raise LoweringError("candidate widths must be different, and ascend")
+        if not MIN_BITS <= self.widths[0] <= self.widths[-1] <= MAX_BITS:
+            raise LoweringError(f"candidate widths lie between {MIN_BITS} and {MAX_BITS}")
+        grids = self.network.input_grid, self.network.output_grid
+        if any(grid.bits != FIXED_POINT_BITS for grid in grids) or grids[1].channels % len(self.widths):
+            raise LoweringError("the selector's input or logits do not fit")
+        if self.network.output_size((CELLS, CELLS)) != (1, 1):
+            raise LoweringError("the selector's network does not read 5 × 5 cells")
+
+    @property
+    def stages(self) -> int:
+        """How many stages get a width."""
+        return self.network.output_grid.channels // len(self.widths)
+
+    def choice(self, logits: Ints) -> tuple[int, ...]:
+        """The width of each stage: that of the largest logit, the lowest width of equal ones."""
+        return tuple(self.widths[k] for k in logits.reshape(self.stages, -1).argmax(axis=1))

@@ -1,0 +1,257 @@
+"""The dynamic network, simulated: every stage of g_a and g_s in several widths that share one set of weights.
+
+    x ──stage 0──> x₁ ──Σ_k p₁ₖ · stage 1 at bₖ──> x₂ ──Σ_k p₂ₖ · stage 2 at bₖ──> …       (figure 3 of DynaQuant)
+
+p comes from a selector (``allocate/selector.py``): soft in training, so that it has a gradient, one-hot at inference,
+where only the chosen widths are computed. ``lower`` turns the same parameters into ``program.dynamic``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from licquant.config import Plan
+from licquant.models.graph import ACTIVATION, IDENTITY_SLOPE, INPUT, NORMALIZATION, PIXEL_SHUFFLE, SIGMOID, Graph, Step
+from licquant.models.trace import TracedModel
+from licquant.program.arithmetic import activation_range
+from licquant.quant.calibrate import Statistics
+from licquant.quant.grids import squares_of, tensor_bits
+from licquant.quant.insert import QuantizerSettings, insert_quantizers
+from licquant.quant.layers import QuantizedLayer, QuantizedTensor, ShuffledTensor
+from licquant.quant.nested import NestedLayer, NestedTensor
+from licquant.quant.network import QuantizedModel, QuantizedPart
+from licquant.quant.ranges import activation_scale, largest_magnitude
+from licquant.quant.stages import DYNAMIC_PARTS, StageSteps, at_width, dynamic_plan, stages_of
+from licquant.quant.weight_ranges import correct_bias, moments
+
+# The centred integers that a selector reads [B, C, H, W] → the weights of its stages' widths [B, stages, widths].
+Select = Callable[[Tensor], Tensor]
+
+
+class StagePart(QuantizedPart):
+    """A stage in one width, as a part of its own. Its grids and layers are the whole network's or nested in them."""
+
+    def fit_units(self) -> None:
+        """Nothing: they are fitted in the whole network."""
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedStage:
+    """name: the module's path;  parts: width → the stage in that width, ascending"""
+
+    name: str
+    parts: Mapping[int, StagePart]
+
+    @property
+    def widest(self) -> StagePart:
+        return self.parts[max(self.parts)]
+
+
+class DynamicNetwork(nn.Module):
+    """g_a or g_s with its stages in every width.
+
+    wide:   the whole at the widest widths, whose weights all others are nested in
+    stages: the first has one width
+    widths: the candidates of all others, ascending
+    """
+
+    def __init__(self, wide: QuantizedPart, stages: Sequence[QuantizedStage], widths: Sequence[int]) -> None:
+        super().__init__()
+        self.wide, self.stages, self.widths = wide, tuple(stages), tuple(widths)
+        self._registered = nn.ModuleList([part for stage in self.stages for part in stage.parts.values()])
+
+    @property
+    def selected(self) -> str:
+        """The tensor that the selector reads: the first stage's output; for g_s its input.
+
+        The paper's decoder reads the first stage too. What the decoder computes from ŷ may differ between machines in
+        its last bit; ŷ itself does not, so neither do the widths that are chosen from it.
+        """
+        return INPUT if self.wide.graph.name == "g_s" else self.stages[0].widest.graph.output
+
+    def forward(self, q: Tensor, select: Select) -> Tensor:
+        """Centred integers of the input [B, C, H, W] to those of the output, mixed by the selector's weights."""
+        first = self.stages[0].widest(q)
+        weights = select(q if self.selected == INPUT else first)
+        for index, stage in enumerate(self.stages[1:]):
+            first = _mixed(stage, first, weights[:, index])
+        return first
+
+
+def _mixed(stage: QuantizedStage, q: Tensor, weights: Tensor) -> Tensor:
+    """Σ_k weights[:, k] · (the stage at the k-th width); what no image of the batch wants is not computed."""
+    total: Tensor | None = None
+    for part, weight in zip(stage.parts.values(), weights.unbind(1), strict=True):
+        wanted = torch.nonzero(weight.detach(), as_tuple=True)[0]
+        if len(wanted) == 0:
+            continue
+        share = part(q[wanted]) * weight[wanted].view(-1, 1, 1, 1)
+        if len(wanted) < len(q):
+            share = share.new_zeros(len(q), *share.shape[1:]).index_copy(0, wanted, share)
+        total = share if total is None else total + share
+    assert total is not None
+    return total
+
+
+class DynamicModel(nn.Module):
+    """A model whose g_a and g_s are dynamic.
+
+    wide:  the model at the widest widths;  networks: part name → its dynamic network
+    """
+
+    def __init__(self, wide: QuantizedModel, networks: Mapping[str, DynamicNetwork]) -> None:
+        super().__init__()
+        self.wide, self.networks = wide, dict(networks)
+        self._registered = nn.ModuleList(self.networks.values())
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return next(iter(self.networks.values())).widths
+
+    def run(self, name: str, value: Tensor, select: Select) -> Tensor:
+        """A part on real values, for ``dataflow.code``; ``select`` is asked where the part is dynamic."""
+        if name not in self.networks:
+            return self.wide.run(name, value)
+        network = self.networks[name]
+        part = network.wide
+        q = network(part.tensors[INPUT].quantize(value), select)
+        return part.tensors[part.graph.output].dequantize(q)
+
+
+def insert_dynamic(
+    traced: TracedModel,
+    widths: Sequence[int],
+    statistics: Statistics,
+    settings: QuantizerSettings | None = None,
+    fixed_bits: int = 8,
+) -> DynamicModel:
+    """The dynamic network with weights rounded to nearest and calibrated ranges: where finetuning begins.
+
+    widths: the candidates;  fixed_bits: of the first stage of g_a and of g_s, and of all other parts
+
+    Raises ``ModelError`` for unusable widths, and for a model whose g_a or g_s is not a chain of modules.
+    """
+    plan = dynamic_plan(traced, widths, fixed_bits)
+    return make_dynamic(insert_quantizers(traced, plan, statistics, settings), widths, statistics, settings)
+
+
+def make_dynamic(
+    wide: QuantizedModel, widths: Sequence[int], statistics: Statistics, settings: QuantizerSettings | None = None
+) -> DynamicModel:
+    """The dynamic network inside a quantized one, which has the plan of ``dynamic_plan`` for these widths."""
+    chosen = settings or QuantizerSettings()
+    candidates = sorted(set(widths))
+    networks = {}
+    for name in DYNAMIC_PARTS:
+        part = wide.part(name)
+        steps = stages_of(part.graph)
+        before = [INPUT, *(stage.output for stage in steps)]
+        fixed = max(bits.activation for layer, bits in wide.plan.items() if layer in steps[0])
+        stages = [
+            QuantizedStage(
+                stage.name,
+                {
+                    bits: _Narrowing(part, stage, source, bits, wide.plan, statistics, chosen).part()
+                    for bits in (candidates if source != INPUT else [fixed])
+                },
+            )
+            for stage, source in zip(steps, before, strict=False)
+        ]
+        networks[name] = DynamicNetwork(part, stages, candidates)
+    return DynamicModel(wide, networks)
+
+
+@dataclass(frozen=True, eq=False)
+class _Narrowing:
+    """A stage of a wide part on its way to fewer bits; source: the tensor that the stage before writes."""
+
+    wide: QuantizedPart
+    stage: StageSteps
+    source: str
+    bits: int
+    plan: Plan
+    statistics: Statistics
+    settings: QuantizerSettings
+
+    def part(self) -> StagePart:
+        graph, tensors = self._graph(), {INPUT: self.wide.tensors[self.source]}
+        for step in reversed(graph.steps):  # what a pixel shuffle reads has the grid of what it writes
+            shuffle = next((s for s in graph.consumers(step.name) if s.kind == PIXEL_SHUFFLE), None)
+            if shuffle is not None:
+                tensors[step.name] = ShuffledTensor(tensors[shuffle.name], shuffle.factor)
+            else:
+                tensors[step.name] = self._tensor(step)
+            if step.kind == NORMALIZATION:
+                tensors[squares_of(step.name)] = self._squares(step)
+        layers = {step.name: self._layer(step, tensors) for step in graph if step.has_weights}
+        part = StagePart(graph, tensors, layers)
+        for step in graph:
+            layer = part.layers.get(step.name)
+            if isinstance(layer, NestedLayer):
+                mean, _ = moments(self.statistics[self._known(step.inputs[0])], squared=step.kind == NORMALIZATION)
+                correct_bias(layer, part.weight_scale(step).detach(), mean)
+        return part
+
+    @property
+    def _narrowed(self) -> str:
+        """The name of the stage's input in fewer bits."""
+        return f"{self.stage.name}/{INPUT}"
+
+    def _graph(self) -> Graph:
+        """The stage's steps, after one that brings its input to their width where it is wider.
+
+        A GDN's numerator keeps the width that it has, see ``grids.NUMERATOR_BITS``.
+        """
+        narrow = self.source != INPUT and self._bits(self.source) < self.wide.tensors[self.source].bits
+
+        def source_of(step: Step) -> str:
+            return self._narrowed if narrow and step.kind != NORMALIZATION else INPUT
+
+        steps = [
+            replace(step, inputs=tuple(source_of(step) if name == self.source else name for name in step.inputs))
+            for step in self.stage.steps
+        ]
+        first = Step(self._narrowed, ACTIVATION, (INPUT,), negative_slope=IDENTITY_SLOPE)
+        read = any(self._narrowed in step.inputs for step in steps)
+        return Graph(self.stage.name, (first, *steps) if read else tuple(steps))
+
+    def _bits(self, tensor: str) -> int:
+        return tensor_bits(self.wide.graph, tensor, at_width(self.stage, self.plan, self.bits))
+
+    def _known(self, tensor: str) -> str:
+        """The tensor of the wide part that a tensor of the stage stands for; named as in the statistics."""
+        known = self.source if tensor in (INPUT, self._narrowed) else tensor
+        return f"{self.wide.graph.name}.{INPUT}" if known == INPUT else known
+
+    def _tensor(self, step: Step) -> QuantizedTensor:
+        name = self.source if step.name == self._narrowed else step.name
+        tensor = self.wide.tensors[name]
+        if step.name == self.stage.output or self._bits(name) == tensor.bits:
+            return tensor
+        if step.kind == SIGMOID:
+            nested = NestedTensor(tensor, self.bits, activation_range(tensor.bits)[1] / activation_range(self.bits)[1])
+            nested.log_factor.requires_grad_(False)
+            return nested
+        found, method = self.statistics[self._known(step.name)], self.settings.range_method
+        scale, _ = activation_scale(found, self._bits(name), method, self.settings.per_channel)
+        return NestedTensor(tensor, self._bits(name), float((scale / tensor.scale.detach()).median()))
+
+    def _squares(self, step: Step) -> QuantizedTensor:
+        squares = self.wide.tensors[squares_of(step.name)]
+        if self.bits == squares.bits:
+            return squares
+        found = self.statistics[self._known(step.inputs[0])]
+        limit = largest_magnitude(found, self.bits, self.settings.range_method, self.settings.per_channel)
+        scale = limit**2 / activation_range(self.bits)[1]
+        return NestedTensor(squares, self.bits, float((scale / squares.scale.detach()).median()))
+
+    def _layer(self, step: Step, tensors: Mapping[str, QuantizedTensor]) -> QuantizedLayer:
+        layer = self.wide.layers[step.name]
+        if layer.bits == self.bits:
+            return layer
+        operand = squares_of(step.name) if step.kind == NORMALIZATION else step.inputs[0]
+        return NestedLayer(self.wide, step, self.bits, tensors[operand])

@@ -1,0 +1,93 @@
+"""The stages of a part: its child modules, each with the GDN that follows it (the paper's DQ-Blocks)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from licquant.config import LayerBits, Plan
+from licquant.errors import ModelError
+from licquant.models.graph import INPUT, NORMALIZATION, PIXEL_SHUFFLE, Graph, Step
+from licquant.models.trace import TracedModel
+from licquant.program.arithmetic import MAX_BITS, MIN_BITS
+from licquant.quant.network import uniform_plan
+
+DYNAMIC_PARTS = ("g_a", "g_s")
+
+
+@dataclass(frozen=True, eq=False)
+class StageSteps:
+    """Consecutive steps of a part's graph; name: the module's path, e.g. ``g_a.2``."""
+
+    name: str
+    steps: tuple[Step, ...]
+
+    @property
+    def output(self) -> str:
+        return self.steps[-1].name
+
+    def __contains__(self, layer: object) -> bool:
+        return any(step.name == layer for step in self.steps)
+
+
+def stages_of(graph: Graph) -> list[StageSteps]:
+    """The stages of g_a or g_s, in order.
+
+    What has no weights (an addition, a pixel shuffle) goes with the module before it, at the beginning with the one
+    after it; a GDN, the activation function of its convolution, goes with it too: what stands between them has 16 bits
+    (``grids.NUMERATOR_BITS``), and handing it on takes longer than most convolutions.
+    ``ModelError`` unless each stage reads the one before alone.
+    """
+    found: list[tuple[str, list[Step]]] = []
+    pending: list[Step] = []
+    for step in graph:
+        name = ".".join(step.name.split("@")[0].split(".")[:2])
+        if found and (name == found[-1][0] or not step.has_weights or step.kind == NORMALIZATION):
+            found[-1][1].append(step)
+        elif step.has_weights:
+            found.append((name, [*pending, step]))
+            pending = []
+        else:
+            pending.append(step)
+    stages = [StageSteps(name, tuple(steps)) for name, steps in found]
+    _check_chain(graph, stages)
+    return stages
+
+
+def _check_chain(graph: Graph, stages: Sequence[StageSteps]) -> None:
+    before = INPUT
+    for stage in stages:
+        inside = {step.name for step in stage.steps}
+        for step in stage.steps:
+            reads = set(step.inputs) - inside
+            if reads - {before}:
+                raise ModelError(f"{graph.name}: {step.name} reads more than the module before it writes: no stages")
+            if reads and before != INPUT and step.kind == PIXEL_SHUFFLE:
+                raise ModelError(f"{graph.name}: {stage.name} begins with a pixel shuffle: no stages")
+        before = stage.output
+    if len(stages) < 2:
+        raise ModelError(f"{graph.name}: has one stage, whose width is fixed")
+
+
+def dynamic_plan(traced: TracedModel, widths: Sequence[int], fixed_bits: int = 8) -> Plan:
+    """The plan at the widest widths: ``fixed_bits`` for the first stage of g_a and g_s and for all other parts.
+
+    ``ModelError`` for widths that are not at least two different ones from 2 to 16.
+    """
+    if len(set(widths)) < 2 or not all(MIN_BITS <= width <= MAX_BITS for width in widths):
+        raise ModelError(f"candidate widths are at least two from {MIN_BITS} to {MAX_BITS}, not {list(widths)}")
+    layers = dict(uniform_plan(traced, fixed_bits, fixed_bits))
+    for name in DYNAMIC_PARTS:
+        for stage in stages_of(traced.graphs[name])[1:]:
+            layers |= at_width(stage, Plan(layers), max(widths))
+    return Plan(layers)
+
+
+def at_width(stage: StageSteps, plan: Plan, bits: int) -> Plan:
+    """The plan with all layers of one stage at that width."""
+    return Plan(
+        {
+            name: LayerBits(None if layer.weight is None else bits, bits) if name in stage else layer
+            for name, layer in plan.items()
+        }
+    )
