@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -22,17 +23,18 @@ from licquant.codec.codec import Codec, Latents, load
 from licquant.codec.hyperprior import GaussianCoder
 from licquant.codec.reference import coded_parameters, gaussian_parameters
 from licquant.evaluate import provenance, report
-from licquant.images import list_images, read_image
+from licquant.images import RGB, list_images, read_image
 from licquant.program import reference
 
-# name → (environment, threads of the fast engine, slow reference)
-SETTINGS: dict[str, tuple[dict[str, str], int, bool]] = {
-    "1 thread": ({"OPENBLAS_NUM_THREADS": "1"}, 1, False),
-    "2 threads": ({"OPENBLAS_NUM_THREADS": "2"}, 2, False),
+Setting = tuple[dict[str, str], int, bool]  # environment, threads, whether the slow reference checks σ and μ
+SLOW = "slow reference"
+SETTINGS: dict[str, Setting] = {
+    "1 thread": ({}, 1, False),
+    "2 threads": ({}, 2, False),
     "OPENBLAS_CORETYPE=Haswell": ({"OPENBLAS_CORETYPE": "Haswell"}, 2, False),
     "OPENBLAS_CORETYPE=SkylakeX": ({"OPENBLAS_CORETYPE": "SkylakeX"}, 2, False),
     "ONEDNN_MAX_CPU_ISA=AVX2": ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, 2, False),
-    "slow reference": ({}, 2, True),
+    SLOW: ({}, 2, True),
 }
 
 
@@ -55,9 +57,23 @@ def decode_all(model: Path, folder: Path, threads: int, slow: bool) -> dict[str,
         if slow and not reference_agrees(codec, latents):
             found[path.name] = ""
             continue
-        symbols = (np.ascontiguousarray(v, dtype="<i4").tobytes() for v in (latents.y, latents.z))
-        found[path.name] = hashlib.sha256(b"".join(symbols)).hexdigest()
+        found[path.name] = _digest(latents)
     return found
+
+
+def _digest(latents: Latents) -> str:
+    symbols = (np.ascontiguousarray(v, dtype="<i4").tobytes() for v in (latents.y, latents.z))
+    return hashlib.sha256(b"".join(symbols)).hexdigest()
+
+
+def files_that_differ(model: Path, images: Mapping[str, RGB], settings: Mapping[str, Setting]) -> dict[str, int]:
+    """Name of the setting → how many of the images, encoded here, decode to other symbols there."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, codec, encoded = Path(temporary), load(model), {}
+        for name, rgb in images.items():
+            encoded[f"{name}.lic"] = _digest(codec.analyse(rgb))
+            (folder / f"{name}.lic").write_bytes(codec.encode(rgb))
+        return {name: _different(encoded, model, folder, setting) for name, setting in settings.items()}
 
 
 def main(
@@ -67,40 +83,23 @@ def main(
 ) -> None:
     """Encode once, decode under every setting, count the files that differ from what was encoded."""
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        codec = load(model)
-        encoded = {}
-        for path in list_images(images):
-            latents = codec.analyse(read_image(path))
-            symbols = (np.ascontiguousarray(v, dtype="<i4").tobytes() for v in (latents.y, latents.z))
-            encoded[f"{path.stem}.lic"] = hashlib.sha256(b"".join(symbols)).hexdigest()
-            (folder / f"{path.stem}.lic").write_bytes(codec.encode(read_image(path)))
-        results = {name: _different(encoded, model, folder, *setting) for name, setting in SETTINGS.items()}
-    table = Table(title=f"files of {len(encoded)} whose symbols differ", title_justify="left")
+    paths = list_images(images)
+    results = files_that_differ(model, {path.stem: read_image(path) for path in paths}, SETTINGS)
+    table = Table(title=f"files of {len(paths)} whose symbols differ", title_justify="left")
     table.add_column("decoded with")
     table.add_column("different", justify="right")
     for name, count in results.items():
         table.add_row(name, str(count))
     Console().print(table)
-    record = {"schema": "licquant-exactness/1", "images": len(encoded), "different": results}
+    record = {"schema": "licquant-exactness/1", "images": len(paths), "different": results}
     report.write_json(output / "exactness.json", {**record, "provenance": provenance.collect()})
     sys.exit(any(results.values()))
 
 
-def _different(
-    encoded: dict[str, str], model: Path, folder: Path, environment: dict[str, str], threads: int, slow: bool
-) -> int:
-    words = [
-        sys.executable,
-        "-m",
-        "benchmarks.exactness",
-        "worker",
-        str(model),
-        str(folder),
-        str(threads),
-        str(int(slow)),
-    ]
+def _different(encoded: dict[str, str], model: Path, folder: Path, setting: Setting) -> int:
+    environment, threads, slow = setting
+    arguments = ["worker", str(model), str(folder), str(threads), str(int(slow))]
+    words = [sys.executable, "-m", "benchmarks.exactness", *arguments]
     done = subprocess.run(words, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     return sum(found[name] != digest for name, digest in encoded.items())

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import compressai.models  # noqa: F401  (fills the registry)
 import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-from compressai.layers import GDN
 from compressai.models import ScaleHyperprior
 from compressai.models.base import CompressionModel
 from compressai.registry import MODELS
 from torch import Tensor, nn
+
+from benchmarks.untrained import liven
 
 
 def small_hyperprior(n: int = 8, m: int = 12, seed: int = 0) -> ScaleHyperprior:
@@ -39,7 +40,7 @@ def small_model(name: str, seed: int = 0) -> CompressionModel:
     """A model of CompressAI's with few channels and random weights that give latents and parameters of some size."""
     torch.manual_seed(seed)
     model = MODELS[name](**SMALL[name]).eval()
-    _liven(model)
+    liven(model)
     model.update(force=True)
     return model
 
@@ -47,41 +48,6 @@ def small_model(name: str, seed: int = 0) -> CompressionModel:
 def makers() -> dict[str, Callable[[], CompressionModel]]:
     """Name → a function that makes the small model."""
     return {name: lambda name=name: small_model(name) for name in SMALL}
-
-
-def _liven(model: nn.Module) -> None:
-    """Untrained networks hardly react to their input: weights that keep it alive, biases, full GDN, σ near 4."""
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                transposed = isinstance(module, nn.ConvTranspose2d)
-                taps = module.weight[:, 0].numel() / module.stride[0] ** 2 if transposed else module.weight[0].numel()
-                nn.init.normal_(module.weight, std=0.8 / taps**0.5)
-                nn.init.normal_(module.bias, std=0.1)
-            elif isinstance(module, GDN):
-                module.gamma.add_(0.2 * torch.rand_like(module.gamma))
-            elif isinstance(module, EntropyBottleneck):
-                module.quantiles[:, 0, 1] += 0.3 * torch.randn(len(module.quantiles))
-        _scale_output(model.g_a, torch.rand(1, 3, 64, 64), 3.0)
-        _scale_output(model.g_s, 3 * torch.randn(1, _convolutions(model.g_s)[0].in_channels, 4, 4), 0.2)
-        _convolutions(model.g_s)[-1].bias.fill_(0.5)
-        for name, module in model.named_modules():
-            if name.rpartition(".")[2] in ("h_s", "entropy_parameters") and _convolutions(module):
-                last = _convolutions(module)[-1]
-                weight = last.weight.transpose(0, 1) if isinstance(last, nn.ConvTranspose2d) else last.weight
-                half = len(weight) // 2
-                weight[:half] *= 0.2
-                last.bias[:half] += 4
-
-
-def _scale_output(part: nn.Module, x: Tensor, spread: float) -> None:
-    """Scale the last layer (and what little follows it) until the part's output has that standard deviation."""
-    for _ in range(4):
-        _convolutions(part)[-1].weight.mul_(spread / part(x).std())
-
-
-def _convolutions(module: nn.Module) -> list[nn.Module]:
-    return [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
 
 
 def enlarge_latents(model: nn.Module) -> None:

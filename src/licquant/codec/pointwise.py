@@ -20,6 +20,7 @@ from licquant.program.part import INPUT, Part
 
 # q - zero_point [C, P]: integers that their float type holds exactly.
 Centred = Floats
+_CACHED = 1 << 15  # accumulators at a time
 
 
 class Rescale:
@@ -35,7 +36,9 @@ class Rescale:
         self.bias = (op.bias if isinstance(op, Convolution) else np.zeros(grid.channels, np.int64))[:, None]
         positive, negative = rescaling.positive, rescaling.negative
         self.in_floats = bound < FLOAT64_RESCALE and bool((negative <= positive).all())
-        lines = [positive] if rescaling.linear else [positive, negative]
+        # A clamp at 0 is a ReLU.
+        linear = rescaling.linear or not (negative.any() or (grid.range[0] - grid.zero_point).any())
+        lines = [positive] if linear else [positive, negative]
         slopes = [np.ldexp(m.astype(np.float64), -rescaling.shift)[:, None] for m in lines]
         self.lines = [(slope, self.bias * slope + 0.5) for slope in slopes]
         self.dtype = exact_dtype(grid)  # what leaves float32 on its way to an activation grid is clamped anyway
@@ -48,18 +51,27 @@ class Rescale:
             total = acc.astype(np.int64) + self.bias
             stored = self.op.rescaling.apply(total[:, None], self.op.grid)[:, 0]
             return (stored - self.op.grid.zero_point[:, None]).astype(self.dtype)
+        centred: Centred = np.empty(acc.shape, dtype=self.dtype)
+        rows = max(1, _CACHED // max(acc.shape[1], 1))
+        for first in range(0, len(acc), rows):
+            chosen = slice(first, first + rows)
+            self._in_floats(acc[chosen], chosen, centred[chosen])
+        return centred
+
+    def _in_floats(self, acc: Floats, chosen: slice, centred: Floats) -> None:
+        """Some channels, few enough that all passes over them stay in the cache."""
         acc = acc.astype(np.float64, copy=False)
         slope, constant = self.lines[0]
-        y = acc * slope
-        y += constant
+        y = acc * slope[chosen]
+        y += constant[chosen]
         for slope, constant in self.lines[1:]:
-            other = acc * slope
-            other += constant
+            other = acc * slope[chosen]
+            other += constant[chosen]
             np.maximum(y, other, out=y)
         np.floor(y, out=y)
-        centred = y.astype(self.dtype, copy=False)
-        np.maximum(centred, self.low, out=centred)
-        return np.minimum(centred, self.high, out=centred)
+        centred[...] = y
+        np.maximum(centred, self.low[chosen], out=centred)
+        np.minimum(centred, self.high[chosen], out=centred)
 
 
 class PointwiseLayers:

@@ -17,13 +17,14 @@ import numpy as np
 from licquant.codec.gaussian import CodePass
 from licquant.codec.masked import MaskedConvolution, Plane
 from licquant.codec.orders import Checkerboard, Diagonals, Pass
-from licquant.codec.pointwise import SplitLayers, chain
+from licquant.codec.pointwise import SplitLayers, chain, exact_dtype
 from licquant.errors import ArtifactError
 from licquant.program.arithmetic import Floats, Ints
 from licquant.program.grid import Grid
 from licquant.program.part import Part
+from licquant.program.threads import in_parallel, thread_count
 
-_BLOCK = 1024  # positions at a time: bounds the memory
+_SMALLEST_PIECE, _LARGEST_PIECE = 256, 2048  # positions at a time: worth a thread of its own, and bounds the memory
 _VECTOR = 16  # positions that a matrix product handles at once: 16 take less time than 11
 _LEVELS = 3  # of taps: those at least 1, 2 and 4 passes back
 
@@ -54,7 +55,8 @@ class SpatialContext:
         self.taps = [np.flatnonzero(level == k) for k in range(level.max() + 1)]
         self.shares = [self.convolution.share(taps) for taps in self.taps]
         self.layers = SplitLayers(chain(parameters), parameters.input_grid)
-        self._zero_point = np.concatenate([grid.zero_point for grid in known])
+        self._dtype = exact_dtype(parameters.input_grid)
+        self._zero_point = np.concatenate([grid.zero_point for grid in known])[:, None].astype(self._dtype)
         channels, count = context.output_grid.channels, parameters.input_grid.channels
         split = channels if context_first else count - channels
         halves = self.layers.share(slice(0, split)), self.layers.share(slice(split, count))
@@ -71,11 +73,12 @@ class SpatialContext:
     def _known_shares(self, known: Ints) -> Floats:
         """What all known channels add to the first layer's accumulator: [positions, O]."""
         flat = known.reshape(len(known), -1)
-        blocks = []
-        for first in range(0, flat.shape[1], _BLOCK):
-            centred = flat[:, first : first + _BLOCK] - self._zero_point[:, None]
-            blocks.append(np.ascontiguousarray(self._of_known(centred.astype(np.float64)).T))
-        return np.concatenate(blocks)
+
+        def share(piece: slice) -> Floats:
+            stored: Floats = flat[:, piece].astype(self._dtype)
+            return np.ascontiguousarray(self._of_known(stored - self._zero_point).T)
+
+        return np.concatenate(in_parallel(share, _pieces(flat.shape[1])))
 
 
 class _Run:
@@ -112,21 +115,30 @@ class _Run:
 
     def _parameters(self, one: Pass, acc: Floats | None) -> Ints:
         """σ and μ in fixed point, int64 [2 · c, P]."""
-        context, found = self._context, []
-        for first in range(0, len(one.positions), _BLOCK):
-            positions = one.positions[first : first + _BLOCK]
+        context = self._context
+
+        def parameters(piece: slice) -> Ints:
+            positions = one.positions[piece]
             padded = _padded(positions)
             total = self._known.take(padded, axis=0).T
             if one.has_context:
                 share = self._share(0, padded)
                 if acc is not None:
-                    share = share + acc.take(_padded(np.arange(first, first + len(positions))), axis=1)
+                    share = share + acc.take(_padded(np.arange(piece.start, piece.start + len(positions))), axis=1)
                 total = total + context.of_context(context.convolution.finish(share))
-            found.append(context.layers.finish(total)[:, : len(positions)].astype(np.int64))
+            return context.layers.finish(total)[:, : len(positions)].astype(np.int64)
+
+        found = in_parallel(parameters, _pieces(len(one.positions)))
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
     def _share(self, level: int, positions: Ints) -> Floats:
         return self._context.shares[level](self._plane.neighbours(positions, self._context.taps[level]))
+
+
+def _pieces(count: int) -> list[slice]:
+    """All of so many positions, in pieces for the threads to share."""
+    size = min(_LARGEST_PIECE, max(_SMALLEST_PIECE, -(-count // thread_count())))
+    return [slice(first, first + size) for first in range(0, count, size)]
 
 
 def _padded(positions: Ints) -> Ints:

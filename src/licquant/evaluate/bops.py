@@ -6,6 +6,8 @@ The papers' measure of computation. It is nominal: what widths really save is a 
 
 from __future__ import annotations
 
+import numpy as np
+
 from licquant.config import Plan
 from licquant.program.ops import Convolution, Gdn, Operation, TransposedConvolution
 from licquant.program.part import INPUT, Part, Program
@@ -45,6 +47,8 @@ def _macs_of_part(part: Part, size: tuple[int, int]) -> dict[str, float]:
 
 
 def _weights(op: Operation) -> int:
+    """How many are multiplied: a tap without any weight, as a mask makes them, is not."""
     if isinstance(op, Convolution | TransposedConvolution):
-        return op.weight.size
+        taps = int(np.count_nonzero(op.weight.any(axis=(0, 1))))
+        return op.weight.shape[0] * op.weight.shape[1] * taps
     return op.gamma.size if isinstance(op, Gdn) else 0

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from compressai.latent_codecs import ChannelGroupsLatentCodec, HyperpriorLatentCodec
 
 from licquant.evaluate.codec_results import ImageResult, evaluate_codec
 from licquant.images import RGB, crop, pad_to_multiple
 
 # What CompressAI's models need: up to six steps of stride 2 (its examples pad to the same).
 PADDING = 64
+HYPER_STRIDE = 4  # elements of y for each of z, each way
 
 # Width and height of the image, width and height of the latent, number of strings; their lengths (uint32)
 # follow.
@@ -44,7 +46,7 @@ class ReferenceCodec:
         x = samples.permute(2, 0, 1)[None].contiguous().float() / 255  # H×W×3 → 1×3×H×W, [0, 1]
         coded = self.model.compress(x)
         strings = [batch[0] for batch in coded["strings"]]
-        latent_height, latent_width = coded["shape"]
+        latent_height, latent_width = coded["shape"]["hyper"] if isinstance(coded["shape"], dict) else coded["shape"]
         header = HEADER.pack(width, height, latent_width, latent_height, len(strings))
         lengths = struct.pack(f"<{len(strings)}I", *map(len, strings))
         return b"".join([header, lengths, *strings])
@@ -56,9 +58,19 @@ class ReferenceCodec:
         lengths = struct.unpack_from(f"<{count}I", data, HEADER.size)
         ends = np.cumsum([HEADER.size + 4 * count, *lengths])
         strings = [[data[start:end]] for start, end in pairwise(ends)]
-        x_hat = self.model.decompress(strings, (latent_height, latent_width))["x_hat"]
+        x_hat = self.model.decompress(strings, self._shape(latent_height, latent_width))["x_hat"]
         samples = (x_hat[0].clamp(0, 1) * 255).round().to(torch.uint8)
         return crop(samples.permute(1, 2, 0).cpu().numpy(), height, width)  # 3×H×W → H×W×3
+
+    def _shape(self, height: int, width: int) -> Any:
+        """What the model's ``decompress`` wants to know, for a z of that size: models with latent codecs also y's."""
+        codec = getattr(self.model, "latent_codec", None)
+        if not isinstance(codec, HyperpriorLatentCodec):
+            return height, width
+        size = (HYPER_STRIDE * height, HYPER_STRIDE * width)
+        if isinstance(codec.y, ChannelGroupsLatentCodec):
+            return {"hyper": (height, width), "y": [(channels, *size) for channels in codec.y.groups]}
+        return {"hyper": (height, width), "y": (codec.y.context_prediction.in_channels, *size)}
 
 
 def string_bytes(data: bytes) -> int:

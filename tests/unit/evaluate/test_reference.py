@@ -9,6 +9,7 @@ from compressai.zoo import image_models
 
 from licquant.evaluate.reference import ReferenceCodec, evaluate_reference, string_bytes
 from licquant.images import write_image
+from tests.models_for_tests import small_model
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,16 @@ def test_any_size_comes_back_in_its_size(model: torch.nn.Module, size: tuple[int
 def test_a_model_in_training_is_refused() -> None:
     with pytest.raises(ValueError, match="evaluation mode"):
         ReferenceCodec(torch.nn.Linear(1, 1).train())
+
+
+@pytest.mark.parametrize("name", ["bmshj2018-factorized", "cheng2020-anchor-checkerboard", "elic2022-official"])
+def test_models_with_other_latents_are_compressai_too(name: str) -> None:
+    model = small_model(name)
+    rgb = noise(64, 128)
+    with torch.no_grad():
+        coded = model.compress(torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None] / 255)
+        x_hat = model.decompress(coded["strings"], coded["shape"])["x_hat"]
+    codec = ReferenceCodec(model)
+    data = codec.encode(rgb)
+    assert string_bytes(data) == sum(len(strings[0]) for strings in coded["strings"]) < len(data)
+    assert np.array_equal(codec.decode(data), np.rint(x_hat[0].clamp(0, 1).numpy().transpose(1, 2, 0) * 255))
