@@ -163,7 +163,7 @@ def test_blocks_of_positions_do_not_change_the_result(monkeypatch):
     program, coder = made(families.CHECKERBOARD)
     y, z = random_latents(program, (3, 3))
     strings = coder.encode(y, z)
-    monkeypatch.setattr("licquant.codec.spatial._BLOCK", 7)
+    monkeypatch.setattr("licquant.codec.spatial._LARGEST_PIECE", 7)
     assert coder.encode(y, z) == strings
 
 
