@@ -9,13 +9,14 @@ are tried with INT8 kernels first, whose results are checked (``checked.py``).
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from licquant.program.arithmetic import Floats, Ints, activation_range
-from licquant.program.checked import CheckedCorrelation
+from licquant.program.checked import SMALLEST_WORK, CheckedCorrelation
 from licquant.program.grid import Grid
 from licquant.program.ops import (
     Add,
@@ -31,6 +32,7 @@ from licquant.program.ops import (
 )
 from licquant.program.part import INPUT, Part
 from licquant.program.reference import gdn_output, gdn_squares
+from licquant.program.threads import in_parallel, thread_count
 
 FLOAT32_EXACT = 1 << 24
 FLOAT64_RESCALE = 1 << 36
@@ -164,10 +166,25 @@ def _convolution(op: Convolution, grids: Sequence[Grid]) -> _Prepared:
 
     def execute(x: Sequence[Centred]) -> Centred:
         p = op.padding
-        padded = np.split(np.pad(x[0], ((0, 0), (p, p), (p, p))), op.groups)
-        return rescale(np.concatenate([correlate(q) for correlate, q in zip(correlations, padded, strict=True)]))
+        padded = np.pad(x[0], ((0, 0), (p, p), (p, p)))
+        height, width = op.output_size((x[0].shape[1], x[0].shape[2]))
+
+        def rows(piece: slice) -> Centred:
+            needed = padded[:, piece.start * op.stride : (piece.stop - 1) * op.stride + op.kernel[0]]
+            groups = zip(correlations, np.split(needed, op.groups), strict=True)
+            return rescale(np.concatenate([correlate(q) for correlate, q in groups]))
+
+        found = in_parallel(rows, _pieces_of_rows(height, op.weight.size * width))
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
     return execute
+
+
+def _pieces_of_rows(height: int, work: int) -> list[slice]:
+    """The rows of an output, each so many multiply-accumulates, in pieces for the threads to share."""
+    count = min(thread_count(), height, max(1, height * work // SMALLEST_WORK))
+    ends = [height * index // count for index in range(count + 1)]
+    return [slice(first, last) for first, last in pairwise(ends)]
 
 
 def _transposed_convolution(op: TransposedConvolution, grids: Sequence[Grid]) -> _Prepared:

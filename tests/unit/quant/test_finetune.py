@@ -11,11 +11,13 @@ from licquant import pipeline
 from licquant.codec.artifact import Artifact
 from licquant.config import Budget
 from licquant.errors import TrainingError
+from licquant.images import read_image
 from licquant.quant.finetune import Finetuner
 from licquant.quant.finetune_settings import FinetuneRecipe
 from licquant.quant.rd import evaluate_quantized
 from licquant.quant.synthetic import dead_leaves
 from licquant.train import progress
+from licquant.train.averaging import Average
 from licquant.train.progress import COMPLETE, TIME_LIMIT
 from licquant.train.settings import RunOptions
 from tests.models_for_tests import small_hyperprior
@@ -75,8 +77,6 @@ def test_the_loss_falls(images: Path, tmp_path: Path, quantizer: str, estimator:
     changes = {"steps": 30, "learning_rate": 0.05, "bias_rate": 0.02, "grid_rate": 0.01, "average": 0.5}
     chosen = recipe(quantizer=quantizer, estimator=estimator, large_from=1.0, **changes)
     result, _ = run(chosen, options(images, tmp_path / "model.licq"))
-    from licquant.images import read_image
-
     x = torch.from_numpy(read_image(images / "image0.png")[:128, :128].transpose(2, 0, 1).copy()).float()[None] / 255
     grids = pipeline.QuantizerSettings(per_channel=chosen.grids.per_channel)
     start = pipeline.quantize(
@@ -137,6 +137,20 @@ def test_another_recipe_does_not_resume_a_run(images: Path, tmp_path: Path, monk
         run(recipe(), mine)
     with pytest.raises(TrainingError, match=r"started with beta = 2.0, not 3.0"):
         run(recipe(beta=3.0), mine)
+
+
+def test_the_average_is_what_is_kept(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an average that never moves, the calibrated model comes back, whatever the steps were."""
+    monkeypatch.setattr(Average, "update", lambda self: None)
+    result, _ = run(recipe(steps=3, learning_rate=0.1), options(images, tmp_path / "model.licq"))
+    grids = pipeline.QuantizerSettings(free_zero_points=True)
+    start = pipeline.quantize(
+        small_hyperprior(), dead_leaves(1, 64), budget=Budget("bits", 4),
+        settings=pipeline.Settings(activation_bits=6, quantizer=grids),
+    )  # fmt: skip
+    state = result.quantized.state_dict()
+    assert state.keys() == start.quantized.state_dict().keys()
+    assert all(torch.equal(state[name], value) for name, value in start.quantized.state_dict().items())
 
 
 def test_the_users_model_is_left_as_it_was(images: Path, tmp_path: Path) -> None:
