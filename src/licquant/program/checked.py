@@ -8,8 +8,9 @@ saturate at 16 bits) and on the library, so nothing is believed: each result mus
     Σ_o r[o] · acc[o, p]  =  Σ_k (Σ_o r[o] · w[o, k]) · x[k, p]        r[o] of 12 random bits, at every position p
 
 which float64 computes exactly on both sides. One wrong accumulator at a position always shows, several are missed
-with a probability of 2^-12 at each position where there are any. A result that fails is thrown away, and the exact
-engine's float products take over for good: this can only be faster, never different.
+with a probability of 2^-12 at each position where there are any. A result that fails at any position is thrown away,
+and the exact engine's float products take over for good. So kernels that err are all but certain to be found out; that
+is a probability, not a proof, which only the float products have.
 """
 
 from __future__ import annotations
