@@ -5,12 +5,12 @@ overflow here. Whether a machine really does it exactly depends on its instructi
 saturate at 16 bits) and on the library, so nothing is believed: each result must agree with checksums (Freivalds
 1979; Huang and Abraham 1984)
 
-    Σ_o r[o] · acc[o, p]  =  Σ_k (Σ_o r[o] · w[o, k]) · x[k, p]        r[o] of 12 random bits, at every position p
+    Σ_o r[o] · acc[o, p]  =  Σ_k (Σ_o r[o] · w[o, k]) · x[k, p]        r[o] of 16 random bits, at every position p
 
-which float64 computes exactly on both sides. One wrong accumulator at a position always shows, several are missed
-with a probability of 2^-12 at each position where there are any. A result that fails at any position is thrown away,
-and the exact engine's float products take over for good. So kernels that err are all but certain to be found out; that
-is a probability, not a proof, which only the float products have.
+which float64 computes exactly on both sides; two of them, with independent r. One wrong accumulator at a position
+always shows, several are missed with a probability of 2^-32 at each position where there are any. A result that fails
+at any position is thrown away, and the exact engine's float products take over for good. So kernels that err are all
+but certain to be found out; that is a probability, not a proof, which only the float products have.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ SMALLEST_WORK, COMPILING = 1 << 26, 1 << 30
 _BYTE = 255
 _LARGEST_WEIGHT = 127
 _LARGEST_SUM = 1 << 24  # kernels hand their sums on as float32
-_CHECK_BITS = 12
+_CHECKSUMS, _CHECK_BITS = 2, 16
+_EXACT = 1 << 53  # integers below it are exact in float64
 
 
 class CheckedCorrelation:
@@ -38,11 +39,11 @@ class CheckedCorrelation:
     def __init__(self, weight: Ints, stride: int) -> None:
         self._weight, self._stride = weight, stride
         self._totals = weight.sum(axis=(1, 2, 3), dtype=np.float64)[:, None, None]
-        factors = np.random.default_rng(0).integers(1, 1 << _CHECK_BITS, len(weight))
-        checks = np.tensordot(factors, weight.astype(np.int64), 1)  # I, kh, kw
+        factors = np.random.default_rng(0).integers(1, 1 << _CHECK_BITS, (_CHECKSUMS, len(weight)))
+        checks = np.tensordot(factors, weight.astype(np.int64), 1)  # checksums, I, kh, kw
         self._factors, self._checks = factors.astype(np.float64), checks.astype(np.float64)
-        fits = abs(weight).max(initial=0) <= _LARGEST_WEIGHT
-        self.usable = bool(fits and abs(checks).sum() * _BYTE < 1 << 53)
+        largest = max(abs(checks).sum((1, 2, 3)).max() * _BYTE, factors.sum(1).max() * _LARGEST_SUM)
+        self.usable = bool(abs(weight).max(initial=0) <= _LARGEST_WEIGHT and largest < _EXACT)
         self._done = 0  # multiply-accumulates that were left to floats
         self._of_thread, self._compiling = threading.local(), threading.Lock()
         self._compiled: dict[int | None, Any] = {}
@@ -71,12 +72,13 @@ class CheckedCorrelation:
         return sums
 
     def _expected(self, stored: Ints) -> Floats:
-        """The checksums [H', W'] by the other side of the equation: a convolution with one output."""
+        """The checksums [checksums, H', W'] by the other side of the equation: a convolution with so many outputs."""
         inputs, (kh, kw), stride = len(stored), self._weight.shape[2:], self._stride
-        maps = self._checks.reshape(inputs, -1).T @ stored.reshape(inputs, -1).astype(np.float64)
-        maps = maps.reshape(kh, kw, *stored.shape[1:])
+        by_tap = self._checks.transpose(2, 3, 0, 1).reshape(-1, inputs)
+        maps = by_tap @ stored.reshape(inputs, -1).astype(np.float64)
+        maps = maps.reshape(kh, kw, _CHECKSUMS, *stored.shape[1:])
         height, width = stored.shape[1] - kh + 1, stored.shape[2] - kw + 1
-        taps = [maps[a, b, a : a + height : stride, b : b + width : stride] for a in range(kh) for b in range(kw)]
+        taps = [maps[a, b, :, a : a + height : stride, b : b + width : stride] for a in range(kh) for b in range(kw)]
         return np.sum(taps, axis=0)
 
     def _kernel(self) -> Any:
