@@ -37,7 +37,7 @@ from licquant.train.memory import keep_freed_memory
 
 WIDEST = 12  # of weights and activations: INT8 kernels end at 8
 UNIFORM = 10  # the budgets are what this uniform width costs
-TIGHTER = 0.8  # the table's loss is a sum: where layers interact it is asked for less
+TIGHTER = 1e-4  # the table's loss is a sum: where layers interact it is asked for less, at least by this
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,10 @@ def fastest_within(search: Search, loss: float) -> Plan:
     asked = loss
     while True:
         plan = least_cost(choices, costs, asked)
-        if search.joint_loss(plan) <= loss:
+        excess = search.joint_loss(plan) - loss
+        if excess <= 0:
             return plan
-        asked *= TIGHTER
+        asked -= max(excess, TIGHTER)
 
 
 def make_plans(search: Search) -> dict[str, Made]:

@@ -102,6 +102,7 @@ def _solve(options: list[_Option], objective: list[float], weight: list[float], 
     values are counted from the least of their layer, options that no solution can contain are left out, and the rest
     is scaled by what a solution may have in all. The objective of one solution bounds the next, until none is better.
     """
+    options, objective, weight = _undominated(options, objective, weight)
     names, layers = np.unique([option.layer for option in options], return_inverse=True)
     values = np.array([objective, weight])
     least = np.array([[row[layers == n].min() for n in range(len(names))] for row in values])
@@ -116,6 +117,23 @@ def _solve(options: list[_Option], objective: list[float], weight: list[float], 
         bound = above[taken].sum()
         plan = Plan({options[n].layer: options[n].bits for n in taken})
     return plan
+
+
+def _undominated(
+    options: list[_Option], objective: list[float], weight: list[float]
+) -> tuple[list[_Option], list[float], list[float]]:
+    """What is left without options that another of their layer equals or beats in both values.
+
+    Many widths take the same time, and a search among equals is long.
+    """
+    kept, least, layer = [], np.inf, None
+    for n in sorted(range(len(options)), key=lambda n: (options[n].layer, objective[n], weight[n])):
+        if options[n].layer != layer:
+            layer, least = options[n].layer, np.inf
+        if weight[n] < least:
+            least = weight[n]
+            kept.append(n)
+    return [options[n] for n in kept], [objective[n] for n in kept], [weight[n] for n in kept]
 
 
 def _choose(layers: Ints, objective: Floats, weight: Floats) -> NDArray[np.bool_]:

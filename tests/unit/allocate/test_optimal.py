@@ -52,6 +52,35 @@ def test_exact_where_losses_and_costs_are_orders_of_magnitude_apart(seed):
         assert costs.total(found) == total[loss <= limit].min()
 
 
+def test_many_layers_whose_widths_mostly_cost_the_same():
+    """As milliseconds do, which only know classes of widths; the optimum is that of a sum over layers, one by one."""
+    rng = np.random.default_rng(0)
+    widths, layers = range(2, 13), [f"g_a.{n}" for n in range(20)]
+    by_layer, of_layer = {}, {}
+    cost = np.where(np.arange(17)[:, None] > 8, 3, 1) + np.where(np.arange(17) > 8, 2, 0)
+    for name in layers:
+        rows = [dict(zip(widths, 4.0 ** -np.sort(rng.uniform(0, 8, 11)), strict=True)) for _ in range(2)]
+        by_layer[name], of_layer[name] = LayerChoices(*rows), cost[:, :15] * float(rng.integers(1, 6))
+    choices, costs = Choices(by_layer), Costs("ms", of_layer, 0.0)
+    best = {0.0: 0.0}  # cost → least loss of the layers so far
+    for name in layers:
+        pairs = [
+            (costs.of(name, w, a), x + y)
+            for w, x in by_layer[name].weights.items()
+            for a, y in by_layer[name].activations.items()
+        ]
+        new: dict[float, float] = {}
+        for spent, loss in best.items():
+            for more, added in pairs:
+                new[spent + more] = min(new.get(spent + more, np.inf), loss + added)
+        best = new
+    spent, losses = (np.array(list(column)) for column in zip(*best.items(), strict=True))
+    for limit in np.quantile(spent, [0.1, 0.4, 0.8]):
+        assert choices.loss(least_loss(choices, costs, limit)) == pytest.approx(losses[spent <= limit].min(), rel=1e-9)
+    for limit in np.quantile(losses, [0.02, 0.2]):
+        assert costs.total(least_cost(choices, costs, limit)) == spent[losses <= limit].min()
+
+
 def test_every_budget_of_one_instance():
     choices = Choices(
         {
