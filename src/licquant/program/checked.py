@@ -15,6 +15,7 @@ but certain to be found out; that is a probability, not a proof, which only the 
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -44,6 +45,7 @@ class CheckedCorrelation:
         self._factors, self._checks = factors.astype(np.float64), checks.astype(np.float64)
         largest = max(abs(checks).sum((1, 2, 3)).max() * _BYTE, factors.sum(1).max() * _LARGEST_SUM)
         self.usable = bool(abs(weight).max(initial=0) <= _LARGEST_WEIGHT and largest < _EXACT)
+        self._always_fits = abs(weight).sum(axis=(1, 2, 3)).max(initial=0) * _BYTE < _LARGEST_SUM
         self._done = 0  # multiply-accumulates that were left to floats
         self._of_thread, self._compiling = threading.local(), threading.Lock()
         self._compiled: dict[int | None, Any] = {}
@@ -63,7 +65,7 @@ class CheckedCorrelation:
         stored = np.empty(x.shape, dtype=np.uint8)
         np.subtract(x, low, out=stored, casting="unsafe")
         sums = self._kernel().infer([stored[None]], share_inputs=True, share_outputs=True)[0][0].astype(np.float64)
-        if max(sums.max(), -sums.min()) >= _LARGEST_SUM:
+        if not self._always_fits and max(sums.max(), -sums.min()) >= _LARGEST_SUM:
             return None
         self.usable = np.array_equal(np.tensordot(self._factors, sums, 1), self._expected(stored))
         if not self.usable:
@@ -96,4 +98,6 @@ def _compile(weight: Ints, stride: int, threads: int | None) -> Any:
     from licquant.program.openvino_engine import compile_model  # here, as much does without OpenVINO
     from licquant.program.openvino_graph import correlation
 
-    return compile_model(correlation(weight, stride), threads)
+    # What is limited to one thread may be one of several pieces of work.
+    callers = os.cpu_count() or 1 if threads == 1 else 1
+    return compile_model(correlation(weight, stride), threads, callers)

@@ -75,15 +75,19 @@ class OpenVinoEngine:
         return compile_model(openvino_graph.build(self.part), self.threads)
 
 
-def compile_model(model: ov.Model, threads: int | None) -> ov.CompiledModel:
-    """For this CPU; threads: how many it may use, None leaves the choice to OpenVINO."""
+def compile_model(model: ov.Model, threads: int | None, callers: int = 1) -> ov.CompiledModel:
+    """For this CPU.
+
+    threads: how many each inference may use, None leaves the choice to OpenVINO
+    callers: how many inferences may run at the same time; more wait for one another
+    """
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         # Otherwise bfloat16 wherever the CPU has it, even for what is not quantized.
         "INFERENCE_PRECISION_HINT": "f32",
     }
     if threads is not None:
-        settings["INFERENCE_NUM_THREADS"] = str(threads)
+        settings |= {"INFERENCE_NUM_THREADS": str(callers * threads), "NUM_STREAMS": str(callers)}
     return _core().compile_model(model, "CPU", settings)
 
 

@@ -1,5 +1,6 @@
 """Products by INT8 kernels: equal to integers wherever they are used, and not used where they would not be."""
 
+import os
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -112,3 +113,9 @@ def test_a_layer_must_earn_its_kernel(monkeypatch):
     assert [correlation(x) is None for _ in range(4)] == [True, True, False, False]
     monkeypatch.setattr(checked, "SMALLEST_WORK", weight.size * 16 + 1)
     assert correlation(x) is None
+
+
+def test_pieces_of_work_do_not_wait_for_one_another():
+    """With one stream, inferences of several threads would run one after another."""
+    compiled = checked._compile(integers(-127, 127, 6, 9, 3, 3), 1, 1)
+    assert compiled.get_property("NUM_STREAMS") == os.cpu_count()
