@@ -1,6 +1,8 @@
 """Small models that the tests quantize: fast, and one that CompressAI does not have."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import compressai.models  # noqa: F401  (fills the registry)
 import torch
@@ -20,6 +22,14 @@ def small_hyperprior(n: int = 8, m: int = 12, seed: int = 0) -> ScaleHyperprior:
     enlarge_latents(model)
     model.update(force=True)
     return model
+
+
+def save_small_checkpoint(folder: Path, name: str = "c", lmbda: float = 0.01) -> Path:
+    """``small_hyperprior`` as NAME.pt with its model card."""
+    path = folder / f"{name}.pt"
+    torch.save(small_hyperprior().state_dict(), path)
+    path.with_suffix(".json").write_text(json.dumps({"lmbda": lmbda}))
+    return path
 
 
 # CompressAI's name → widths of a small model; ELIC's context networks have fixed widths of 224 and 128.

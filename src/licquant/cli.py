@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from licquant import __version__, commands
+from licquant import __version__, commands, inspect_command
 from licquant.errors import LicquantError
 from licquant.train.cli import EXIT_INTERRUPTED, train_command
 from licquant.train.progress import INTERRUPTED
@@ -28,7 +28,12 @@ Engine = Annotated[str, typer.Option(help="openvino (fast) or exact (slow, integ
 ModelFile = Annotated[Path, typer.Option("--model", "-m", help="The quantized model, a .licq file.")]
 
 # Options that take several values, as in --models a.licq b.licq.
-_LISTS = {"evaluate": ("--models", "--reference"), "compare": ("--checkpoint", "--budget")}
+_LISTS = {
+    "inspect": ("--images",),
+    "evaluate": ("--models", "--reference"),
+    "compare": ("--checkpoint", "--budget"),
+    "reproduce": ("--checkpoint",),
+}
 
 
 @app.callback()
@@ -74,10 +79,13 @@ def inspect(
     model: Annotated[
         Path | None, typer.Option("--model", "-m", help="Of a .lic file: its model, to show the widths chosen for it.")
     ] = None,
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Of a .licq file: folders or files, to show the widths chosen for each.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what is in a .licq or .lic file."""
-    _report(commands.inspect(file, model), as_json)
+    _report(inspect_command.inspect(file, model, images or []), as_json)
 
 
 @app.command()
@@ -142,12 +150,19 @@ def finetune(
     ] = "dpa",
     estimator: Annotated[str, typer.Option(help="Gradient of rounding: dgm (distance-aware) or ste.")] = "dgm",
     beta: Annotated[float | None, typer.Option(help="Shape of dgm's gradient; default: 2.")] = None,
-    method: Annotated[str, typer.Option(help="Who chooses the widths, as for quantize.")] = "uniform",
-    budget: Annotated[str, typer.Option(help="As for quantize.")] = "bits=8",
-    act_bits: Annotated[int, typer.Option(help="Width of all activations, 2 to 16.")] = 8,
-    max_bits: Annotated[int, typer.Option(help="Widest weights that are considered, 2 to 16.")] = 8,
+    widths: Annotated[
+        str | None, typer.Option(help="6,8,10: have a width chosen for each stage and image. Instead of a budget.")
+    ] = None,
+    gamma: Annotated[float | None, typer.Option(help="Of --widths: price of a bit; default: 0.02.")] = None,
+    bit_cost: Annotated[
+        str | None, typer.Option(help="Of --widths, what the bits count: layers (default), bytes, bops or latency.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="Who chooses fixed widths, as for quantize.")] = None,
+    budget: Annotated[str | None, typer.Option(help="As for quantize; default: bits=8.")] = None,
+    act_bits: Annotated[int | None, typer.Option(help="Width of all activations, 2 to 16; default: 8.")] = None,
+    max_bits: Annotated[int | None, typer.Option(help="Widest weights that are considered; default: 8.")] = None,
     plan: Annotated[Path | None, typer.Option(help="A plan to use instead, a .json file.")] = None,
-    latency: Annotated[Path | None, typer.Option(help="Table of licquant profile, for latency= budgets.")] = None,
+    latency: Annotated[Path | None, typer.Option(help="Table of licquant profile, where latency counts.")] = None,
     reconstruction: Annotated[int, typer.Option(min=0, help="Steps of reconstruction before the training.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps; default: 3000.")] = None,
     batch: Annotated[int | None, typer.Option("--batch-size", help="Crops a step, on all devices; default: 8.")] = None,
@@ -238,14 +253,33 @@ def compare(
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(help="fig2: the gradients of rounding.")],
+    name: Annotated[str, typer.Argument(help="fig2, table2, table3, table4 or fig6 of DynaQuant.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for files and pictures.")] = Path("reproduced"),
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(help="Trained FP32 checkpoints with model cards: a.pt b.pt …")
+    ] = None,
+    calib: Annotated[Path | None, typer.Option(help="A folder of calibration images.")] = None,
+    train: Annotated[Path | None, typer.Option(help="A folder of training images.")] = None,
+    images: Annotated[Path | None, typer.Option(help="A folder of test images.")] = None,
+    artifact: Annotated[Path | None, typer.Option(help="Of fig6: a dynamic .licq file to show.")] = None,
+    model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
+    seeds: Annotated[int, typer.Option(min=1, help="Finetunes for each row of a table.")] = 3,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each; default: a table within an hour.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="The size for a GPU.")] = False,
+    threads: Threads = None,
+    cache: Annotated[Path, typer.Option(help="Folder for decoded images.")] = Path("~/.cache/licquant"),
     as_json: Json = False,
 ) -> None:
-    """Make a figure or a table of the papers again."""
-    from licquant import reproduce_command
+    """Make a figure or a table of the papers again; what the folder holds already is not made twice."""
+    from licquant import reproduce_command, reproduce_tables
 
-    _report(reproduce_command.run(name, output), as_json)
+    options = reproduce_tables.ReproduceOptions(
+        output, model, checkpoint or [], calib, train, images, artifact, seeds, steps, full, threads, cache.expanduser()
+    )
+    result = reproduce_command.run(name, options)
+    _report(result, as_json)
+    if result.record.get("status") == INTERRUPTED:
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
 @app.command()

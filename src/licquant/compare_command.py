@@ -15,11 +15,11 @@ from licquant import pipeline
 from licquant.codec.artifact import Artifact, read_artifact_bytes
 from licquant.commands import OUT, Report
 from licquant.config import Budget
-from licquant.errors import ArtifactError, BudgetError, LicquantError, ModelError
+from licquant.errors import ArtifactError, BudgetError
 from licquant.evaluate import report
 from licquant.evaluate.artifacts import Candidate, grouped
 from licquant.images import list_images
-from licquant.toolkit_commands import QuantizeOptions, lmbda_of, made_with, measure, quantize
+from licquant.toolkit_commands import QuantizeOptions, lmbdas_of, made_with, make_folder, measure, quantize
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,8 @@ def _jobs(options: CompareOptions) -> list[QuantizeOptions]:
     for budget in options.budgets:
         Budget.parse(budget)
     list_images(options.calib)
-    lmbdas = [lmbda_of(checkpoint, None) for checkpoint in options.checkpoints]
-    if None in lmbdas:
-        raise ModelError(f"{options.checkpoints[lmbdas.index(None)]}: no model card beside it says λ")
-    if len(set(lmbdas)) < len(lmbdas):
-        raise ModelError("two of the checkpoints have the same λ: compare them one after the other")
-    try:
-        options.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LicquantError(f"{options.output}: cannot be made: {error.strerror or error}") from error
+    lmbdas = lmbdas_of(options.checkpoints)
+    make_folder(options.output)
     return [
         QuantizeOptions(
             model=options.model,
@@ -102,11 +95,8 @@ def _jobs(options: CompareOptions) -> list[QuantizeOptions]:
             budget=budget,
             act_bits=options.act_bits,
             max_bits=options.max_bits,
-            ranges="mse",
-            per_channel=True,
             steps=options.steps,
             lmbda=lmbda,
-            licence="not stated",
             cache=options.output / "measured",
         )
         for method, budget, (checkpoint, lmbda) in product(

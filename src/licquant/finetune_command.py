@@ -7,9 +7,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,15 @@ from lightning.fabric import Fabric
 from rich.console import Console
 
 from licquant import pipeline
+from licquant.allocate.dynamic_settings import LATENCY, DynamicSettings
 from licquant.commands import OUT, Report
 from licquant.config import Budget
-from licquant.errors import LicquantError, ModelError
+from licquant.errors import BudgetError, LicquantError, ModelError, TrainingError
 from licquant.evaluate import provenance
-from licquant.evaluate.latency import LatencyTable
 from licquant.images import list_images, read_image
 from licquant.models import load_model
-from licquant.quant.finetune_settings import FinetuneRecipe
-from licquant.toolkit_commands import lmbda_of, progress, read_plan, sha256
+from licquant.quant.finetune_settings import DISTANCE_AWARE, FinetuneRecipe
+from licquant.toolkit_commands import WidthOptions, calibration_facts, lmbda_of, progress, sha256
 from licquant.train import card, resume
 from licquant.train.command import make_fabric
 from licquant.train.objective import describe
@@ -33,32 +32,31 @@ from licquant.train.progress import COMPLETE, INTERRUPTED
 from licquant.train.settings import STATE, RunOptions
 
 
-@dataclass(frozen=True)
-class FinetuneOptions:
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(WidthOptions):
     """The options of ``licquant finetune``.
 
     recipe:         the settings of ``FinetuneRecipe`` that were given, by name
     run:            ``init`` is the checkpoint, ``output`` the artifact
     reconstruction: steps of post-training reconstruction before the training
+    dynamic:        for widths that depend on the image, in place of method, budget and plan
     """
 
     recipe: Mapping[str, Any]
     run: RunOptions
     calib: Path
-    method: str = "uniform"
-    budget: str = "bits=8"
-    act_bits: int = 8
-    max_bits: int = 8
-    plan: Path | None = None
-    latency: Path | None = None
     tables: Path | None = None
     reconstruction: int = 0
-    licence: str = "not stated"
+    dynamic: DynamicSettings | None = None
 
     @property
     def checkpoint(self) -> Path:
         assert self.run.init is not None
         return self.run.init
+
+
+# What chooses fixed widths, and what --widths wants to know.
+_STATIC, _DYNAMIC = ("method", "budget", "act_bits", "max_bits", "plan"), ("gamma", "bit_cost")
 
 
 def options_of(given: Mapping[str, Any]) -> FinetuneOptions:
@@ -69,7 +67,25 @@ def options_of(given: Mapping[str, Any]) -> FinetuneOptions:
 
     cache = given["cache"].expanduser()
     run = RunOptions(**of(RunOptions) | {"init": given["checkpoint"], "cache": cache})
-    return FinetuneOptions(recipe=of(FinetuneRecipe), run=run, tables=cache, **of(FinetuneOptions))
+    return FinetuneOptions(
+        **of(FinetuneOptions) | {"recipe": of(FinetuneRecipe), "run": run, "tables": cache, "dynamic": _dynamic(given)}
+    )
+
+
+def _dynamic(given: Mapping[str, Any]) -> DynamicSettings | None:
+    """What ``--widths`` and its companions say; ``TrainingError`` for options that do not go together."""
+    text = given["widths"]
+    clash = next((name for name in (_DYNAMIC if text is None else _STATIC) if given[name] is not None), None)
+    if clash is not None:
+        option = f"--{clash.replace('_', '-')}"
+        raise TrainingError(f"{option} needs --widths" if text is None else f"--widths and {option}: give one of them")
+    if text is None:
+        return None
+    try:
+        widths = tuple(int(word) for word in text.split(","))
+    except ValueError as error:
+        raise TrainingError(f"widths = {text!r}: write for instance 6,8,10") from error
+    return DynamicSettings(widths, **{name: given[name] for name in _DYNAMIC if given[name] is not None})
 
 
 def run(options: FinetuneOptions) -> Report:
@@ -81,26 +97,25 @@ def run(options: FinetuneOptions) -> Report:
     budget, paths = Budget.parse(options.budget), list_images(options.calib)
     if not options.run.output.parent.is_dir():
         raise LicquantError(f"{options.run.output.parent}: there is no such folder")
+    if options.dynamic and options.dynamic.bit_cost == LATENCY and options.latency is None:
+        raise BudgetError("--bit-cost latency needs --latency: a table made with licquant profile")
     facts = made_with(options, recipe, paths)
     done = resume.finished_card(resume.identity(recipe, options.run, **facts), options.run)
     if done is not None:
         options.run.companion(STATE).unlink(missing_ok=True)
         return _report(options, done, COMPLETE)
-    settings = pipeline.Settings(
-        activation_bits=options.act_bits,
-        max_bits=options.max_bits,
-        reconstruction_steps=options.reconstruction,
-        plan=None if options.plan is None else read_plan(options.plan),
-        latency=None if options.latency is None else LatencyTable.load(options.latency),
-        cache=options.tables,
-        licence=options.licence,
-    )
+    settings = replace(options.settings(), reconstruction_steps=options.reconstruction, cache=options.tables)
     fabric = make_fabric(options.run)
     model, images = load_model(recipe.model, options.checkpoint), [read_image(path) for path in paths]
     with progress() as on_progress:
-        result, outcome = pipeline.finetune(
-            model, images, recipe, options.run, options.method, budget, settings, facts, on_progress, fabric
-        )
+        if options.dynamic:
+            result, outcome = pipeline.finetune_dynamic(
+                model, images, recipe, options.run, options.dynamic, settings, facts, on_progress, fabric
+            )
+        else:
+            result, outcome = pipeline.finetune(
+                model, images, recipe, options.run, options.method, budget, settings, facts, on_progress, fabric
+            )
     described: dict[str, Any] = {}
     if fabric.is_global_zero:
         result.artifact.save(options.run.output)
@@ -113,20 +128,27 @@ def run(options: FinetuneOptions) -> Report:
 
 def made_with(options: FinetuneOptions, recipe: FinetuneRecipe, calibration: Sequence[Path]) -> dict[str, Any]:
     """What decides the artifact beside the recipe and the training images: equal records, equal artifacts."""
-    contents = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in calibration)
-    estimator = f"{recipe.estimator}{recipe.beta:g}" if recipe.estimator == "dgm" else recipe.estimator
-    return {
-        "method": "-".join([*([options.method] if options.method != "uniform" else []), recipe.quantizer, estimator]),
-        "allocation": options.method,
+    estimator = f"{recipe.estimator}{recipe.beta:g}" if recipe.estimator == DISTANCE_AWARE else recipe.estimator
+    common = {
         "checkpoint_sha256": card.checkpoint_digest(options.checkpoint),
-        "calibration_images": len(calibration),
-        "calibration_sha256": hashlib.sha256(contents).hexdigest(),
-        "budget": options.budget,
-        "act_bits": options.act_bits,
-        "max_bits": options.max_bits,
-        "plan": None if options.plan is None else sha256(options.plan),
-        "latency": None if options.latency is None else sha256(options.latency),
+        **calibration_facts(calibration),
         "reconstruction": options.reconstruction,
+    }
+    if options.dynamic:
+        chosen = options.dynamic.to_mapping()
+        return {
+            "method": f"{recipe.quantizer}-dq-{estimator}",
+            "budget": f"widths={','.join(map(str, options.dynamic.widths))}",
+            "latency": options.facts()["latency"],
+            **chosen,
+            **common,
+        }
+    allocation = [] if options.method == "uniform" else [options.method]
+    return {
+        "method": "-".join([*allocation, recipe.quantizer, estimator]),
+        "allocation": options.method,
+        **options.facts(),
+        **common,
     }
 
 

@@ -3,7 +3,8 @@
     model ──trace_model──> graphs ──collect_statistics──> ranges
         graphs + ranges + budget ──allocate──> plan: the widths of every layer
         graphs + plan + ranges ──insert_quantizers──> quantized graph ──reconstruct──> the same, fitted
-        [finetune: the same through its simulation ──steps──> trained grids and weights]
+        [finetune: the same through its simulation ──steps──> trained grids and weights;
+         finetune_dynamic: every stage in several widths, and selectors of them, too]
     quantized graph ──lower_model──> integer program ──+ coding tables──> Artifact ──save──> model.licq
 
 From there ``licquant.load("model.licq")`` encodes and decodes without PyTorch.
@@ -20,6 +21,8 @@ from lightning.fabric import Fabric
 from torch import nn
 
 from licquant import __version__
+from licquant.allocate.dynamic_objective import AdaptiveModel, StageCost, cost_weighted, dynamic_task, layer_average
+from licquant.allocate.dynamic_settings import LAYERS, DynamicSettings
 from licquant.allocate.methods import METHODS, allocate
 from licquant.allocate.search import Search
 from licquant.allocate.sensitivity import Sensitivity
@@ -29,8 +32,12 @@ from licquant.errors import ModelError
 from licquant.evaluate.latency import LatencyTable
 from licquant.images import RGB
 from licquant.lower import latent_tables, lower_model
+from licquant.lower.dynamic import lower_dynamic
 from licquant.models.trace import trace_model
+from licquant.program.dynamic import DynamicPart
+from licquant.program.part import Program
 from licquant.quant.calibrate import Statistics, collect_statistics
+from licquant.quant.dynamic import make_dynamic
 from licquant.quant.finetune import Outcome, saved_plan, static_task
 from licquant.quant.finetune import finetune as train_quantized
 from licquant.quant.finetune_settings import FinetuneRecipe
@@ -39,11 +46,12 @@ from licquant.quant.network import QuantizedModel
 from licquant.quant.ranges import min_max
 from licquant.quant.rdo_ptq import all_blocks, rdo_ptq
 from licquant.quant.reconstruct import reconstruct
+from licquant.quant.stages import dynamic_plan
 from licquant.train.command import make_fabric
 from licquant.train.resume import identity
 from licquant.train.settings import RunOptions
 
-__all__ = ["METHODS", "Outcome", "Result", "Settings", "finetune", "quantize"]
+__all__ = ["METHODS", "Outcome", "Result", "Settings", "finetune", "finetune_dynamic", "quantize"]
 
 OnProgress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 _MEASURED = 64  # images that ranges are measured on: more show no larger values that matter
@@ -167,28 +175,105 @@ def finetune(
     Raises also ``TrainingError`` for all that keeps the training from starting or going on.
     """
     facts = dict(provenance or {})
-    mine = identity(recipe, options, **facts)
-    chosen, plan = settings or Settings(), saved_plan(options, mine)
-    grids = replace(
-        chosen.quantizer, per_channel=recipe.grids.per_channel, free_zero_points=recipe.grids.free_zero_points
-    )
-    chosen = replace(chosen, quantizer=grids, lmbda=recipe.lmbda)
-    if plan is not None:  # the state that is resumed replaces what reconstruction would learn
-        chosen = replace(chosen, plan=plan, reconstruction_steps=0)
+    mine, chosen = _begun(recipe, options, settings or Settings(), facts)
     fabric = fabric or make_fabric(options)
     start = quantize(model, images, method, budget, chosen, facts, on_progress)
     task = static_task(start.quantized, start.statistics, recipe)
     outcome = train_quantized(task, recipe, options, mine, fabric)
-    made = recipe.to_mapping() | facts | {"steps": outcome.steps}
-    artifact = lowered(start.quantized, made, chosen.licence)
+    artifact = lowered(start.quantized, _made(recipe, facts, outcome), chosen.licence)
     return replace(start, artifact=artifact), outcome
+
+
+def finetune_dynamic(
+    model: nn.Module,
+    images: Sequence[RGB],
+    recipe: FinetuneRecipe,
+    options: RunOptions,
+    dynamic: DynamicSettings,
+    settings: Settings | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    on_progress: OnProgress = lambda *_: None,
+    fabric: Fabric | None = None,
+) -> tuple[Result, Outcome]:
+    """Train a model whose widths are chosen for every image, together with what chooses them: as ``finetune``, but
+
+    dynamic: the candidates, and what a bit costs.  The first stages and all other parts have 8 bits; reconstruction
+             is that of the network at the widest widths, and ``quantized`` of the result is that network
+
+    Raises also ``ModelError`` for a model whose g_a or g_s is not a chain of modules, and ``BudgetError`` if the
+    latency of the widths is to count and ``settings.latency`` is missing.
+    """
+    facts = dict(provenance or {}) | dynamic.to_mapping()
+    mine, chosen = _begun(recipe, options, settings or Settings(), facts)
+    chosen = replace(chosen, plan=dynamic_plan(trace_model(model), dynamic.widths))
+    fabric = fabric or make_fabric(options)
+    start = quantize(model, images, settings=chosen, provenance=facts, on_progress=on_progress)
+    network = make_dynamic(start.quantized, dynamic.widths, start.statistics, chosen.quantizer)
+    cost = _stage_cost(dynamic, start, images, chosen, on_progress)
+    task = dynamic_task(network, start.statistics, recipe, dynamic.gamma, cost)
+    outcome = train_quantized(task, recipe, options, mine, fabric)
+    assert isinstance(task.model, AdaptiveModel)
+    artifact = lowered_dynamic(task.model, _made(recipe, facts, outcome), chosen.licence)
+    return replace(start, artifact=artifact), outcome
+
+
+def _begun(
+    recipe: FinetuneRecipe, options: RunOptions, settings: Settings, facts: Mapping[str, Any]
+) -> tuple[dict[str, Any], Settings]:
+    """(the identity of a finetuning run, how the network is quantized that it starts from)."""
+    mine = identity(recipe, options, **facts)
+    plan = saved_plan(options, mine)
+    grids = replace(
+        settings.quantizer, per_channel=recipe.grids.per_channel, free_zero_points=recipe.grids.free_zero_points
+    )
+    chosen = replace(settings, quantizer=grids, lmbda=recipe.lmbda)
+    if plan is not None:  # the state that is resumed replaces what reconstruction would learn
+        chosen = replace(chosen, plan=plan, reconstruction_steps=0)
+    return mine, chosen
+
+
+def _made(recipe: FinetuneRecipe, facts: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
+    """What the artifact says of its making."""
+    return {**recipe.to_mapping(), **facts, "steps": outcome.steps}
+
+
+def _stage_cost(
+    dynamic: DynamicSettings, start: Result, images: Sequence[RGB], settings: Settings, on_progress: OnProgress
+) -> StageCost:
+    """What a width of a stage costs, by its name in the settings."""
+    if dynamic.bit_cost == LAYERS:
+        return layer_average
+    search = Search(
+        start.quantized.traced, images, start.statistics, settings.quantizer, settings.lmbda, settings.activation_bits,
+        max(dynamic.widths), lambda quantized: lowered(quantized, {}, settings.licence), settings.cache,
+        settings.latency, on_progress=on_progress,
+    )  # fmt: skip
+    costs, _ = search.costs(Budget(dynamic.bit_cost, 1.0))
+    return cost_weighted(costs)
 
 
 def lowered(quantized: QuantizedModel, provenance: Mapping[str, Any], licence: str) -> Artifact:
     """The artifact of a quantized model, with what it says of its making."""
+    return _artifact(quantized, lower_model(quantized), {}, provenance, licence)
+
+
+def lowered_dynamic(adaptive: AdaptiveModel, provenance: Mapping[str, Any], licence: str) -> Artifact:
+    """The artifact of a dynamic network with its selectors."""
+    adaptive.eval()
+    program, dynamic = lower_dynamic(adaptive.network, adaptive.by_part)
+    return _artifact(adaptive.network.wide, program, dynamic, provenance, licence)
+
+
+def _artifact(
+    quantized: QuantizedModel,
+    program: Program,
+    dynamic: Mapping[str, DynamicPart],
+    provenance: Mapping[str, Any],
+    licence: str,
+) -> Artifact:
     traced = quantized.traced
     facts = {**provenance, "licquant": __version__, "fp32_bytes": traced.fp32_bytes}
-    return Artifact(traced.family, lower_model(quantized), latent_tables(traced), quantized.plan, facts, licence)
+    return Artifact(traced.family, program, latent_tables(traced), quantized.plan, facts, licence, dynamic)
 
 
 def _fit(

@@ -24,7 +24,7 @@ from licquant.codec.contents import layer_contents
 from licquant.commands import OUT, Report
 from licquant.config import Budget, Plan
 from licquant.errors import LicquantError, ModelError, PlanError
-from licquant.evaluate import allocation_pictures, pictures, provenance, report
+from licquant.evaluate import allocation_pictures, pictures, provenance, report, width_pictures, widths
 from licquant.evaluate.artifacts import Candidate, Group, grouped
 from licquant.evaluate.codec_results import Curve, ImageResult, RatePoint, evaluate_codec
 from licquant.evaluate.latency import LatencyTable
@@ -38,25 +38,50 @@ from licquant.train.memory import keep_freed_memory
 REFERENCE_LABEL = "CompressAI FP32"
 
 
-@dataclass(frozen=True)
-class QuantizeOptions:
-    """The options of ``licquant quantize``, in the order of its help."""
+@dataclass(frozen=True, kw_only=True)
+class WidthOptions:
+    """The options of every command that quantizes: which widths, and how their cost is counted."""
+
+    method: str = "uniform"
+    budget: str = "bits=8"
+    act_bits: int = 8
+    max_bits: int = 8
+    plan: Path | None = None
+    latency: Path | None = None
+    licence: str = "not stated"
+
+    def facts(self) -> dict[str, Any]:
+        """What of them decides an artifact's content, beside the method."""
+        return {
+            "budget": self.budget,
+            "act_bits": self.act_bits,
+            "max_bits": self.max_bits,
+            "plan": None if self.plan is None else sha256(self.plan),
+            "latency": None if self.latency is None else sha256(self.latency),
+        }
+
+    def settings(self) -> pipeline.Settings:
+        return pipeline.Settings(
+            activation_bits=self.act_bits,
+            max_bits=self.max_bits,
+            plan=None if self.plan is None else read_plan(self.plan),
+            latency=None if self.latency is None else LatencyTable.load(self.latency),
+            licence=self.licence,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions(WidthOptions):
+    """The options of ``licquant quantize``."""
 
     model: str
     checkpoint: Path
     calib: Path
     output: Path
-    method: str
-    budget: str
-    act_bits: int
-    ranges: str
-    per_channel: bool
+    ranges: str = "mse"
+    per_channel: bool = True
     steps: int
-    lmbda: float | None
-    licence: str
-    max_bits: int = 8
-    plan: Path | None = None
-    latency: Path | None = None
+    lmbda: float | None = None
     cache: Path | None = None
 
 
@@ -73,16 +98,12 @@ def quantize(options: QuantizeOptions) -> Report:
         raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda, or --steps 0")
     keep_freed_memory()
     model = load_model(options.model, options.checkpoint)
-    settings = pipeline.Settings(
-        activation_bits=options.act_bits,
+    settings = replace(
+        options.settings(),
         quantizer=QuantizerSettings(RANGE_METHODS[options.ranges], options.per_channel),
         reconstruction_steps=options.steps,
         lmbda=lmbda,
-        max_bits=options.max_bits,
-        plan=None if options.plan is None else read_plan(options.plan),
-        latency=None if options.latency is None else LatencyTable.load(options.latency),
         cache=options.cache,
-        licence=options.licence,
     )
     command = " ".join(["licquant", *_without_paths(sys.argv[1:])])
     record = {**made_with(options, lmbda, paths), "command": command}
@@ -119,23 +140,23 @@ def write_findings(output: Path, table: Sensitivity, plan: Plan, lmbda: float) -
 
 def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequence[Path]) -> dict[str, Any]:
     """What decides an artifact's content, for its provenance: equal records, equal artifacts."""
-    contents = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in calibration)
     return {
         "model": options.model,
         "checkpoint_sha256": sha256(options.checkpoint),
         "lmbda": lmbda,
-        "calibration_images": len(calibration),
-        "calibration_sha256": hashlib.sha256(contents).hexdigest(),
+        **calibration_facts(calibration),
         "method": options.method,
-        "budget": options.budget,
-        "act_bits": options.act_bits,
-        "max_bits": options.max_bits,
-        "plan": None if options.plan is None else sha256(options.plan),
-        "latency": None if options.latency is None else sha256(options.latency),
+        **options.facts(),
         "ranges": options.ranges,
         "per_channel": options.per_channel,
         "steps": options.steps,
     }
+
+
+def calibration_facts(calibration: Sequence[Path]) -> dict[str, Any]:
+    """How many images, and a hash of their contents."""
+    contents = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in calibration)
+    return {"calibration_images": len(calibration), "calibration_sha256": hashlib.sha256(contents).hexdigest()}
 
 
 def read_plan(path: Path) -> Plan:
@@ -156,10 +177,13 @@ def evaluate(
     groups = grouped([Candidate.read(path) for path in models])
     measured = measure(groups, references, paths, name, threads)
     measured.write(output)
-    for group in groups:
-        for member in group.members:
-            picture = f"{output.stem}-layers-{group.label.replace(' ', '-')}-{member.lmbda:g}.png"
-            write_layer_bars(member.path, output.with_name(picture))
+    for group, curve in zip(groups, measured.curves, strict=True):
+        for member, point in zip(group.members, curve.points, strict=True):
+            of_member = f"{group.label.replace(' ', '-')}-{member.lmbda:g}.png"
+            write_layer_bars(member.path, output.with_name(f"{output.stem}-layers-{of_member}"))
+            if point.choices:
+                named = {image.name: image.widths for image in point.images}
+                width_pictures.chosen(output.with_name(f"{output.stem}-widths-{of_member}"), named)
     return Report(measured.record, measured.show)
 
 
@@ -190,6 +214,11 @@ class Measured:
     def show(self) -> None:
         report.print_table(report.results_table(self.curves, self.reference))
         report.print_table(report.comparison_table(self.curves, self.reference))
+        for curve in self.curves:
+            for point in curve.points:
+                if point.choices:
+                    line = f"{curve.label}, λ={point.lmbda:g}: {widths.sentence(point.choices)}"
+                    OUT.print(line, highlight=False)
 
 
 def measure(
@@ -205,7 +234,7 @@ def measure(
             points = []
             for member in group.members:
                 point = codec_point(group.label, member.path, member.lmbda, paths, threads, on_progress)
-                points.append(replace(point, bits=member.bits))
+                points.append(replace(point, bits=member.bits([image.widths for image in point.images])))
             curves.append(Curve(group.label, tuple(points), group.method))
         baseline = [reference_point(name, path, lmbda, paths, on_progress) for path, lmbda in ordered]
     members = [member for group in groups for member in group.members]
@@ -231,6 +260,11 @@ def codec_point(
     codec = load(path, threads=threads)
     count = _Counter(f"{path.name}", len(paths), on_progress)
     results = evaluate_codec(codec, paths, lmbda, on_result=count)
+    if codec.artifact.dynamic:
+        results = [
+            replace(result, widths=widths.chosen_widths(codec, read_image(of)))
+            for result, of in zip(results, paths, strict=True)
+        ]
     return RatePoint(label, lmbda, tuple(results), path.stat().st_size)
 
 
@@ -247,12 +281,13 @@ def reference_point(
 def write_layer_bars(path: Path, picture: Path) -> None:
     """The widths and sizes of an artifact's layers as a picture."""
     data = read_artifact_bytes(path)
+    artifact = Artifact.from_bytes(data)
     layers = [
         pictures.LayerSize(c.name, c.part, c.weight_bits, c.activation_bits, c.bytes, 4 * c.weights)
-        for c in layer_contents(data, Artifact.from_bytes(data))
+        for c in layer_contents(data, artifact)
         if c.weights and c.weight_bits is not None and c.activation_bits is not None
     ]
-    pictures.layer_bars(picture, layers, title=path.name)
+    pictures.layer_bars(picture, layers, title=path.name + (", the widest of its widths" if artifact.dynamic else ""))
 
 
 def lmbda_of(checkpoint: Path, given: float | None) -> float | None:
@@ -264,6 +299,22 @@ def lmbda_of(checkpoint: Path, given: float | None) -> float | None:
         return float(value)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def lmbdas_of(checkpoints: Sequence[Path]) -> list[float]:
+    """λ by the model card beside each; ``ModelError`` where there is none, or two are the same."""
+    found = [_known(path, lmbda_of(path, None)) for path in checkpoints]
+    if len(set(found)) < len(found):
+        raise ModelError("two of the checkpoints have the same λ: take them one after the other")
+    return found
+
+
+def make_folder(path: Path) -> None:
+    """``LicquantError`` if it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LicquantError(f"{path}: cannot be made: {error.strerror or error}") from error
 
 
 def sha256(path: Path) -> str:

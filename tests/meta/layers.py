@@ -23,9 +23,11 @@ RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 TOP = {
     "pipeline",
     "commands",
+    "inspect_command",
     "toolkit_commands",
     "finetune_command",
     "reproduce_command",
+    "reproduce_tables",
     "compare_command",
     "profile_command",
     "models_command",
@@ -39,7 +41,7 @@ ROOT = {"errors", "config", "images", "program", "codec"}
 NARROW = {"models": {"errors", "config"}}
 
 # What runs where files are decoded: none of these libraries, not even inside a function.
-LEAN = ROOT | {"__init__", "commands"}
+LEAN = ROOT | {"__init__", "commands", "inspect_command"}
 HEAVY = {
     "torch",
     "torchvision",

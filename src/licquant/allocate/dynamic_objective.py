@@ -10,22 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from licquant.allocate.costs import Costs
 from licquant.allocate.selector import BitWidthSelector, make_selectors
-from licquant.models.graph import NORMALIZATION
-from licquant.program.arithmetic import FIXED_POINT_BITS, activation_range
 from licquant.quant.calibrate import Statistics
 from licquant.quant.dataflow import Coded, code
 from licquant.quant.dynamic import DynamicModel, QuantizedStage, StagePart
 from licquant.quant.finetune import Task, groups_of
 from licquant.quant.finetune_settings import FinetuneRecipe
-from licquant.quant.layers import QuantizedTensor
-from licquant.quant.natural import Scaled, Shifted, parametrized, weights_and_biases
+from licquant.quant.natural import bias_offset, weights_and_biases
 from licquant.quant.nested import NestedLayer, NestedTensor
 from licquant.quant.objective import entropy_models, rate_distortion
 from licquant.quant.quantizers import learn_grids
 from licquant.quant.rounding import Estimator
+from licquant.train import seeds
 
 # The paper does not say its schedule: from nearly uniform mixtures to nearly one-hot ones.
 FIRST_TEMPERATURE, LAST_TEMPERATURE = 5.0, 0.5
@@ -52,6 +51,11 @@ class AdaptiveModel(nn.Module):
     def around(cls, network: DynamicModel, statistics: Statistics) -> AdaptiveModel:
         """With untrained selectors; statistics: what the network was calibrated from."""
         return cls(network, make_selectors(network, statistics))
+
+    @property
+    def by_part(self) -> dict[str, BitWidthSelector]:
+        """Part name → its selector."""
+        return {name: selector for name, selector in self.selectors.items() if isinstance(selector, BitWidthSelector)}
 
     def cool(self, progress: float) -> None:
         """Set the temperature of the Gumbel-Softmax for the share of the training that is done: geometric."""
@@ -143,7 +147,9 @@ def dynamic_task(
     network: DynamicModel, statistics: Statistics, recipe: FinetuneRecipe, gamma: float, cost: StageCost = layer_average
 ) -> Task:
     """A dynamic network and its selectors made trainable; statistics: what it was calibrated from."""
-    model = AdaptiveModel.around(network, statistics)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.mix(seeds.WEIGHTS, recipe.seed))
+        model = AdaptiveModel.around(network, statistics)
     grids = learn_grids(network.wide, recipe.grids, recipe.rounding, statistics, recipe.crop)
     weights, biases = weights_and_biases(network.wide)
     for stage in (stage for part in network.networks.values() for stage in part.stages):
@@ -156,21 +162,13 @@ def dynamic_task(
 
 
 def _learn_nested(part: StagePart, rounding: Estimator, biases: list[nn.Parameter], grids: list[nn.Parameter]) -> None:
-    """Make trainable what a stage has of its own in fewer bits: its biases and its grids' factors."""
+    """Make trainable what a stage has of its own in fewer bits: its biases, and the factors of learned grids."""
     for tensor in part.tensors.values():
         if isinstance(tensor, NestedTensor):
-            tensor.rounding = rounding
-            if tensor.log_factor.requires_grad:
+            tensor.rounding, tensor.bounds_only = rounding, tensor.wider.bounds_only
+            if parametrize.is_parametrized(tensor.wider, "log_scale") and tensor.log_factor.requires_grad:
                 grids.append(tensor.log_factor)
     for name, layer in part.layers.items():
         if isinstance(layer, NestedLayer):
             layer.rounding = rounding
-            formula = Scaled(layer.bias) if layer.kind == NORMALIZATION else _shifted(layer, part.tensors[name])
-            biases.append(parametrized(layer, "bias", formula))
-
-
-def _shifted(layer: NestedLayer, out: QuantizedTensor) -> Shifted:
-    """In 255ths of the output's range, or of the unit where it is fixed point, as ``natural.py`` counts biases."""
-    fixed = out.bits == FIXED_POINT_BITS
-    step = torch.ones_like(layer.bias) if fixed else out.scale.detach() * activation_range(out.bits)[1]
-    return Shifted(layer.bias, step / 255)
+            biases.append(bias_offset(layer, part.tensors[name]))

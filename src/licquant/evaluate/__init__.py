@@ -3,9 +3,11 @@
     metrics         MSE, PSNR, MS-SSIM, bits per pixel, RD loss, BD-rate
     codec_results   a codec's results over images: ``ImageResult``, ``RatePoint``, ``Curve``
     reference       the same for the FP32 model through CompressAI's own ``compress`` and ``decompress``
+    widths          widths that depend on the image: what was chosen, and what it averages to
     artifacts       quantized models to be measured: which of them belong on one curve
     report          JSON and tables
     pictures        RD curves, plans, images side by side;  allocation_pictures  sensitivity, loss against bytes
+                    width_pictures  widths by image and stage;  ablation_pictures  losses seed by seed
     provenance      what a result was made with
 
 Import from the modules: some need PyTorch, which this package therefore does not import by itself.

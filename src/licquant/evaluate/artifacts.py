@@ -2,32 +2,37 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from licquant.codec.artifact import Artifact, read_artifact_bytes
 from licquant.codec.contents import LayerContents, layer_contents
 from licquant.errors import DataError
-from licquant.evaluate.codec_results import AverageBits
+from licquant.evaluate.widths import AverageBits, Widths, average_bits_over, stage_of_layer
 
 UNNAMED = "licquant"  # an artifact that does not say its method
 # Keys of the provenance that make two artifacts of one method and budget different.
 SETTINGS = ("ranges", "per_channel", "steps")
+# Those that tell artifacts of one λ apart, but may differ along a curve: every λ has its own scale of γ.
+OF_ONE_LMBDA = ("gamma", "seed")
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """An artifact file and what it holds."""
+    """An artifact file and what it holds.
+
+    layers: at the widest widths, where these depend on the image
+    stages: ``widths.stage_of_layer``: empty where nothing depends on the image
+    """
 
     path: Path
     lmbda: float
     sha256: str
     plan_hash: str
-    bits: AverageBits
     layers: tuple[LayerContents, ...]
     provenance: Mapping[str, Any]
+    stages: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> "Candidate":
@@ -39,16 +44,19 @@ class Candidate:
             raise DataError(
                 f"{path}: does not say its λ: quantize with --lmbda, or put a model card beside the checkpoint"
             )
-        layers = tuple(layer_contents(data, artifact))
         return cls(
             path=Path(path),
             lmbda=float(lmbda),
             sha256=hashlib.sha256(data).hexdigest(),
             plan_hash=artifact.plan.hash,
-            bits=average_bits(layers),
-            layers=layers,
+            layers=tuple(layer_contents(data, artifact)),
             provenance=artifact.provenance,
+            stages=stage_of_layer(artifact),
         )
+
+    def bits(self, chosen: Sequence[Widths]) -> AverageBits:
+        """Average widths over images, given what was chosen for each; errors as ``widths.average_bits``."""
+        return average_bits_over(self.layers, self.stages, chosen)
 
     @property
     def method(self) -> str:
@@ -74,19 +82,6 @@ class Group:
     members: tuple[Candidate, ...]
 
 
-def average_bits(layers: Sequence[LayerContents]) -> AverageBits:
-    """The averages over the layers that the plan has widths for; ``DataError`` if none has weights."""
-    weighted = [(layer.weight_bits, layer.weights) for layer in layers if layer.weight_bits is not None]
-    activations = [layer.activation_bits for layer in layers if layer.activation_bits is not None]
-    if not sum(count for _, count in weighted):
-        raise DataError("the artifact has no quantized weights")
-    return AverageBits(
-        weight=sum(bits * count for bits, count in weighted) / sum(count for _, count in weighted),
-        weight_layer=fmean(bits for bits, _ in weighted),
-        activation=fmean(activations),
-    )
-
-
 def grouped(candidates: Sequence[Candidate]) -> list[Group]:
     """The candidates as curves, in the order in which each curve's first one was given.
 
@@ -99,10 +94,23 @@ def grouped(candidates: Sequence[Candidate]) -> list[Group]:
     groups: dict[tuple[str, str], list[Candidate]] = {}
     for candidate in candidates:
         alike = labels[candidate.label]
-        varying = [key for key in SETTINGS if len({other.provenance.get(key) for other in alike}) > 1]
+        varying = [key for key in SETTINGS if _differs(key, alike)]
+        varying += [
+            key
+            for key in OF_ONE_LMBDA
+            if any(_differs(key, [other for other in alike if other.lmbda == lmbda]) for lmbda in _lmbdas(alike))
+        ]
         told = "".join(f" {key}={candidate.provenance.get(key, '?')}" for key in varying)
         groups.setdefault((candidate.label + told, candidate.method + told), []).append(candidate)
     return [_group(label, method, members) for (label, method), members in groups.items()]
+
+
+def _differs(key: str, candidates: Sequence[Candidate]) -> bool:
+    return len({candidate.provenance.get(key) for candidate in candidates}) > 1
+
+
+def _lmbdas(candidates: Sequence[Candidate]) -> set[float]:
+    return {candidate.lmbda for candidate in candidates}
 
 
 def _group(label: str, method: str, members: Sequence[Candidate]) -> Group:

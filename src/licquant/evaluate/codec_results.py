@@ -6,14 +6,15 @@ always over images of per-image values, so that a small image counts as much as 
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Protocol
 
 from licquant.errors import DataError
 from licquant.evaluate import metrics
+from licquant.evaluate.widths import AverageBits
 from licquant.images import RGB, read_image
 
 
@@ -27,7 +28,10 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One image through one codec. Rates count ``bytes``; seconds are array to bytes, and bytes to array."""
+    """One image through one codec. Rates count ``bytes``; seconds are array to bytes, and bytes to array.
+
+    ``widths``: stage → bits, where they depend on the image.
+    """
 
     name: str
     width: int
@@ -40,20 +44,7 @@ class ImageResult:
     rd_loss: float
     encode_seconds: float
     decode_seconds: float
-
-
-@dataclass(frozen=True)
-class AverageBits:
-    """Average widths of a quantized model, in bits.
-
-    weight:       over all weights, so that a layer counts by its parameters: what decides the file's size
-    weight_layer: over the layers that have weights, each counted once: what the FMPQ paper's plots show
-    activation:   over all layers, each counted once
-    """
-
-    weight: float
-    weight_layer: float
-    activation: float
+    widths: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +52,7 @@ class RatePoint:
     """One codec at one λ: per-image results, at least one, and their averages.
 
     ``model_bytes`` is the size of the artifact file; for an FP32 reference, 4 bytes a parameter.
-    ``bits`` are those of a quantized model.
+    ``bits`` are those of a quantized model; where they depend on the image, averages over these images.
     """
 
     label: str
@@ -73,6 +64,11 @@ class RatePoint:
     def __post_init__(self) -> None:
         if not self.images:
             raise DataError(f"{self.label}: no images were measured")
+
+    @property
+    def choices(self) -> list[Mapping[str, int]]:
+        """The widths of every image; empty where they do not depend on it."""
+        return [image.widths for image in self.images if image.widths]
 
     @property
     def bpp(self) -> float:

@@ -2,7 +2,9 @@
 
 The JSON: ``schema`` (name and version; fields are only ever added to a version), ``provenance``,
 ``reference`` (a curve or null), ``curves``, ``comparisons`` (one for each curve). A value that does not exist
-(MS-SSIM of a tiny image, the PSNR of a lossless result) is null, because JSON has no NaN and no infinity.
+(MS-SSIM of a tiny image, the PSNR of a lossless result) is null, because JSON has no NaN and no infinity. Where a
+model's widths depend on the image, each image has its ``widths``, the point their ``choices``, and its ``bits`` are
+averages over these images.
 """
 
 import json
@@ -18,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from licquant.errors import DataError
+from licquant.evaluate import widths
 from licquant.evaluate.codec_results import Curve, RatePoint
 from licquant.images import write_atomically
 
@@ -62,6 +65,7 @@ def _point_record(point: RatePoint) -> dict[str, Any]:
         "lmbda": point.lmbda,
         "model_bytes": point.model_bytes,
         "bits": asdict(point.bits) if point.bits else None,
+        "choices": widths.summary(point.choices) if point.choices else None,
         **{name: getattr(point, name) for name in AVERAGES},
         "images": [asdict(image) for image in point.images],
     }
@@ -92,7 +96,7 @@ def compare(curve: Curve, reference: Curve | None) -> dict[str, Any]:
     against = [(point, reference.at(point.lmbda) if reference else None) for point in points]
     shares = [share for point, other in against if (share := model_percent(point, other)) is not None]
     sizes = [point.model_bytes for point in points if point.model_bytes is not None]
-    widths = [asdict(point.bits) for point in points if point.bits]
+    bits = [asdict(point.bits) for point in points if point.bits]
     images = [image for point in points for image in point.images]
     return {
         "label": curve.label,
@@ -102,7 +106,7 @@ def compare(curve: Curve, reference: Curve | None) -> dict[str, Any]:
         "bd_rate_cubic_percent": _bd_rate(curve, reference, "cubic"),
         "average_model_bytes": fmean(sizes) if sizes else None,
         "average_model_percent": fmean(shares) if shares else None,
-        "average_bits": {key: fmean(width[key] for width in widths) for key in widths[0]} if widths else None,
+        "average_bits": {key: fmean(each[key] for each in bits) for key in bits[0]} if bits else None,
         "median_encode_ms": 1000 * median(image.encode_seconds for image in images),
         "median_decode_ms": 1000 * median(image.decode_seconds for image in images),
     }

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 
 from licquant.models.graph import NORMALIZATION
 from licquant.program.arithmetic import FIXED_POINT_BITS, activation_range
-from licquant.quant.layers import QuantizedTensor
+from licquant.quant.layers import QuantizedLayer, QuantizedTensor
 from licquant.quant.network import QuantizedModel
 
 
@@ -78,10 +78,7 @@ def settle(quantized: nn.Module) -> None:
 
 
 def weights_and_biases(quantized: QuantizedModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The offsets of all weights, in steps of their grids, and of all biases, in typical output steps.
-
-    GDN's beta must stay positive: its offset is that of its logarithm.
-    """
+    """The offsets of all weights, in steps of their grids, and of all biases, see ``bias_offset``."""
     weights, biases = [], []
     for part in quantized.parts.values():
         for step in part.graph:
@@ -89,10 +86,17 @@ def weights_and_biases(quantized: QuantizedModel) -> tuple[list[nn.Parameter], l
                 layer = part.layers[step.name]
                 grid = layer.rows() / layer.columns(part.weight_scale(step).detach())
                 weights.append(parametrized(layer, "weight", Shifted(layer.weight, grid)))
-                out = part.tensors[step.name]
-                formula = Scaled(layer.bias) if step.kind == NORMALIZATION else Shifted(layer.bias, _typical_step(out))
-                biases.append(parametrized(layer, "bias", formula))
+                biases.append(bias_offset(layer, part.tensors[step.name]))
     return weights, biases
+
+
+def bias_offset(layer: QuantizedLayer, out: QuantizedTensor) -> nn.Parameter:
+    """The offset of a layer's biases, in typical steps of its output.
+
+    A GDN's beta must stay positive: its offset is that of its logarithm.
+    """
+    formula = Scaled(layer.bias) if layer.kind == NORMALIZATION else Shifted(layer.bias, _typical_step(out))
+    return parametrized(layer, "bias", formula)
 
 
 def _typical_step(tensor: QuantizedTensor) -> Tensor:

@@ -49,6 +49,10 @@ class NestedTensor(QuantizedTensor):
         return super().__getattr__(name)
 
     @property
+    def wider(self) -> QuantizedTensor:
+        return self._wider[0]
+
+    @property
     def factor(self) -> Tensor:
         return self.log_factor.exp()
 

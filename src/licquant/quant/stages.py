@@ -72,15 +72,20 @@ def _check_chain(graph: Graph, stages: Sequence[StageSteps]) -> None:
 def dynamic_plan(traced: TracedModel, widths: Sequence[int], fixed_bits: int = 8) -> Plan:
     """The plan at the widest widths: ``fixed_bits`` for the first stage of g_a and g_s and for all other parts.
 
-    ``ModelError`` for widths that are not at least two different ones from 2 to 16.
+    Raises as ``check_widths``.
     """
-    if len(set(widths)) < 2 or not all(MIN_BITS <= width <= MAX_BITS for width in widths):
-        raise ModelError(f"candidate widths are at least two from {MIN_BITS} to {MAX_BITS}, not {list(widths)}")
+    check_widths(widths)
     layers = dict(uniform_plan(traced, fixed_bits, fixed_bits))
     for name in DYNAMIC_PARTS:
         for stage in stages_of(traced.graphs[name])[1:]:
             layers |= at_width(stage, Plan(layers), max(widths))
     return Plan(layers)
+
+
+def check_widths(widths: Sequence[int]) -> None:
+    """``ModelError`` for candidates that are not at least two different widths from 2 to 16."""
+    if len(set(widths)) < 2 or not all(MIN_BITS <= width <= MAX_BITS for width in widths):
+        raise ModelError(f"candidate widths are at least two from {MIN_BITS} to {MAX_BITS}, not {list(widths)}")
 
 
 def at_width(stage: StageSteps, plan: Plan, bits: int) -> Plan:

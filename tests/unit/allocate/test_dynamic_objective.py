@@ -164,6 +164,33 @@ def test_everything_trained_has_a_gradient(network, statistics, samples):
     assert all(f.grad is not None and f.grad.abs() > 0 for f in factors)
 
 
+def test_narrower_grids_are_trained_as_the_quantizer_trains_grids(network, statistics):
+    nested = [m for m in network.modules() if isinstance(m, NestedTensor)]
+    grids = dynamic_task(network, statistics, recipe(quantizer="dpa-fixed-scales"), gamma=1.0).groups
+    trained = {id(p) for group in grids for p in group["params"]}
+    assert not any(id(tensor.log_factor) in trained for tensor in nested)
+    assert not any(tensor.bounds_only for tensor in nested)
+
+
+def test_pams_trains_the_bounds_of_narrower_grids(network, statistics):
+    task = dynamic_task(network, statistics, recipe(quantizer="pams"), gamma=1.0)
+    trained = {id(p) for group in task.groups for p in group["params"]}
+    nested = [m for m in network.modules() if isinstance(m, NestedTensor)]
+    assert all(tensor.bounds_only and id(tensor.log_factor) in trained for tensor in nested)
+
+
+def test_the_seed_decides_how_the_selectors_begin(traced, statistics):
+    def weights(seed):
+        network = insert_dynamic(traced, WIDTHS, statistics)
+        task = dynamic_task(network, statistics, recipe(seed=seed), gamma=1.0)
+        return torch.cat([p.flatten() for p in task.model.selectors.parameters()])
+
+    torch.manual_seed(5)
+    first = weights(0)
+    assert torch.equal(weights(0), first)
+    assert not torch.equal(weights(1), first)
+
+
 def test_a_price_on_bits_lowers_the_widths(network, statistics, samples):
     """And what is trained can still be lowered, with every narrow weight inside the stored one."""
     task = dynamic_task(network, statistics, recipe(steps=25, learning_rate=0.05), gamma=50.0)

@@ -9,6 +9,7 @@ import pytest
 
 from licquant.cli import main, spread_lists
 from licquant.images import read_image, write_image
+from tests.models_for_tests import save_small_checkpoint
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
@@ -80,12 +81,7 @@ def test_bad_options_of_quantize(capsys, tmp_path, picture):
 
 
 def test_quantize_and_evaluate(tmp_path, picture):
-    import torch
-
-    from tests.models_for_tests import small_hyperprior
-
-    torch.save(small_hyperprior().state_dict(), tmp_path / "c.pt")
-    (tmp_path / "c.json").write_text('{"lmbda": 0.01}')
+    save_small_checkpoint(tmp_path)
     calib, test = tmp_path / "calib", tmp_path / "test"
     for folder in (calib, test):
         folder.mkdir()

@@ -1,12 +1,16 @@
-"""What encode, decode and inspect say of widths that depend on the image."""
+"""What encode, decode, inspect, evaluate and reproduce say of widths that depend on the image."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from licquant.cli import main
 from licquant.codec.codec import load
-from licquant.images import write_image
+from licquant.codec.contents import layer_contents
+from licquant.evaluate import widths
+from licquant.images import read_image, write_image
 from licquant.quant.synthetic import dead_leaves
 from tests.dynamic_programs import WIDTHS, dynamic_artifact
 
@@ -21,9 +25,40 @@ def said(capsys, *words: object) -> str:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("dynamic")
-    dynamic_artifact().save(path / "model.licq")
+    replace(dynamic_artifact(), provenance={"lmbda": 0.01}).save(path / "model.licq")
     write_image(path / "in.png", dead_leaves(1, 96, seed=1)[0])
+    (path / "images").mkdir()
+    for seed in range(4):
+        write_image(path / "images" / f"{seed}.png", dead_leaves(1, 96, seed=seed)[0] // (1 if seed else 8))
     return path
+
+
+@pytest.fixture(scope="module")
+def chosen(folder):
+    """Image → its widths, as the codec tells them."""
+    codec = load(folder / "model.licq", threads=1)
+    return {path.name: widths.chosen_widths(codec, read_image(path)) for path in sorted((folder / "images").iterdir())}
+
+
+@pytest.fixture(scope="module")
+def bits(chosen):
+    """By weights, over the images; the artifact's own plan has 8 bits everywhere."""
+    artifact = dynamic_artifact()
+    layers = {layer.name: layer for layer in layer_contents(artifact.to_bytes(), artifact) if layer.weight_bits}
+    counts = {name: layer.weights for name, layer in layers.items()}
+    averages = [
+        np.average([of_image.get(name, 8) for name in counts], weights=list(counts.values()))
+        for of_image in chosen.values()
+    ]
+    return float(np.mean(averages))
+
+
+def fails(capsys, *words: object) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
 
 
 def test_widths_are_reported(capsys, folder):
@@ -57,3 +92,59 @@ def test_static_models_have_none(capsys, folder, artifact_path):
     assert json.loads(said(capsys, "inspect", artifact_path, "--json"))["selectors"] == []
     image = said(capsys, "encode", folder / "in.png", "-m", artifact_path, "-o", folder / "s.lic", "--json")
     assert json.loads(image)["widths"] == {}
+
+
+def test_inspect_tells_the_widths_of_images(capsys, folder, chosen, bits):
+    record = json.loads(said(capsys, "inspect", folder / "model.licq", "--images", folder / "images", "--json"))
+    assert record["images"] == chosen
+    assert record["choices"]["share_different"] == widths.share_different(list(chosen.values())) > 0
+    assert record["average_bits"]["weight"] == pytest.approx(bits)
+    assert bits < 7.9  # or the test could not tell it from the widest plan's
+    assert {tuple(layer["candidates"]) for layer in record["layers"]} == {(), WIDTHS}
+    assert f"{bits:.2f} by weights" in said(capsys, "inspect", folder / "model.licq", "--images", folder / "images")
+    shown = said(capsys, "inspect", folder / "model.licq", "--images", folder / "images" / "1.png", folder / "in.png")
+    assert "in.png" in shown
+    assert "0.png" not in shown
+    assert "4/6/8 bits" in shown
+    assert "of 2 images" in shown
+
+
+def test_inspect_with_images_that_tell_nothing(capsys, folder, artifact_path):
+    assert "do not depend" in fails(capsys, "inspect", artifact_path, "--images", folder / "images")
+    assert "no such file" in fails(capsys, "inspect", folder / "model.licq", "--images", folder / "missing.png")
+    said(capsys, "encode", folder / "in.png", "-m", folder / "model.licq", "-o", folder / "y.lic")
+    assert "--images is for a model" in fails(capsys, "inspect", folder / "y.lic", "--images", folder / "in.png")
+
+
+def test_evaluate_reports_the_bits_that_were_used(capsys, folder, chosen, bits, tmp_path):
+    output = tmp_path / "r.json"
+    shown = said(capsys, "evaluate", "--images", folder / "images", "--models", folder / "model.licq", "-o", output)
+    record = json.loads(output.read_text())
+    (point,) = record["curves"][0]["points"]
+    assert {image["name"]: image["widths"] for image in point["images"]} == chosen
+    assert point["bits"]["weight"] == pytest.approx(bits)
+    assert record["comparisons"][0]["average_bits"]["weight"] == pytest.approx(bits)
+    assert point["choices"] == widths.summary(list(chosen.values()))
+    assert f"{bits:.2f}" in shown
+    assert widths.sentence(list(chosen.values()))[:20] in shown
+    assert min(read_image(tmp_path / "r-widths-licquant-0.01.png").shape[:2]) > 100
+
+
+def test_evaluate_has_no_choices_for_static_models(capsys, folder, artifact_path, tmp_path):
+    output = tmp_path / "r.json"
+    said(capsys, "evaluate", "--images", folder / "images", "--models", artifact_path, "-o", output)
+    (point,) = json.loads(output.read_text())["curves"][0]["points"]
+    assert point["choices"] is None
+    assert point["bits"]["weight"] == 8
+    assert not list(tmp_path.glob("*-widths-*"))
+
+
+def test_reproduce_draws_figure_6(capsys, folder, chosen, artifact_path, tmp_path):
+    images = ("--images", folder / "images", "-o", tmp_path)
+    record = json.loads(said(capsys, "reproduce", "fig6", "--artifact", folder / "model.licq", *images, "--json"))
+    assert record["images"] == chosen
+    assert json.loads((tmp_path / "fig6.json").read_text())["choices"] == record["choices"]
+    assert min(read_image(tmp_path / "fig6.png").shape[:2]) > 100
+    assert "do not depend" in fails(capsys, "reproduce", "fig6", "--artifact", artifact_path, *images)
+    assert "needs --checkpoint, --calib, --train" in fails(capsys, "reproduce", "fig6", *images)
+    assert "--images" in fails(capsys, "reproduce", "fig6", "-o", tmp_path)

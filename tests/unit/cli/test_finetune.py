@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from licquant.cli import main
 from licquant.codec.artifact import Artifact, read_artifact_bytes
-from tests.models_for_tests import small_hyperprior
+from tests.models_for_tests import save_small_checkpoint
 from tests.unit.train.small import write_images
 
 
@@ -17,8 +16,7 @@ from tests.unit.train.small import write_images
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with its card, and a folder of images."""
     place = tmp_path_factory.mktemp("finetune")
-    torch.save(small_hyperprior().state_dict(), place / "c.pt")
-    (place / "c.json").write_text('{"lmbda": 0.01}')
+    save_small_checkpoint(place)
     write_images(place / "images", count=2)
     return place
 
@@ -86,6 +84,49 @@ def test_bad_options_are_found_before_anything_is_done(
     assert "suffix" in fails(capsys, *words(place, tmp_path / "m.json"))
     (place / "other.pt").write_bytes(b"")
     assert "λ" in fails(capsys, *[word.replace("c.pt", "other.pt") for word in words(place, output)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dynamic_run_is_continued_and_codes_images(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "m.licq"
+    options = ("--widths", "8,6,4", "--gamma", 0.5, "--bit-cost", "bops", "--steps", 2)
+    stopped = run(capsys, *words(place, output, *options, "--max-minutes", 0))
+    assert stopped["status"] == "time limit"
+    assert "gamma = 0.5, not 0.25" in fails(
+        capsys, *words(place, output, "--widths", "4,6,8", "--gamma", 0.25, "--steps", 2, "--resume")
+    )
+    done = run(capsys, *words(place, output, *options, "--resume"))
+    assert done["status"] == "complete"
+    artifact = Artifact.from_bytes(read_artifact_bytes(output))
+    assert artifact.dynamic["g_a"].selector.widths == (4, 6, 8)
+    told = artifact.provenance
+    assert (told["method"], told["budget"]) == ("dpa-dq-dgm2", "widths=4,6,8")
+    assert (told["widths"], told["gamma"], told["bit_cost"], told["steps"]) == ([4, 6, 8], 0.5, "bops", 2)
+    assert "bits" in (tmp_path / "m.csv").read_text().splitlines()[0].split(",")
+    record = run(capsys, "evaluate", "--images", str(place / "images"), "--models", str(output),
+                 "-o", str(tmp_path / "r.json"))  # fmt: skip
+    assert "dpa-dq-dgm2 widths=4,6,8" in json.dumps(record)
+
+
+def test_bad_dynamic_options_are_found_before_anything_is_done(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "m.licq"
+    for options, message in (
+        (("--widths", "6"), "candidate widths are at least two from 2 to 16, not [6]"),
+        (("--widths", "6,17"), "candidate widths"),
+        (("--widths", "6;8"), "widths = '6;8': write for instance 6,8,10"),
+        (("--widths", "6,8", "--gamma", "-1"), "gamma = -1.0: must be a finite number"),
+        (("--widths", "6,8", "--gamma", "nan"), "gamma = nan"),
+        (("--widths", "6,8", "--bit-cost", "euros"), "bit_cost = 'euros': choose one of layers, bytes, bops, latency"),
+        (("--widths", "6,8", "--bit-cost", "latency"), "--bit-cost latency needs --latency"),
+        (("--widths", "6,8", "--budget", "bits=8"), "--widths and --budget: give one of them"),
+        (("--widths", "6,8", "--act-bits", 8), "--widths and --act-bits"),
+        (("--gamma", 1), "--gamma needs --widths"),
+    ):
+        assert message in fails(capsys, *words(place, output, *options))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,25 +5,13 @@ from typing import Any
 
 import pytest
 
-from licquant.codec.contents import LayerContents
 from licquant.errors import DataError
-from licquant.evaluate.artifacts import Candidate, average_bits, grouped
-from licquant.evaluate.codec_results import AverageBits
+from licquant.evaluate.artifacts import Candidate, grouped
+from licquant.evaluate.widths import AverageBits
 
 
 def candidate(lmbda: float, **provenance: Any) -> Candidate:
-    return Candidate(Path(f"{lmbda}.licq"), lmbda, "", "", AverageBits(8, 8, 8), (), provenance)
-
-
-def layer(weight: int | None, activation: int, weights: int) -> LayerContents:
-    return LayerContents("g_a.0", "g_a", "Conv", weight, activation, 100, weights, 20)
-
-
-def test_averages_by_parameters_and_by_layers() -> None:
-    layers = [layer(8, 8, 100), layer(4, 6, 300), layer(None, 10, 0)]
-    assert average_bits(layers) == AverageBits(weight=5, weight_layer=6, activation=8)
-    with pytest.raises(DataError, match="no quantized weights"):
-        average_bits(layers[2:])
+    return Candidate(Path(f"{lmbda}.licq"), lmbda, "", "", (), provenance)
 
 
 def test_groups_by_method_budget_and_width() -> None:
@@ -55,6 +43,20 @@ def test_settings_are_told_where_labels_would_coincide() -> None:
     ]
 
 
+def test_gammas_and_seeds_are_told_where_they_tell_artifacts_of_one_lambda_apart() -> None:
+    dynamic = {"method": "dpa-dq", "budget": "widths=6,8"}
+    along = [candidate(0.01, gamma=0.1, seed=0, **dynamic), candidate(0.05, gamma=0.2, seed=0, **dynamic)]
+    assert [group.label for group in grouped(along)] == ["dpa-dq widths=6,8"]
+    apart = [*along, candidate(0.01, gamma=0.3, seed=0, **dynamic)]
+    assert [group.label for group in grouped(apart)] == [
+        f"dpa-dq widths=6,8 gamma={gamma}" for gamma in (0.1, 0.2, 0.3)
+    ]
+    seeds = [candidate(lmbda, gamma=lmbda, seed=seed, **dynamic) for seed in (0, 1) for lmbda in (0.01, 0.05)]
+    assert [(group.label, len(group.members)) for group in grouped(seeds)] == [
+        ("dpa-dq widths=6,8 seed=0", 2), ("dpa-dq widths=6,8 seed=1", 2)
+    ]  # fmt: skip
+
+
 def test_an_artifact_need_not_say_its_method() -> None:
     assert [group.label for group in grouped([candidate(0.01)])] == ["licquant"]
 
@@ -67,6 +69,7 @@ def test_two_of_one_curve_and_lambda_are_refused() -> None:
 def test_reading_an_artifact(artifact_path: Path, hand_made_path: Path) -> None:
     found = Candidate.read(artifact_path)
     assert found.lmbda == 0.01
-    assert found.bits == AverageBits(8, 8, 8)
+    assert found.bits([{}, {}]) == AverageBits(8, 8, 8)
+    assert found.stages == {}
     with pytest.raises(DataError, match="does not say its λ"):
         Candidate.read(hand_made_path)

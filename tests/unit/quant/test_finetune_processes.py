@@ -1,80 +1,69 @@
 """Real processes: finetuning killed without warning and resumed, and two of them finetuning together."""
 
 import json
-import os
-import random
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.models_for_tests import small_hyperprior
+from tests.models_for_tests import save_small_checkpoint
+from tests.processes import finish, kill_twice
 from tests.unit.train.small import write_images
 
 pytestmark = pytest.mark.slow
 
-SOURCE = Path(__file__).parents[3] / "src"
 STEPS = 30
+STATIC, DYNAMIC = ("--budget", "bits=5"), ("--widths", "4,6", "--gamma", "1")
 
 
-def command(place: Path, output: str, *arguments: str) -> list[str]:
+def arguments(place: Path, output: str, *more: str) -> list[object]:
     files = {"--checkpoint": "c.pt", "--data": "images", "--calib": "images", "-o": output, "--cache": "cache"}
-    paths = [word for option, name in files.items() for word in (option, str(place / name))]
-    small = ["--crop", "64", "--batch-size", "2", "--large-crop", "128", "--large-batch-size", "2"]
-    own = ["--steps", str(STEPS), "--budget", "bits=5", "--accelerator", "cpu", "--threads", "1", *arguments]
-    return [sys.executable, "-m", "licquant", "finetune", *paths, *small, *own]
-
-
-def start(arguments: list[str]) -> "subprocess.Popen[bytes]":
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def finish(arguments: list[str]) -> None:
-    process = start(arguments)
-    _, said = process.communicate(timeout=1200)
-    assert process.returncode == 0, said.decode()
+    paths = [word for option, name in files.items() for word in (option, place / name)]
+    small = ["--crop", 64, "--batch-size", 2, "--large-crop", 128, "--large-batch-size", 2]
+    return ["finetune", *paths, *small, "--steps", STEPS, "--accelerator", "cpu", "--threads", 1, *more]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the result of an uninterrupted run in one process, as whole.licq."""
+    """A folder with a checkpoint and images."""
     place = tmp_path_factory.mktemp("processes")
-    torch.save(small_hyperprior().state_dict(), place / "c.pt")
-    (place / "c.json").write_text('{"lmbda": 0.01}')
+    save_small_checkpoint(place)
     write_images(place / "images", count=3)
-    finish(command(place, "whole.licq"))
     return place
 
 
-def test_killed_twice_and_resumed_the_artifact_is_the_same(place: Path) -> None:
-    arguments = command(place, "killed.licq", "--checkpoint-minutes", "0", "--resume")
-    state, generator = place / "killed.state", random.Random(0)
-    reached = []
-    for _ in range(2):
-        process, before = start(arguments), state.stat().st_mtime_ns if state.exists() else 0
-        while not state.exists() or state.stat().st_mtime_ns == before:
-            assert process.poll() is None
-            time.sleep(0.001)
-        time.sleep(generator.uniform(0, 0.3))
-        process.kill()  # SIGKILL: nothing can be tidied up
-        process.wait()
-        reached.append(torch.load(state, weights_only=True)["trainer"]["step"])
+@pytest.fixture(scope="module")
+def whole(place: Path) -> Path:
+    """The folder, with the result of an uninterrupted run in one process as whole.licq."""
+    finish("licquant", arguments(place, "whole.licq", *STATIC))
+    return place
+
+
+def test_killed_twice_and_resumed_the_artifact_is_the_same(whole: Path) -> None:
+    _check_killed(whole, "whole", STATIC)
+
+
+def test_killed_twice_and_resumed_a_dynamic_artifact_is_the_same(place: Path) -> None:
+    finish("licquant", arguments(place, "whole-dynamic.licq", *DYNAMIC))
+    _check_killed(place, "whole-dynamic", DYNAMIC)
+
+
+def _check_killed(place: Path, whole: str, widths: tuple[str, ...]) -> None:
+    killed = f"killed-{whole}"
+    words = arguments(place, f"{killed}.licq", *widths, "--checkpoint-minutes", "0", "--resume")
+    reached = kill_twice("licquant", words, place / f"{killed}.state")
     assert 0 < reached[0] < reached[1] < STEPS
-    finish(arguments)
+    finish("licquant", words)
     for suffix in (".licq", ".csv"):
-        assert (place / f"killed{suffix}").read_bytes() == (place / f"whole{suffix}").read_bytes()
+        assert (place / f"{killed}{suffix}").read_bytes() == (place / f"{whole}{suffix}").read_bytes()
 
 
-def test_two_processes_are_one_with_the_joint_batch(place: Path) -> None:
-    finish(command(place, "together.licq", "--devices", "2"))
-    assert "2 processes" in json.loads((place / "together.json").read_text())["hardware"]
+def test_two_processes_are_one_with_the_joint_batch(whole: Path) -> None:
+    finish("licquant", arguments(whole, "together.licq", *STATIC, "--devices", "2"))
+    assert "2 processes" in json.loads((whole / "together.json").read_text())["hardware"]
 
     def log(name: str) -> torch.Tensor:
-        rows = (place / f"{name}.csv").read_text().splitlines()[1:]
+        rows = (whole / f"{name}.csv").read_text().splitlines()[1:]
         return torch.tensor([[float(cell) for cell in row.split(",")] for row in rows])
 
     # Sums in another order: here and there a value beside a boundary rounds the other way.

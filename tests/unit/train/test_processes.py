@@ -1,11 +1,6 @@
 """Real processes: killed without warning and resumed, and two of them training together."""
 
 import json
-import os
-import random
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,26 +9,21 @@ import torch
 from licquant.train import architectures
 from licquant.train.command import run_training
 from licquant.train.journal import Journal
+from tests.processes import finish, kill_twice
 from tests.unit.train.small import options, recipe
 
 pytestmark = pytest.mark.slow
 
-SOURCE = Path(__file__).parents[3] / "src"
+MODULE = "licquant.train.cli"
 RECIPE = recipe(steps=40, log_every=7, precision="fp32")
 
 
-def command(place: Path, output: str, *arguments: str) -> list[str]:
-    """The command line that trains ``RECIPE`` as ``place``/``output``/model.pt, from a plan file."""
+def arguments(place: Path, output: str, *more: object) -> list[object]:
+    """What trains ``RECIPE`` as ``place``/``output``/model.pt, from a plan file."""
     plan = place / "plan.json"
     plan.write_text(json.dumps({"runs": [{**RECIPE.to_mapping(), "name": "model"}]}))
     files = ["--plan", plan, "--data", place / "images", "-o", place / output, "--cache", place / "cache"]
-    own = ["--accelerator", "cpu", "--threads", "1", *arguments]
-    return [sys.executable, "-m", "licquant.train.cli", *map(str, files), *own]
-
-
-def start(arguments: list[str]) -> "subprocess.Popen[bytes]":
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE)
+    return [*files, "--accelerator", "cpu", "--threads", 1, *more]
 
 
 @pytest.fixture(scope="module")
@@ -45,31 +35,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_killed_twice_and_resumed_the_result_is_the_same(place: Path) -> None:
-    arguments = command(place, "killed", "--checkpoint-minutes", "0")
-    state, generator = place / "killed" / "model.state", random.Random(0)
-    reached = []
-    for _ in range(2):
-        process, before = start(arguments), state.stat().st_mtime_ns if state.exists() else 0
-        while not state.exists() or state.stat().st_mtime_ns == before:
-            assert process.poll() is None
-            time.sleep(0.001)
-        time.sleep(generator.uniform(0, 0.3))
-        process.kill()  # SIGKILL: nothing can be tidied up
-        process.wait()
-        reached.append(torch.load(state, weights_only=True)["trainer"]["step"])
+    words = arguments(place, "killed", "--checkpoint-minutes", 0)
+    reached = kill_twice(MODULE, words, place / "killed" / "model.state")
     assert 0 < reached[0] < reached[1] < RECIPE.steps
-    process = start(arguments)
-    _, said = process.communicate()
-    assert process.returncode == 0, said
+    finish(MODULE, words)
     for suffix in (".pt", ".csv"):
         killed, whole = (place / name / f"model{suffix}" for name in ("killed", "out"))
         assert killed.read_bytes() == whole.read_bytes()
 
 
 def test_two_processes_are_one_with_the_joint_batch(place: Path) -> None:
-    process = start(command(place, "together", "--devices", "2"))
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+    finish(MODULE, arguments(place, "together", "--devices", 2))
     assert "2 processes" in json.loads((place / "together" / "model.json").read_text())["hardware"]
 
     def log(output: str) -> torch.Tensor:

@@ -1,0 +1,40 @@
+"""What the training of a dynamic network is told beside its recipe."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from licquant.errors import TrainingError
+from licquant.quant.stages import check_widths
+
+GAMMA = 0.02
+LAYERS, LATENCY = "layers", "latency"
+BIT_COSTS = (LAYERS, "bytes", "bops", LATENCY)
+
+
+@dataclass(frozen=True)
+class DynamicSettings:
+    """What a dynamic network is trained for; decides its result together with the recipe.
+
+    widths:   the candidates of every stage but the first of g_a and g_s: at least two different ones from 2 to 16
+    gamma:    γ, what a bit of the average width may cost: of the loss R + λ·D, per bit; finite, not negative
+    bit_cost: what the average counts: ``layers`` alike, or their ``bytes``, ``bops`` or ``latency``
+
+    Raises ``ModelError`` for widths and ``TrainingError`` for all else that cannot be used.
+    """
+
+    widths: tuple[int, ...]
+    gamma: float = GAMMA
+    bit_cost: str = LAYERS
+
+    def __post_init__(self) -> None:
+        check_widths(self.widths)
+        object.__setattr__(self, "widths", tuple(sorted(set(self.widths))))
+        if not (math.isfinite(self.gamma) and self.gamma >= 0):
+            raise TrainingError(f"gamma = {self.gamma!r}: must be a finite number, not negative")
+        if self.bit_cost not in BIT_COSTS:
+            raise TrainingError(f"bit_cost = {self.bit_cost!r}: choose one of {', '.join(BIT_COSTS)}")
+
+    def to_mapping(self) -> dict[str, Any]:
+        """As in JSON."""
+        return {"widths": list(self.widths), "gamma": self.gamma, "bit_cost": self.bit_cost}

@@ -1,0 +1,168 @@
+"""``licquant inspect``: what is in a file. Needs no training stack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from licquant.codec.artifact import Artifact, artifact_id, read_artifact_bytes
+from licquant.codec.bitstream import Bitstream
+from licquant.codec.codec import Codec, load
+from licquant.codec.contents import LayerContents, SelectorContents, layer_contents, selector_contents
+from licquant.commands import OUT, Report, read_file, synthesis_widths
+from licquant.errors import ArtifactError, LicquantError
+from licquant.evaluate import widths
+from licquant.images import list_images, read_image
+
+
+def inspect(file: Path, model: Path | None, images: Sequence[Path] = ()) -> Report:
+    """Tells a model from a coded image by its first bytes.
+
+    model:  of a coded image, to tell the widths chosen for it
+    images: files and folders, to tell the widths that a model chooses for each
+    """
+    data = read_file(file)
+    if data.startswith(b"LICI"):
+        if images:
+            raise LicquantError(f"{file}: a coded image; --images is for a model (.licq)")
+        return _inspect_image(data, {} if model is None else synthesis_widths(load(model), data))
+    if data.startswith(b"LICQ"):
+        return _inspect_model(file, images)
+    raise LicquantError(f"{file}: neither a licquant model (.licq) nor a coded image (.lic)")
+
+
+def _inspect_image(data: bytes, chosen: Mapping[str, int]) -> Report:
+    stream, size = Bitstream.from_bytes(data), len(data)
+    record: dict[str, Any] = {
+        "kind": "coded image",
+        "bytes": size,
+        "width": stream.width,
+        "height": stream.height,
+        "bpp": 8 * size / (stream.width * stream.height),
+        "artifact": stream.artifact_id.hex(),
+        "strings": [len(string) for string in stream.strings],
+        "widths": dict(chosen),
+    }
+
+    def show() -> None:
+        strings = " + ".join(f"{n:,}" for n in record["strings"])
+        OUT.print(
+            f"coded image, {stream.width}×{stream.height}, {size:,} bytes ({strings} in strings), "
+            f"{record['bpp']:.4f} bits per pixel\ncoded with artifact {record['artifact']}",
+            highlight=False,
+        )
+        if chosen:
+            listed = ", ".join(f"{stage} {bits}" for stage, bits in chosen.items())
+            OUT.print(f"decoded with widths in bits: {listed}", highlight=False)
+
+    return Report(record, show)
+
+
+def _inspect_model(file: Path, images: Sequence[Path]) -> Report:
+    data = read_artifact_bytes(file)
+    try:
+        artifact = Artifact.from_bytes(data)
+    except ArtifactError as error:
+        raise ArtifactError(f"{file}: {error}") from error
+    layers, selectors = layer_contents(data, artifact), selector_contents(data, artifact)
+    candidates = {
+        layer: list(artifact.dynamic[stage.partition(".")[0]].selector.widths)
+        for layer, stage in widths.stage_of_layer(artifact).items()
+    }
+    chosen = _chosen(Codec(artifact, artifact_id(data)), file, images) if images else {}
+    found = widths.average_bits_over(layers, widths.stage_of_layer(artifact), list(chosen.values())) if chosen else None
+    record: dict[str, Any] = {
+        "kind": "model",
+        "artifact": artifact_id(data).hex(),
+        "family": artifact.family,
+        "bytes": len(data),
+        "fp32_bytes": artifact.provenance.get("fp32_bytes"),
+        "licence": artifact.licence,
+        "plan_hash": artifact.plan.hash,
+        "provenance": dict(artifact.provenance),
+        "layers": [{**vars(layer), "candidates": candidates.get(layer.name, [])} for layer in layers],
+        "selectors": [vars(selector) for selector in selectors],
+        "images": {name: dict(of_image) for name, of_image in chosen.items()},
+        "choices": widths.summary(list(chosen.values())) if chosen else None,
+        "average_bits": asdict(found) if found else None,
+    }
+
+    def show() -> None:
+        _show_head(record)
+        OUT.print(_layer_table(layers, candidates))
+        for selector in selectors:
+            _show_selector(selector)
+        if found:
+            OUT.print(_width_table(chosen))
+            OUT.print(
+                f"{widths.sentence(list(chosen.values()))}\naverage bits over these images: {found.weight:.2f} by "
+                f"weights, {found.weight_layer:.2f} by layers, activations {found.activation:.2f}",
+                highlight=False,
+            )
+
+    return Report(record, show)
+
+
+def _chosen(codec: Codec, file: Path, images: Sequence[Path]) -> dict[str, widths.Widths]:
+    """Name of the file, or its path where two have the same name → the widths chosen for it."""
+    if not codec.artifact.dynamic:
+        raise LicquantError(f"{file}: its widths do not depend on the image, so --images has nothing to tell")
+    paths = [path for given in images for path in (list_images(given) if given.is_dir() else [given])]
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    return {name: widths.chosen_widths(codec, read_image(path)) for name, path in zip(names, paths, strict=True)}
+
+
+def _show_head(record: Mapping[str, Any]) -> None:
+    size, fp32 = record["bytes"], record["fp32_bytes"]
+    share = f", {100 * size / fp32:.1f} % of FP32" if isinstance(fp32, int) and fp32 else ""
+    OUT.print(
+        f"model, {record['family']}, {size:,} bytes{share}\nartifact {record['artifact']}, "
+        f"plan {record['plan_hash'][:16]}, licence of the weights: {record['licence']}",
+        highlight=False,
+    )
+
+
+def _layer_table(layers: Sequence[LayerContents], candidates: Mapping[str, Sequence[int]]) -> Table:
+    table = Table()
+    table.add_column("layer")
+    for heading in ("operation", "weights", "activations", "bytes", "accumulator"):
+        table.add_column(heading, justify="right" if heading != "operation" else "left")
+    for layer in layers:
+        table.add_row(
+            layer.name,
+            layer.operation,
+            *(
+                "–" if bits is None else f"{'/'.join(map(str, candidates.get(layer.name, [bits])))} bits"
+                for bits in (layer.weight_bits, layer.activation_bits)
+            ),
+            f"{layer.bytes:,}",
+            f"{layer.accumulator_bits} bits",
+        )
+    return table
+
+
+def _show_selector(selector: SelectorContents) -> None:
+    OUT.print(
+        f"{selector.part}: {', '.join(selector.stages)} in {', '.join(map(str, selector.widths))} bits, "
+        f"chosen for each image\n    {selector.bytes:,} bytes beside the widest; "
+        f"selector: {selector.selector_weights:,} weights, {selector.selector_bytes:,} bytes",
+        highlight=False,
+    )
+
+
+def _width_table(chosen: Mapping[str, widths.Widths]) -> Table:
+    """Images × stages; ``*`` where an image differs from what most have."""
+    most = widths.majority(list(chosen.values()))
+    table = Table()
+    table.add_column("bits")
+    for stage in most:
+        table.add_column(stage, justify="right")
+    for name, of_image in chosen.items():
+        table.add_row(name, *(f"{'*' if bits != most[stage] else ''}{bits}" for stage, bits in of_image.items()))
+    return table

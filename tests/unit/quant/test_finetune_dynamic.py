@@ -1,0 +1,129 @@
+"""Finetuning of a network whose widths are chosen: what its artifact does, and that it resumes exactly."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from licquant import pipeline
+from licquant.allocate.dynamic_objective import AdaptiveModel
+from licquant.allocate.dynamic_settings import DynamicSettings
+from licquant.codec.artifact import Artifact
+from licquant.codec.codec import Codec
+from licquant.errors import BudgetError, ModelError, TrainingError
+from licquant.evaluate.widths import chosen_widths
+from licquant.images import read_image
+from licquant.quant.finetune import Finetuner
+from licquant.quant.finetune_settings import FinetuneRecipe
+from licquant.quant.synthetic import dead_leaves
+from licquant.train.progress import COMPLETE
+from licquant.train.settings import RunOptions
+from tests.models_for_tests import small_hyperprior
+from tests.unit.allocate.test_costs import table_for
+from tests.unit.quant.test_finetune import options, recipe
+from tests.unit.train.small import write_images
+
+WIDTHS = (4, 6, 8)
+STAGES = ["g_a.2", "g_a.4", "g_a.6", "g_s.2", "g_s.4", "g_s.6"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("dynamic") / "images", count=3)
+
+
+def run(
+    recipe: FinetuneRecipe, options: RunOptions, dynamic: DynamicSettings, **settings: Any
+) -> tuple[pipeline.Result, pipeline.Outcome]:
+    chosen = pipeline.Settings(**settings)
+    return pipeline.finetune_dynamic(small_hyperprior(), dead_leaves(1, 64), recipe, options, dynamic, chosen)
+
+
+def test_a_price_on_bits_is_obeyed_and_the_codec_chooses_as_trained(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lower, adaptive = pipeline.lowered_dynamic, list[AdaptiveModel]()
+    monkeypatch.setattr(
+        pipeline, "lowered_dynamic", lambda model, *rest: (adaptive.append(model), lower(model, *rest))[1]
+    )
+    chosen = recipe(steps=10, learning_rate=0.5, average=0.5, warmup=0, batch=1, large_from=1.0)
+    codecs = []
+    for gamma in (0.0, 50.0):
+        result, outcome = run(chosen, options(images, tmp_path / f"{gamma}.licq"), DynamicSettings((4, 8), gamma))
+        assert (outcome.status, outcome.steps) == (COMPLETE, 10)
+        told = result.artifact.provenance
+        assert (told["widths"], told["gamma"], told["bit_cost"]) == ([4, 8], gamma, "layers")
+        codecs.append(Codec(Artifact.from_bytes(result.artifact.to_bytes()), bytes(8), "exact"))
+    rgb = np.ascontiguousarray(read_image(images / "image0.png")[:128, :128])
+    free, dear = (chosen_widths(codec, rgb) for codec in codecs)
+    assert list(free) == list(dear) == STAGES
+    assert sum(dear.values()) <= sum(free.values()) - 8
+    for codec, model in zip(codecs, adaptive, strict=True):
+        x = torch.from_numpy(rgb.transpose(2, 0, 1).copy()).float()[None] / 255
+        assert model.widths(x) == [chosen_widths(codec, rgb)]
+        assert codec.decode(codec.encode(rgb)).shape == rgb.shape
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Selectors, the temperature's steps and what reconstruction learned included."""
+
+    class Killed(BaseException):
+        pass
+
+    dynamic, chosen = DynamicSettings(WIDTHS, 1.0), recipe(steps=5, learning_rate=0.1)
+    whole, _ = run(chosen, options(images, tmp_path / "whole.licq"), dynamic, reconstruction_steps=2)
+    advance = Finetuner.advance
+
+    def counted(self: Finetuner, *arguments: Any) -> None:
+        advance(self, *arguments)
+        if self.step == 3:
+            raise Killed
+
+    mine = options(images, tmp_path / "model.licq", checkpoint_minutes=0.0, resume=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Finetuner, "advance", counted)
+        with pytest.raises(Killed):
+            run(chosen, mine, dynamic, reconstruction_steps=2)
+    for other, message in ((DynamicSettings(WIDTHS, 2.0), "gamma"), (DynamicSettings((4, 8), 1.0), "widths")):
+        with pytest.raises(TrainingError, match=f"started with {message} ="):
+            run(chosen, mine, other, reconstruction_steps=2)
+    monkeypatch.setattr(pipeline, "reconstruct", None)  # would fail
+    resumed, outcome = run(chosen, mine, dynamic, reconstruction_steps=2)
+    assert outcome.status == COMPLETE
+    assert resumed.artifact.to_bytes() == whole.artifact.to_bytes()
+    assert (tmp_path / "model.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_the_cost_of_a_bit_is_what_was_asked_for(images: Path) -> None:
+    start = pipeline.quantize(small_hyperprior(), dead_leaves(1, 64))
+    pictures = dead_leaves(1, 64)
+
+    def cost(name: str, **settings: Any) -> list[float]:
+        dynamic = DynamicSettings(WIDTHS, bit_cost=name)
+        found = pipeline._stage_cost(dynamic, start, pictures, pipeline.Settings(**settings), lambda *_: None)
+        return [found(["g_a.2", "g_a.3"], bits) for bits in WIDTHS]
+
+    assert cost("layers") == [8, 12, 16]
+    squares = cost("bops")
+    assert squares[2] / squares[0] == pytest.approx(4)
+    sizes = cost("bytes")
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) == 3
+    times = cost("latency", latency=table_for(start.quantized.traced))
+    assert times[0] == times[2] > 0  # all have INT8 kernels
+    with pytest.raises(BudgetError, match="licquant profile"):
+        cost("latency")
+
+
+def test_settings() -> None:
+    assert DynamicSettings((8, 4, 4)) == DynamicSettings((4, 8))
+    for widths in ((8,), (8, 8), (1, 8), (8, 17)):
+        with pytest.raises(ModelError, match="candidate widths"):
+            DynamicSettings(widths)
+    for gamma in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(TrainingError, match="gamma"):
+            DynamicSettings(WIDTHS, gamma)
+    with pytest.raises(TrainingError, match="bit_cost"):
+        DynamicSettings(WIDTHS, bit_cost="x")
