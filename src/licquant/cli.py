@@ -264,7 +264,7 @@ def reproduce(
     artifact: Annotated[Path | None, typer.Option(help="Of fig6: a dynamic .licq file to show.")] = None,
     model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
     seeds: Annotated[int, typer.Option(min=1, help="Finetunes for each row of a table.")] = 3,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of each; default: a table within an hour.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each; default: few, for two cores.")] = None,
     full: Annotated[bool, typer.Option("--full", help="The size for a GPU.")] = False,
     threads: Threads = None,
     cache: Annotated[Path, typer.Option(help="Folder for decoded images.")] = Path("~/.cache/licquant"),
