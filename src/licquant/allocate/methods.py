@@ -11,6 +11,7 @@ raq       a fixed-point decoder with wide activations (Hong 2020)
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from licquant.allocate.choices import Choices, LayerChoices, rounded_up
 from licquant.allocate.fmpq import adaptive_search
@@ -59,10 +60,13 @@ def _fmpq(search: Search, budget: Budget) -> Plan:
 
 
 def _optimal(search: Search, budget: Budget) -> Plan:
+    """Starts from FMPQ's plan instead where the whole model, measured, says that it is better."""
     costs, limit = search.costs(budget)
-    choices = search.choices(budget)
-    plan = least_loss(choices, costs, limit * _SLACK)
-    return repair(choices, costs, limit * _SLACK, plan, search.joint_loss)
+    choices, limit = search.choices(budget), limit * _SLACK
+    starts = [least_loss(choices, costs, limit)]
+    with suppress(BudgetError):  # one tolerance for all reaches less far
+        starts.append(adaptive_search(choices, costs.total, limit))
+    return repair(choices, costs, limit, min(starts, key=search.joint_loss), search.joint_loss)
 
 
 def _hessian(search: Search, budget: Budget) -> Plan:

@@ -34,6 +34,7 @@ from licquant.quant.network import QuantizedModel
 from licquant.quant.rd import evaluate_float, evaluate_quantized
 
 _CHUNK = 4  # crops that are evaluated at once
+_JOINT_CROPS = 16
 
 Fit = Callable[[QuantizedModel, Sequence[RGB]], None]
 
@@ -96,6 +97,11 @@ class Search:
         return draw_crops(self.images)
 
     @cached_property
+    def joint_crops(self) -> Tensor:
+        """Others than the table's: a plan may be the best of many because of what its crops happen to be."""
+        return draw_crops(self.images, _JOINT_CROPS, seed=1)
+
+    @cached_property
     def table(self) -> Sensitivity:
         widths = range(MIN_BITS, max(self.max_bits, self.activation_bits) + 1)
         return measure_sensitivity(
@@ -152,7 +158,7 @@ class Search:
         """The measured relative increase of the loss with the whole plan, weights rounded to nearest."""
         if plan.hash not in self._measured:
             quantized = insert_quantizers(self.traced, plan, self.statistics, self.settings)
-            self._measured[plan.hash] = self._increase(quantized, self.crops)
+            self._measured[plan.hash] = self._increase(quantized, self.joint_crops)
         return self._measured[plan.hash]
 
     def fitted_loss(self, plan: Plan) -> float:

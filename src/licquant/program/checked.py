@@ -27,6 +27,7 @@ from licquant.program.threads import thread_limit
 # Multiply-accumulates: below the first, floats take less time than checking; compiling takes as long as the second in
 # floats, so a layer that has done as many has earned it, and one image alone waits for no compiler.
 SMALLEST_WORK, COMPILING = 1 << 26, 1 << 30
+_BLOCK = 1 << 15  # values at a time, so that their float64 stays in the cache
 _BYTE = 255
 _LARGEST_WEIGHT = 127
 _LARGEST_SUM = 1 << 24  # kernels hand their sums on as float32
@@ -35,7 +36,7 @@ _EXACT = 1 << 53  # integers below it are exact in float64
 
 
 class CheckedCorrelation:
-    """Plain correlation without padding: integers x [I, H, W], weight [O, I, kh, kw] → float64 [O, H', W'], or None."""
+    """Plain correlation without padding: integers x [I, H, W], weight [O, I, kh, kw] → floats [O, H', W'], or None."""
 
     def __init__(self, weight: Ints, stride: int) -> None:
         self._weight, self._stride = weight, stride
@@ -43,9 +44,9 @@ class CheckedCorrelation:
         factors = np.random.default_rng(0).integers(1, 1 << _CHECK_BITS, (_CHECKSUMS, len(weight)))
         checks = np.tensordot(factors, weight.astype(np.int64), 1)  # checksums, I, kh, kw
         self._factors, self._checks = factors.astype(np.float64), checks.astype(np.float64)
-        largest = max(abs(checks).sum((1, 2, 3)).max() * _BYTE, factors.sum(1).max() * _LARGEST_SUM)
+        bounds = abs(weight).sum(axis=(1, 2, 3), dtype=np.int64) * _BYTE
+        largest = max(abs(checks).sum((1, 2, 3)).max() * _BYTE, (factors @ bounds).max())
         self.usable = bool(abs(weight).max(initial=0) <= _LARGEST_WEIGHT and largest < _EXACT)
-        self._always_fits = abs(weight).sum(axis=(1, 2, 3)).max(initial=0) * _BYTE < _LARGEST_SUM
         self._done = 0  # multiply-accumulates that were left to floats
         self._of_thread, self._compiling = threading.local(), threading.Lock()
         self._compiled: dict[int | None, Any] = {}
@@ -64,20 +65,27 @@ class CheckedCorrelation:
             return None
         stored = np.empty(x.shape, dtype=np.uint8)
         np.subtract(x, low, out=stored, casting="unsafe")
-        sums = self._kernel().infer([stored[None]], share_inputs=True, share_outputs=True)[0][0].astype(np.float64)
-        if not self._always_fits and max(sums.max(), -sums.min()) >= _LARGEST_SUM:
+        sums: Floats = self._kernel().infer([stored[None]], share_inputs=True)[0][0]
+        if not np.array_equal(self._found(sums), self._expected(stored)):
+            self.usable = bool(abs(sums).max() >= _LARGEST_SUM)  # float32 may have rounded: no fault of the kernels
             return None
-        self.usable = np.array_equal(np.tensordot(self._factors, sums, 1), self._expected(stored))
-        if not self.usable:
-            return None
-        sums += low * self._totals  # x = stored + low
-        return sums
+        return sums + low * self._totals if low else sums  # x = stored + low
+
+    def _found(self, sums: Floats) -> Floats:
+        """The checksums [checksums, H', W'] of what the kernels return."""
+        flat, found = sums.reshape(len(sums), -1), np.zeros((_CHECKSUMS, sums[0].size))
+        for piece in _blocks(flat):
+            found += self._factors[:, piece] @ flat[piece].astype(np.float64)
+        return found.reshape(_CHECKSUMS, *sums.shape[1:])
 
     def _expected(self, stored: Ints) -> Floats:
         """The checksums [checksums, H', W'] by the other side of the equation: a convolution with so many outputs."""
         inputs, (kh, kw), stride = len(stored), self._weight.shape[2:], self._stride
         by_tap = self._checks.transpose(2, 3, 0, 1).reshape(-1, inputs)
-        maps = by_tap @ stored.reshape(inputs, -1).astype(np.float64)
+        flat = stored.reshape(inputs, -1)
+        maps = np.zeros((len(by_tap), flat.shape[1]))
+        for piece in _blocks(flat):
+            maps += by_tap[:, piece] @ flat[piece].astype(np.float64)
         maps = maps.reshape(kh, kw, _CHECKSUMS, *stored.shape[1:])
         height, width = stored.shape[1] - kh + 1, stored.shape[2] - kw + 1
         taps = [maps[a, b, :, a : a + height : stride, b : b + width : stride] for a in range(kh) for b in range(kw)]
@@ -92,6 +100,12 @@ class CheckedCorrelation:
                     self._compiled[limit] = _compile(self._weight, self._stride, limit)
             kernels[limit] = self._compiled[limit].create_infer_request()
         return kernels[limit]
+
+
+def _blocks(values: Ints | Floats) -> list[slice]:
+    """The rows of a matrix, some at a time."""
+    rows = max(1, _BLOCK // max(values.shape[1], 1))
+    return [slice(first, first + rows) for first in range(0, len(values), rows)]
 
 
 def _compile(weight: Ints, stride: int, threads: int | None) -> Any:

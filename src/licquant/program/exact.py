@@ -126,7 +126,7 @@ def _float_product(weight: Ints, magnitude: Ints) -> Callable[[Floats], Floats]:
 
 
 class _Correlation:
-    """Plain correlation without padding: x [I, H, W], weight [O, I, kh, kw] → float64 [O, H', W']."""
+    """Plain correlation without padding: x [I, H, W], weight [O, I, kh, kw] → floats [O, H', W']."""
 
     def __init__(self, weight: Ints, magnitude: Ints, stride: int) -> None:
         self.shape, self.stride = weight.shape, stride
@@ -172,7 +172,7 @@ def _convolution(op: Convolution, grids: Sequence[Grid]) -> _Prepared:
         def rows(piece: slice) -> Centred:
             needed = padded[:, piece.start * op.stride : (piece.stop - 1) * op.stride + op.kernel[0]]
             groups = zip(correlations, np.split(needed, op.groups), strict=True)
-            return rescale(np.concatenate([correlate(q) for correlate, q in groups]))
+            return rescale(np.concatenate([correlate(q) for correlate, q in groups], dtype=np.float64))
 
         found = in_parallel(rows, _pieces_of_rows(height, op.weight.size * width))
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)

@@ -63,7 +63,7 @@ def new_search(**changes) -> Search:
 def search() -> Search:
     """One for all tests that only read: its tables are measured once."""
     found = new_search()
-    found.__dict__["crops"] = found.crops[:1]
+    found.__dict__["crops"], found.__dict__["joint_crops"] = found.crops[:1], found.joint_crops[:1]
     return found
 
 
@@ -106,6 +106,17 @@ def test_optimal_is_best_by_the_table(kind):
 
 
 # 2 bits are in everyone's reach but raq's, and less is no budget.
+@pytest.mark.parametrize("bits", [3, 4, 6])
+def test_optimal_loses_no_more_than_fmpq_on_the_whole_model(bits):
+    found, budget = search(), Budget("bits", bits)
+    assert found.joint_loss(allocate(found, "optimal", budget)) <= found.joint_loss(allocate(found, "fmpq", budget))
+
+
+def test_plans_are_judged_on_other_crops_than_the_tables():
+    found = new_search(images=dead_leaves(2, 320))
+    assert not any((crop == other).all() for crop in found.crops for other in found.joint_crops)
+
+
 _REFUSED = [("raq", "bits"), *itertools.product(METHODS, ["size", "bytes", "bops", "latency"])]
 
 
@@ -174,7 +185,12 @@ def test_a_loss_budget_is_measured_on_images_that_nothing_was_fitted_to(monkeypa
 
     found = new_search(images=images, fit=fit)
     drawn = methods.Search.fitted_loss.__globals__["draw_crops"]
-    monkeypatch.setattr("licquant.allocate.search.draw_crops", lambda images: measured.append(images) or drawn(images))
+
+    def draw(images, *args, **settings):
+        measured.append(images)
+        return drawn(images, *args, **settings)
+
+    monkeypatch.setattr("licquant.allocate.search.draw_crops", draw)
     plan = uniform_plan(found.traced, 8, 8)
     loss = found.fitted_loss(plan)
     assert [id(image) for image in fitted[0]] == [id(images[0]), id(images[2])]
