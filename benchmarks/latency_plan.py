@@ -36,7 +36,7 @@ from licquant.quant.network import uniform_plan
 from licquant.train.memory import keep_freed_memory
 
 WIDEST = 12  # of weights and activations: INT8 kernels end at 8
-UNIFORM = 10  # the budgets are what this uniform width costs
+UNIFORM = 7  # the budgets are what this uniform width costs
 TIGHTER = 1e-4  # the table's loss is a sum: where layers interact it is asked for less, at least by this
 
 
