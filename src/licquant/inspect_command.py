@@ -69,12 +69,15 @@ def _inspect_model(file: Path, images: Sequence[Path]) -> Report:
     except ArtifactError as error:
         raise ArtifactError(f"{file}: {error}") from error
     layers, selectors = layer_contents(data, artifact), selector_contents(data, artifact)
+    stages = widths.stage_of_layer(artifact)
     candidates = {
-        layer: list(artifact.dynamic[stage.partition(".")[0]].selector.widths)
-        for layer, stage in widths.stage_of_layer(artifact).items()
+        layer: list(artifact.dynamic[stage.partition(".")[0]].selector.widths) for layer, stage in stages.items()
     }
     chosen = _chosen(Codec(artifact, artifact_id(data)), file, images) if images else {}
-    found = widths.average_bits_over(layers, widths.stage_of_layer(artifact), list(chosen.values())) if chosen else None
+    choosing = [layer for layer in layers if layer.name in stages]
+    found, of_choosing = (
+        widths.average_bits_over(of, stages, list(chosen.values())) if chosen else None for of in (layers, choosing)
+    )
     record: dict[str, Any] = {
         "kind": "model",
         "artifact": artifact_id(data).hex(),
@@ -89,6 +92,7 @@ def _inspect_model(file: Path, images: Sequence[Path]) -> Report:
         "images": {name: dict(of_image) for name, of_image in chosen.items()},
         "choices": widths.summary(list(chosen.values())) if chosen else None,
         "average_bits": asdict(found) if found else None,
+        "average_bits_of_chosen": asdict(of_choosing) if of_choosing else None,
     }
 
     def show() -> None:
@@ -96,11 +100,12 @@ def _inspect_model(file: Path, images: Sequence[Path]) -> Report:
         OUT.print(_layer_table(layers, candidates))
         for selector in selectors:
             _show_selector(selector)
-        if found:
+        if found and of_choosing:
             OUT.print(_width_table(chosen))
             OUT.print(
                 f"{widths.sentence(list(chosen.values()))}\naverage bits over these images: {found.weight:.2f} by "
-                f"weights, {found.weight_layer:.2f} by layers, activations {found.activation:.2f}",
+                f"weights, {found.weight_layer:.2f} by layers, activations {found.activation:.2f}; of the layers whose "
+                f"width is chosen, {of_choosing.weight_layer:.2f} by layers",
                 highlight=False,
             )
 

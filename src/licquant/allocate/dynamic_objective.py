@@ -27,8 +27,8 @@ from licquant.quant.rounding import Estimator
 from licquant.train import seeds
 
 # The paper does not say its schedule: from nearly uniform mixtures to nearly one-hot ones.
-FIRST_TEMPERATURE, LAST_TEMPERATURE = 5.0, 0.5
-_SELECTOR_RATE = 0.2  # of the selector's weights, over that of the network's, which counts grid steps
+FIRST_TEMPERATURE, LAST_TEMPERATURE = 2.0, 0.3
+_SELECTOR_RATE = 2.0  # of the selector's weights, over that of the network's: logits must move by ones in few steps
 
 # The quantized layers of a stage, and its width → what that costs, in any unit.
 StageCost = Callable[[Sequence[str], int], float]

@@ -99,6 +99,9 @@ def test_inspect_tells_the_widths_of_images(capsys, folder, chosen, bits):
     assert record["images"] == chosen
     assert record["choices"]["share_different"] == widths.share_different(list(chosen.values())) > 0
     assert record["average_bits"]["weight"] == pytest.approx(bits)
+    layers = {layer["name"] for layer in record["layers"] if layer["candidates"] and layer["weight_bits"]}
+    of_layers = [of[next(stage for stage in of if name.startswith(stage))] for of in chosen.values() for name in layers]
+    assert record["average_bits_of_chosen"]["weight_layer"] == pytest.approx(sum(of_layers) / len(of_layers))
     assert bits < 7.9  # or the test could not tell it from the widest plan's
     assert {tuple(layer["candidates"]) for layer in record["layers"]} == {(), WIDTHS}
     assert f"{bits:.2f} by weights" in said(capsys, "inspect", folder / "model.licq", "--images", folder / "images")
