@@ -26,8 +26,9 @@ from licquant.quant.quantizers import learn_grids
 from licquant.quant.rounding import Estimator
 from licquant.train import seeds
 
-# The paper does not say its schedule: from nearly uniform mixtures to nearly one-hot ones.
-FIRST_TEMPERATURE, LAST_TEMPERATURE = 2.0, 0.3
+# The paper does not say its schedule: from mixtures to nearly one-hot ones, since a mix of widths
+# loses less than any of them (their rounding errors differ), which at inference is not to be had.
+FIRST_TEMPERATURE, LAST_TEMPERATURE = 1.0, 0.1
 _SELECTOR_RATE = 2.0  # of the selector's weights, over that of the network's: logits must move by ones in few steps
 
 # The quantized layers of a stage, and its width → what that costs, in any unit.
