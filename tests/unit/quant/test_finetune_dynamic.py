@@ -48,7 +48,7 @@ def test_a_price_on_bits_is_obeyed_and_the_codec_chooses_as_trained(
     monkeypatch.setattr(
         pipeline, "lowered_dynamic", lambda model, *rest: (adaptive.append(model), lower(model, *rest))[1]
     )
-    chosen = recipe(steps=10, learning_rate=0.5, average=0.5, warmup=0, batch=1, large_from=1.0)
+    chosen = recipe(steps=10, lmbda=1.0, learning_rate=0.05, average=0.5, warmup=0, batch=1, large_from=1.0)
     codecs = []
     for gamma in (0.0, 50.0):
         result, outcome = run(chosen, options(images, tmp_path / f"{gamma}.licq"), DynamicSettings((4, 8), gamma))
