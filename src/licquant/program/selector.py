@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -49,6 +50,7 @@ def cells(size: int) -> Sequence[Ints]:
     return found
 
 
+@cache
 def positions(size: int) -> Ints:
     """Those of all cells, one cell after another: what ``pool`` wants to be given."""
     return np.concatenate(cells(size))
@@ -61,14 +63,14 @@ def pool(samples: Floats, size: tuple[int, int]) -> Ints:
         2^32, as float64: their sums are exact in any order
     """
     counts = [np.array([len(cell) for cell in cells(n)]) for n in size]
-    rows, columns = (np.eye(CELLS).repeat(n, axis=1) for n in counts)  # which cell a position is of: [5, R], [5, K]
-    sums = (rows @ (abs(samples) @ columns.T)).astype(np.int64)
+    rows, columns = (np.cumsum(n) - n for n in counts)  # where each cell begins
+    sums = np.add.reduceat(np.add.reduceat(abs(samples), rows, axis=1), columns, axis=2).astype(np.int64)
     return np.minimum(divide_half_up(sums << FRACTION_BITS, np.outer(*counts)), INT32_MAX)
 
 
 def sample(tensor: Handed, rows: Ints, columns: Ints) -> Handed:
     """A tensor [C, H, W] at those rows and columns: [C, R, K]."""
-    # The fast engine has the channels of a position next to each other in memory.
+    # The fast engine mostly has the channels of a position next to each other in memory.
     return np.moveaxis(np.moveaxis(tensor, 0, -1)[rows[:, None], columns], -1, 0)
 
 
