@@ -105,7 +105,6 @@ def test_optimal_is_best_by_the_table(kind):
     assert loss["optimal"] < loss["fmpq"]
 
 
-# 2 bits are in everyone's reach but raq's, and less is no budget.
 @pytest.mark.parametrize("bits", [3, 4, 6])
 def test_optimal_loses_no_more_than_fmpq_on_the_whole_model(bits):
     found, budget = search(), Budget("bits", bits)
@@ -117,6 +116,7 @@ def test_plans_are_judged_on_other_crops_than_the_tables():
     assert not any((crop == other).all() for crop in found.crops for other in found.joint_crops)
 
 
+# 2 bits are in everyone's reach but raq's, and less is no budget.
 _REFUSED = [("raq", "bits"), *itertools.product(METHODS, ["size", "bytes", "bops", "latency"])]
 
 

@@ -67,7 +67,7 @@ def test_the_largest_products_do_not_saturate_unnoticed(sign):
     assert found is None or np.array_equal(found, expected(weight, x, 1))
 
 
-@pytest.mark.parametrize("error", [1, -4096])
+@pytest.mark.parametrize("error", [1, -4096, 1 << 25])
 def test_one_wrong_sum_is_found_and_the_kernel_not_used_again(error, monkeypatch):
     wrong_by(error, monkeypatch)
     weight, x = integers(-127, 127, 6, 9, 3, 3), integers(-128, 127, 9, 10, 13).astype(np.float64)
@@ -102,6 +102,7 @@ def test_what_does_not_fit_bytes_or_float32_is_left_to_floats():
     x = np.zeros((600, 4, 4))
     x[1:] = 255
     assert long(x) is None  # 127 · 255 · 599 > 2^24
+    assert long.usable
     x[1:] = 200
     assert long(x) is not None
 
