@@ -10,8 +10,8 @@ saturate at 16 bits) and on the library, so nothing is believed: each result mus
 which float64 computes exactly on both sides; two of them, with independent r. One wrong accumulator at a position
 always shows, several are missed with a probability of 2^-32 at each position where there are any. A result that fails
 at any position is thrown away, and the exact engine's float products take over: for good, unless sums beyond 2^24,
-which float32 rounds, explain it. So kernels that err are all
-but certain to be found out; that is a probability, not a proof, which only the float products have.
+which float32 rounds, explain it. So kernels that err are all but certain to be found out; that is a probability, not a
+proof, which only the float products have.
 """
 
 from __future__ import annotations
