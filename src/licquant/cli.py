@@ -153,7 +153,10 @@ def finetune(
     widths: Annotated[
         str | None, typer.Option(help="6,8,10: have a width chosen for each stage and image. Instead of a budget.")
     ] = None,
-    gamma: Annotated[float | None, typer.Option(help="Of --widths: price of a bit; default: 0.02.")] = None,
+    average_bits: Annotated[
+        float | None, typer.Option(help="Of --widths: the average to reach; default: the mean of the widths.")
+    ] = None,
+    gamma: Annotated[float | None, typer.Option(help="Instead: price of a bit of the average, in R + λ·D.")] = None,
     bit_cost: Annotated[
         str | None, typer.Option(help="Of --widths, what the bits count: layers (default), bytes, bops or latency.")
     ] = None,

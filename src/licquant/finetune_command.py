@@ -56,7 +56,7 @@ class FinetuneOptions(WidthOptions):
 
 
 # What chooses fixed widths, and what --widths wants to know.
-_STATIC, _DYNAMIC = ("method", "budget", "act_bits", "max_bits", "plan"), ("gamma", "bit_cost")
+_STATIC, _DYNAMIC = ("method", "budget", "act_bits", "max_bits", "plan"), ("average_bits", "gamma", "bit_cost")
 
 
 def options_of(given: Mapping[str, Any]) -> FinetuneOptions:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from licquant.allocate.dynamic_objective import AdaptiveModel, StageCost, cost_w
 from licquant.allocate.dynamic_settings import LAYERS, DynamicSettings
 from licquant.allocate.methods import METHODS, allocate
 from licquant.allocate.search import Search
-from licquant.allocate.sensitivity import Sensitivity
+from licquant.allocate.selector_start import SELECTOR_CROPS, start_selectors
+from licquant.allocate.sensitivity import Sensitivity, draw_crops
 from licquant.codec.artifact import Artifact
 from licquant.config import Budget, Plan
 from licquant.errors import ModelError
@@ -197,23 +199,29 @@ def finetune_dynamic(
 ) -> tuple[Result, Outcome]:
     """Train a model whose widths are chosen for every image, together with what chooses them: as ``finetune``, but
 
-    dynamic: the candidates, and what a bit costs.  The first stages and all other parts have 8 bits; reconstruction
-             is that of the network at the widest widths, and ``quantized`` of the result is that network
+    dynamic: the candidates, and what bits cost or how many there may be.  The first stages and all other parts have
+             8 bits; reconstruction is that of the network at the widest widths: ``quantized`` of the result
 
     Raises also ``ModelError`` for a model whose g_a or g_s is not a chain of modules, and ``BudgetError`` if the
     latency of the widths is to count and ``settings.latency`` is missing.
     """
     facts = dict(provenance or {}) | dynamic.to_mapping()
     mine, chosen = _begun(recipe, options, settings or Settings(), facts)
+    resumed = chosen.plan is not None
     chosen = replace(chosen, plan=dynamic_plan(trace_model(model), dynamic.widths))
     fabric = fabric or make_fabric(options)
     start = quantize(model, images, settings=chosen, provenance=facts, on_progress=on_progress)
     network = make_dynamic(start.quantized, dynamic.widths, start.statistics, chosen.quantizer)
     cost = _stage_cost(dynamic, start, images, chosen, on_progress)
-    task = dynamic_task(network, start.statistics, recipe, dynamic.gamma, cost)
+    task = dynamic_task(network, start.statistics, recipe, dynamic, cost)
+    adaptive = task.model
+    assert isinstance(adaptive, AdaptiveModel)
+    if not resumed:  # else the saved state has them
+        crops = draw_crops(images, SELECTOR_CROPS, recipe.crop)
+        start_selectors(adaptive, crops, recipe, dynamic, cost, partial(on_progress, "measuring stages"))
     outcome = train_quantized(task, recipe, options, mine, fabric)
-    assert isinstance(task.model, AdaptiveModel)
-    artifact = lowered_dynamic(task.model, _made(recipe, facts, outcome), chosen.licence)
+    made = _made(recipe, facts | {"gamma": float(adaptive.price)}, outcome)
+    artifact = lowered_dynamic(adaptive, made, chosen.licence)
     return replace(start, artifact=artifact), outcome
 
 

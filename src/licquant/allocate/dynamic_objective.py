@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from licquant.allocate.costs import Costs
+from licquant.allocate.dynamic_settings import DynamicSettings
 from licquant.allocate.selector import BitWidthSelector, make_selectors
 from licquant.quant.calibrate import Statistics
 from licquant.quant.dataflow import Coded, code
@@ -28,8 +30,10 @@ from licquant.train import seeds
 
 # The paper does not say its schedule: from mixtures to nearly one-hot ones, since a mix of widths
 # loses less than any of them (their rounding errors differ), which at inference is not to be had.
-FIRST_TEMPERATURE, LAST_TEMPERATURE = 1.0, 0.1
-_SELECTOR_RATE = 2.0  # of the selector's weights, over that of the network's: logits must move by ones in few steps
+FIRST_TEMPERATURE, LAST_TEMPERATURE = 0.5, 0.1
+_SELECTOR_RATE = 0.1  # of the selectors, over that of the network: thousands of weights move each logit
+
+_ROUNDING = 1e-5  # of sums of bits, in float32
 
 # The quantized layers of a stage, and its width → what that costs, in any unit.
 StageCost = Callable[[Sequence[str], int], float]
@@ -38,15 +42,18 @@ StageCost = Callable[[Sequence[str], int], float]
 class AdaptiveModel(nn.Module):
     """A dynamic network with its selectors.
 
-    network, selectors: the selector of each dynamic part, by name;  steps: how many were trained
+    network, selectors: the selector of each dynamic part, by name
+    steps: how many were trained;  price: γ, of a bit: both part of what a resumed run continues with
     """
 
     steps: Tensor
+    price: Tensor
 
     def __init__(self, network: DynamicModel, selectors: Mapping[str, BitWidthSelector]) -> None:
         super().__init__()
         self.network, self.selectors = network, nn.ModuleDict(selectors)
         self.register_buffer("steps", torch.zeros(()))
+        self.register_buffer("price", torch.zeros((), dtype=torch.float64))
 
     @classmethod
     def around(cls, network: DynamicModel, statistics: Statistics) -> AdaptiveModel:
@@ -91,17 +98,18 @@ class AdaptiveModel(nn.Module):
 class DynamicObjective(nn.Module):
     """An adaptive model with its loss; in training mode the temperature falls with every call.
 
-    gamma: γ, of a bit;  cost: what the widths of a stage cost;  steps: of the whole training
+    target: average bits below which they cost nothing; None: they always cost γ, the model's price
+    cost:   what the widths of a stage cost;  steps: of the whole training
     """
 
     figures = ("loss", "bpp", "distortion", "bits")
 
     def __init__(
-        self, model: AdaptiveModel, lmbda: float, metric: str, gamma: float, cost: StageCost, steps: int
+        self, model: AdaptiveModel, lmbda: float, metric: str, target: float | None, cost: StageCost, steps: int
     ) -> None:
         """metric: as in ``train.settings.BaseRecipe``"""
         super().__init__()
-        self.model, self.lmbda, self.metric, self.gamma, self.steps = model, lmbda, metric, gamma, steps
+        self.model, self.lmbda, self.metric, self.target, self.steps = model, lmbda, metric, target, steps
         self.entropy_models = entropy_models(model.network.wide)
         for name, table in cost_tables(model.network, cost).items():
             self.register_buffer(f"cost_{name}", table)
@@ -114,10 +122,23 @@ class DynamicObjective(nn.Module):
         x = samples.float() / 255
         coded, probabilities = self.model.run(x)
         found = rate_distortion(coded, x, self.lmbda, self.metric)
-        shares = [(p * self.get_buffer(f"cost_{name}")).sum((1, 2)).mean() for name, p in probabilities.items()]
-        bits = torch.stack(shares).sum()
-        loss = found[0] + self.gamma * bits
+        bits = self._bits(probabilities)
+        chosen = self._bits({name: _chosen(p) for name, p in probabilities.items()})
+        if self.target is not None and chosen <= self.target + _ROUNDING:
+            bits = bits.detach()
+        loss = found[0] + self.model.price * bits
+        if self.training:  # a width that no image wanted has a gradient too: of distributed training all must have one
+            loss = loss + 0 * sum(p.sum() for p in self.model.parameters() if p.requires_grad)
         return loss, torch.stack([loss, found[1], found[2], bits]).detach()
+
+    def _bits(self, probabilities: Mapping[str, Tensor]) -> Tensor:
+        shares = [(p * self.get_buffer(f"cost_{name}")).sum((1, 2)).mean() for name, p in probabilities.items()]
+        return torch.stack(shares).sum()
+
+
+def _chosen(probabilities: Tensor) -> Tensor:
+    """One-hot, as at inference."""
+    return F.one_hot(probabilities.argmax(2), probabilities.shape[2]).to(probabilities.dtype)
 
 
 def layer_average(layers: Sequence[str], bits: int) -> float:
@@ -145,12 +166,17 @@ def _layers(stage: QuantizedStage) -> list[str]:
 
 
 def dynamic_task(
-    network: DynamicModel, statistics: Statistics, recipe: FinetuneRecipe, gamma: float, cost: StageCost = layer_average
+    network: DynamicModel,
+    statistics: Statistics,
+    recipe: FinetuneRecipe,
+    dynamic: DynamicSettings,
+    cost: StageCost = layer_average,
 ) -> Task:
     """A dynamic network and its selectors made trainable; statistics: what it was calibrated from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.mix(seeds.WEIGHTS, recipe.seed))
         model = AdaptiveModel.around(network, statistics)
+    model.price.fill_(dynamic.gamma or 0.0)
     grids = learn_grids(network.wide, recipe.grids, recipe.rounding, statistics, recipe.crop)
     weights, biases = weights_and_biases(network.wide)
     for stage in (stage for part in network.networks.values() for stage in part.stages):
@@ -158,7 +184,7 @@ def dynamic_task(
             _learn_nested(part, recipe.rounding, biases, grids)
     selectors = [p for p in model.selectors.parameters() if p.requires_grad]
     groups = [*groups_of(recipe, weights, biases, grids), {"params": selectors, "share": _SELECTOR_RATE}]
-    objective = DynamicObjective(model, recipe.lmbda, recipe.metric, gamma, cost, recipe.steps)
+    objective = DynamicObjective(model, recipe.lmbda, recipe.metric, dynamic.target, cost, recipe.steps)
     return Task(model, network.wide.plan, objective, groups)
 
 

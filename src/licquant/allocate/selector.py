@@ -33,6 +33,8 @@ _HIDDEN_BITS = 4  # of the hidden layer's weights, nearly all there are
 _LOGIT_FRACTION_BITS = 8
 # Features are means relative to those of the calibration images, the largest one this.
 _LARGEST_FEATURE = 8.0
+# In training a width of less weight is not computed: at low temperatures that is most of them.
+_LEAST_WEIGHT = 2.0**-7
 # The logit that the widest width begins with: before anything is learned it is chosen.
 _FIRST_LOGIT = 1.0
 
@@ -62,10 +64,10 @@ class BitWidthSelector(nn.Module):
         counts = torch.tensor([[len(a) * len(b) for b in columns] for a in rows], device=q.device)
         return torch.div(2 * sums + counts, 2 * counts, rounding_mode="floor").clamp(max=INT32_MAX)
 
-    def logits(self, q: Tensor) -> Tensor:
-        """[B, stages, widths] of centred integers q [B, C, H, W], with a gradient and dropout: for training."""
+    def logits(self, features: Tensor) -> Tensor:
+        """[B, stages, widths] of ``features``, with a gradient and dropout: for training."""
         self.network.fit_units()  # as large as the weights have become
-        value = self.features(q).float()
+        value = features.float()
         for step in self.network.graph:
             value = self.network.run(step, [value])
             if step.negative_slope == 0:
@@ -81,11 +83,13 @@ class BitWidthSelector(nn.Module):
     def forward(self, q: Tensor) -> tuple[Tensor, Tensor]:
         """(weights of the widths to mix, their probabilities), [B, stages, widths] each.
 
-        In training the weights are sampled, and soft; else both are one-hot.
+        In training the weights are sampled, and soft, but for the smallest ones; else both are one-hot.
         """
         if self.training:
-            logits = self.logits(q)
-            return F.gumbel_softmax(logits, self.temperature), logits.softmax(2)
+            logits = self.logits(self.features(q))
+            weights = F.gumbel_softmax(logits, self.temperature)
+            weights = torch.where(weights < _LEAST_WEIGHT, 0.0, weights)
+            return weights / weights.sum(2, keepdim=True), logits.softmax(2)
         chosen = F.one_hot(self.choice(q), len(self.widths)).to(q.dtype)
         return chosen, chosen
 

@@ -15,6 +15,7 @@ from licquant.allocate.dynamic_objective import (
     dynamic_task,
     layer_average,
 )
+from licquant.allocate.dynamic_settings import DynamicSettings
 from licquant.allocate.selector import make_selectors
 from licquant.errors import ModelError
 from licquant.lower.dynamic import lower_dynamic
@@ -127,7 +128,8 @@ def test_bits_weighted_by_operations(network, traced):
 
 def test_the_loss_is_what_its_figures_say(network, statistics, samples):
     model = AdaptiveModel.around(network, statistics)
-    objective = DynamicObjective(model, 0.01, "mse", 0.5, layer_average, 10).eval()
+    model.price.fill_(0.5)
+    objective = DynamicObjective(model, 0.01, "mse", None, layer_average, 10).eval()
     loss, figures = objective(samples)
     named = dict(zip(objective.figures, figures.tolist(), strict=True))
     assert named["bits"] == pytest.approx(8)
@@ -136,9 +138,41 @@ def test_the_loss_is_what_its_figures_say(network, statistics, samples):
     assert float(model.steps) == 0
 
 
+def test_bits_below_the_target_cost_nothing(network, statistics, samples):
+    """By what would be chosen, whatever the probabilities; what the loss is does not depend on it."""
+    model = AdaptiveModel.around(network, statistics)  # chooses 8 bits everywhere, with a probability below 1
+    model.price.fill_(3.0)
+    slopes, losses = [], []
+    for target in (None, 8.0, 7.9):
+        objective = DynamicObjective(model, 0.0, "mse", target, layer_average, 10)
+        model.steps.zero_()  # the temperature's
+        torch.manual_seed(0)
+        loss, _ = objective(samples)
+        losses.append(float(loss.detach()))
+        bias = model.selectors["g_s"].network.layers["g_s.selector.logits"].bias
+        slopes.append(torch.autograd.grad(loss, bias)[0])
+    assert losses[0] == losses[1] == losses[2]
+    assert torch.equal(slopes[0], slopes[2])
+    # At λ = 0 nothing but their price has a gradient in the widths of g_s.
+    assert not slopes[1].any()
+    assert slopes[0].any()
+
+
+def test_widths_that_hardly_count_are_not_computed(network, statistics, samples):
+    model = AdaptiveModel.around(network, statistics)
+    selector = model.selectors["g_a"]
+    selector.temperature = 0.1
+    q = torch.randint(0, 256, (64, 8, 16, 16)).float()
+    weights, probabilities = selector(q)
+    torch.testing.assert_close(weights.sum(2), torch.ones(64, 3))
+    assert (weights == 0).float().mean() > 0.5
+    assert weights[weights > 0].min() >= 2.0**-7
+    assert probabilities.min() > 0.1
+
+
 def test_the_temperature_falls_with_training(network, statistics, samples):
     model = AdaptiveModel.around(network, statistics)
-    objective = DynamicObjective(model, 0.01, "mse", 0.5, layer_average, 2)
+    objective = DynamicObjective(model, 0.01, "mse", None, layer_average, 2)
     seen = []
     for _ in range(3):
         objective(samples)
@@ -151,7 +185,7 @@ def recipe(**settings) -> FinetuneRecipe:
 
 
 def test_everything_trained_has_a_gradient(network, statistics, samples):
-    task = dynamic_task(network, statistics, recipe(), gamma=1.0)
+    task = dynamic_task(network, statistics, recipe(), DynamicSettings(WIDTHS, 1.0))
     torch.manual_seed(0)
     loss, _ = task.objective(samples)
     loss.backward()
@@ -166,14 +200,14 @@ def test_everything_trained_has_a_gradient(network, statistics, samples):
 
 def test_narrower_grids_are_trained_as_the_quantizer_trains_grids(network, statistics):
     nested = [m for m in network.modules() if isinstance(m, NestedTensor)]
-    grids = dynamic_task(network, statistics, recipe(quantizer="dpa-fixed-scales"), gamma=1.0).groups
+    grids = dynamic_task(network, statistics, recipe(quantizer="dpa-fixed-scales"), DynamicSettings(WIDTHS, 1.0)).groups
     trained = {id(p) for group in grids for p in group["params"]}
     assert not any(id(tensor.log_factor) in trained for tensor in nested)
     assert not any(tensor.bounds_only for tensor in nested)
 
 
 def test_pams_trains_the_bounds_of_narrower_grids(network, statistics):
-    task = dynamic_task(network, statistics, recipe(quantizer="pams"), gamma=1.0)
+    task = dynamic_task(network, statistics, recipe(quantizer="pams"), DynamicSettings(WIDTHS, 1.0))
     trained = {id(p) for group in task.groups for p in group["params"]}
     nested = [m for m in network.modules() if isinstance(m, NestedTensor)]
     assert all(tensor.bounds_only and id(tensor.log_factor) in trained for tensor in nested)
@@ -182,7 +216,7 @@ def test_pams_trains_the_bounds_of_narrower_grids(network, statistics):
 def test_the_seed_decides_how_the_selectors_begin(traced, statistics):
     def weights(seed):
         network = insert_dynamic(traced, WIDTHS, statistics)
-        task = dynamic_task(network, statistics, recipe(seed=seed), gamma=1.0)
+        task = dynamic_task(network, statistics, recipe(seed=seed), DynamicSettings(WIDTHS, 1.0))
         return torch.cat([p.flatten() for p in task.model.selectors.parameters()])
 
     torch.manual_seed(5)
@@ -193,7 +227,7 @@ def test_the_seed_decides_how_the_selectors_begin(traced, statistics):
 
 def test_a_price_on_bits_lowers_the_widths(network, statistics, samples):
     """And what is trained can still be lowered, with every narrow weight inside the stored one."""
-    task = dynamic_task(network, statistics, recipe(steps=25, learning_rate=0.05), gamma=50.0)
+    task = dynamic_task(network, statistics, recipe(steps=25, learning_rate=0.05), DynamicSettings(WIDTHS, 50.0))
     optimizer = torch.optim.Adam([{"params": g["params"], "lr": 0.05 * g["share"]} for g in task.groups])
     torch.manual_seed(0)
     bits = []

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from licquant import pipeline
 from licquant.cli import main
 from licquant.codec.artifact import Artifact, read_artifact_bytes
 from tests.models_for_tests import save_small_checkpoint
@@ -19,6 +20,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_small_checkpoint(place)
     write_images(place / "images", count=2)
     return place
+
+
+@pytest.fixture(autouse=True)
+def few_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "SELECTOR_CROPS", 2)
 
 
 def words(place: Path, output: Path, *more: object) -> list[str]:
@@ -125,6 +131,9 @@ def test_bad_dynamic_options_are_found_before_anything_is_done(
         (("--widths", "6,8", "--budget", "bits=8"), "--widths and --budget: give one of them"),
         (("--widths", "6,8", "--act-bits", 8), "--widths and --act-bits"),
         (("--gamma", 1), "--gamma needs --widths"),
+        (("--average-bits", 7), "--average-bits needs --widths"),
+        (("--widths", "6,8", "--average-bits", 9), "average_bits = 9.0: must lie among the widths"),
+        (("--widths", "6,8", "--average-bits", 7, "--gamma", 1), "give one of them"),
     ):
         assert message in fails(capsys, *words(place, output, *options))
     assert list(tmp_path.iterdir()) == []

@@ -34,6 +34,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("dynamic") / "images", count=3)
 
 
+@pytest.fixture(autouse=True)
+def few_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "SELECTOR_CROPS", 2)
+
+
 def run(
     recipe: FinetuneRecipe, options: RunOptions, dynamic: DynamicSettings, **settings: Any
 ) -> tuple[pipeline.Result, pipeline.Outcome]:
@@ -66,13 +71,16 @@ def test_a_price_on_bits_is_obeyed_and_the_codec_chooses_as_trained(
         assert codec.decode(codec.encode(rgb)).shape == rgb.shape
 
 
-def test_a_killed_run_resumes_to_the_same_bytes(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Selectors, the temperature's steps and what reconstruction learned included."""
+@pytest.mark.parametrize("priced", [{"gamma": 1.0}, {"average_bits": 5.0}], ids=["gamma", "average_bits"])
+def test_a_killed_run_resumes_to_the_same_bytes(
+    priced: dict[str, float], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Selectors, the temperature's steps, the price of a bit and what reconstruction learned included."""
 
     class Killed(BaseException):
         pass
 
-    dynamic, chosen = DynamicSettings(WIDTHS, 1.0), recipe(steps=5, learning_rate=0.1)
+    dynamic, chosen = DynamicSettings(WIDTHS, **priced), recipe(steps=5, learning_rate=0.1)
     whole, _ = run(chosen, options(images, tmp_path / "whole.licq"), dynamic, reconstruction_steps=2)
     advance = Finetuner.advance
 
@@ -86,10 +94,12 @@ def test_a_killed_run_resumes_to_the_same_bytes(images: Path, tmp_path: Path, mo
         patch.setattr(Finetuner, "advance", counted)
         with pytest.raises(Killed):
             run(chosen, mine, dynamic, reconstruction_steps=2)
-    for other, message in ((DynamicSettings(WIDTHS, 2.0), "gamma"), (DynamicSettings((4, 8), 1.0), "widths")):
+    others = ((DynamicSettings(WIDTHS, 2.0), "gamma"), (DynamicSettings((4, 8), **priced), "widths"))
+    for other, message in others if "gamma" in priced else others[1:]:
         with pytest.raises(TrainingError, match=f"started with {message} ="):
             run(chosen, mine, other, reconstruction_steps=2)
     monkeypatch.setattr(pipeline, "reconstruct", None)  # would fail
+    monkeypatch.setattr(pipeline, "start_selectors", None)
     resumed, outcome = run(chosen, mine, dynamic, reconstruction_steps=2)
     assert outcome.status == COMPLETE
     assert resumed.artifact.to_bytes() == whole.artifact.to_bytes()
@@ -125,5 +135,13 @@ def test_settings() -> None:
     for gamma in (-0.1, float("nan"), float("inf")):
         with pytest.raises(TrainingError, match="gamma"):
             DynamicSettings(WIDTHS, gamma)
+    for average in (3.9, 8.1, float("nan")):
+        with pytest.raises(TrainingError, match="average_bits"):
+            DynamicSettings(WIDTHS, average_bits=average)
+    with pytest.raises(TrainingError, match="one of them"):
+        DynamicSettings(WIDTHS, 1.0, 6.0)
+    assert DynamicSettings((4, 6, 8, 10)).target == 7
+    assert DynamicSettings(WIDTHS, average_bits=4.5).target == 4.5
+    assert DynamicSettings(WIDTHS, 0.0).target is None
     with pytest.raises(TrainingError, match="bit_cost"):
         DynamicSettings(WIDTHS, bit_cost="x")

@@ -1,0 +1,170 @@
+"""Where selectors begin: at the widths that measured losses speak for, image by image.
+
+    J_n(b) of calibration crops, stage n at width b, all others at the widest
+      ──price γ of a bit──> Σ_n E[J_n(b) + γ · cost_n(b)], with a selector's probabilities ──steps of Adam──> selectors
+
+That is the training's objective to first order (FMPQ's change of the loss, by image and stage), without the noise of
+sampled widths. The paper trains random selectors, for millions of steps; a finetuning of hundreds or thousands would
+end before they tell images apart, and the weights would be trained for widths that are not chosen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from licquant.allocate.dynamic_objective import AdaptiveModel, StageCost, cost_tables
+from licquant.allocate.dynamic_settings import DynamicSettings
+from licquant.allocate.selector import BitWidthSelector
+from licquant.quant.dataflow import code
+from licquant.quant.dynamic import DynamicModel
+from licquant.quant.finetune_settings import FinetuneRecipe
+from licquant.quant.objective import rate_distortion
+from licquant.train import seeds
+
+SELECTOR_CROPS = 64
+_STEPS, _DECAY = 400, 0.05
+_RATES = 0.001, 0.01  # of the hidden layer, whose thousands of weights move every logit, and of the logits' own
+_TEMPERATURE = 0.2  # in prices of a bit
+_LEAST_TEMPERATURE = 1e-6  # where bits cost nothing
+
+
+def start_selectors(
+    model: AdaptiveModel,
+    crops: Tensor,
+    recipe: FinetuneRecipe,
+    dynamic: DynamicSettings,
+    cost: StageCost,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Measure, set the model's price of a bit unless ``dynamic`` says it, and fit the selectors, in place.
+
+    crops: [B, 3, H, W] in [0, 1], sides in 64s;  on_progress: called with (crops done, in all)
+    """
+    found = measure_stages(model.network, crops, recipe.lmbda, recipe.metric, on_progress)
+    costs = cost_tables(model.network, cost)
+    if dynamic.target is not None:
+        model.price.fill_(price_for(found, costs, dynamic.target))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.mix(seeds.WEIGHTS, recipe.seed))
+        fit_selectors(model.by_part, found, costs, float(model.price))
+
+
+@dataclass(frozen=True, eq=False)
+class StageLosses:
+    """What the stages of a dynamic part do to the loss, crop by crop.
+
+    losses: float[crops, stages, widths], R + λ·D with one stage at that width and all others of both parts at the
+        widest, less that with all at the widest
+    seen:   what the part's selector reads of every crop: centred integers [crops, C, H, W]
+    """
+
+    losses: Tensor
+    seen: Tensor
+
+
+@torch.no_grad()
+def measure_stages(
+    model: DynamicModel,
+    crops: Tensor,
+    lmbda: float,
+    metric: str,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, StageLosses]:
+    """Part → its losses on the crops [B, 3, H, W] in [0, 1], sides in 64s.
+
+    metric: as in ``train.settings.BaseRecipe``;  on_progress: called with (crops done, in all)
+    """
+    seen: dict[str, list[Tensor]] = {name: [] for name in model.networks}
+    losses: dict[str, list[Tensor]] = {name: [] for name in model.networks}
+    for index, x in enumerate(crops.split(1)):
+        on_progress(index, len(crops))
+        base = _loss(model, x, {}, lmbda, metric, {name: found.append for name, found in seen.items()})
+        for name, network in model.networks.items():
+            table = torch.zeros(len(network.stages) - 1, len(network.widths))
+            for stage in range(len(table)):
+                for k in range(len(network.widths) - 1):
+                    table[stage, k] = _loss(model, x, {name: (stage, k)}, lmbda, metric, {}) - base
+            losses[name].append(table)
+    on_progress(len(crops), len(crops))
+    return {name: StageLosses(torch.stack(losses[name]), torch.cat(seen[name])) for name in losses}
+
+
+def _loss(
+    model: DynamicModel,
+    x: Tensor,
+    narrow: Mapping[str, tuple[int, int]],
+    lmbda: float,
+    metric: str,
+    see: Mapping[str, Callable[[Tensor], None]],
+) -> Tensor:
+    """The loss with the widest widths but for those of ``narrow``: part → (stage, index of its width)."""
+
+    def run(name: str, value: Tensor) -> Tensor:
+        def select(q: Tensor) -> Tensor:
+            if name in see:
+                see[name](q)
+            network = model.networks[name]
+            chosen = torch.full((len(q), len(network.stages) - 1), len(network.widths) - 1)
+            if name in narrow:
+                stage, k = narrow[name]
+                chosen[:, stage] = k
+            return F.one_hot(chosen, len(network.widths)).to(q.dtype)
+
+        return model.run(name, value, select)
+
+    return rate_distortion(code(model.wide.traced, run, x), x, lmbda, metric)[0]
+
+
+def price_for(found: Mapping[str, StageLosses], costs: Mapping[str, Tensor], average: float) -> float:
+    """The lowest price γ of a bit at which the crops' own best widths cost at most ``average`` bits.
+
+    costs: part → float[stages, widths], as ``dynamic_objective.cost_tables`` gives them
+    """
+    low, high = 1e-6, 1e6  # of a loss that is about 1
+    for _ in range(60):
+        middle = math.sqrt(low * high)
+        if _mean_cost(found, costs, middle) > average:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _mean_cost(found: Mapping[str, StageLosses], costs: Mapping[str, Tensor], price: float) -> float:
+    total = 0.0
+    for name, of in found.items():
+        best = (of.losses + price * costs[name]).argmin(2, keepdim=True)
+        total += float(costs[name].expand(of.losses.shape).gather(2, best).sum((1, 2)).mean())
+    return total
+
+
+def fit_selectors(
+    selectors: Mapping[str, BitWidthSelector],
+    found: Mapping[str, StageLosses],
+    costs: Mapping[str, Tensor],
+    price: float,
+) -> None:
+    """Train the selectors on the measured losses, in place.
+
+    What is minimised is E[J + γ · cost] - T · entropy. Without the entropy probabilities come to 0 and 1 at once,
+    where their gradient vanishes, and all images keep the width that is the best for most: on held-out crops T = 0.2 γ
+    saves twice as much.
+    """
+    temperature = max(_TEMPERATURE * price, _LEAST_TEMPERATURE)
+    for name, of in found.items():
+        selector, total = selectors[name].train(), (of.losses + price * costs[name]) / temperature
+        features = selector.features(of.seen)
+        hidden, logits = selector.network.layers.values()
+        groups = [{"params": layer.parameters(), "lr": r} for layer, r in zip((hidden, logits), _RATES, strict=True)]
+        optimizer = torch.optim.AdamW(groups, weight_decay=_DECAY)
+        for _ in range(_STEPS):
+            optimizer.zero_grad()
+            log = selector.logits(features).log_softmax(2)
+            (log.exp() * (total + log)).sum((1, 2)).mean().backward()
+            optimizer.step()

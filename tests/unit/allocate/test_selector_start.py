@@ -1,0 +1,140 @@
+"""Where selectors begin: measured losses of the stages, the price of a bit, and selectors fitted to them."""
+
+import pytest
+import torch
+
+from licquant.allocate import selector_start
+from licquant.allocate.dynamic_objective import AdaptiveModel, cost_tables, layer_average
+from licquant.allocate.dynamic_settings import DynamicSettings
+from licquant.allocate.selector import make_selectors
+from licquant.allocate.selector_start import (
+    StageLosses,
+    fit_selectors,
+    measure_stages,
+    price_for,
+    start_selectors,
+)
+from licquant.allocate.sensitivity import draw_crops
+from licquant.models.trace import trace_model
+from licquant.quant.calibrate import collect_statistics
+from licquant.quant.dataflow import code
+from licquant.quant.dynamic import insert_dynamic
+from licquant.quant.finetune_settings import FinetuneRecipe
+from licquant.quant.objective import rate_distortion
+from licquant.quant.synthetic import dead_leaves
+from tests.models_for_tests import small_hyperprior
+
+WIDTHS = (3, 5, 8)
+LMBDA = 0.02
+
+
+@pytest.fixture(scope="module")
+def traced():
+    return trace_model(small_hyperprior())
+
+
+@pytest.fixture(scope="module")
+def statistics(traced):
+    return collect_statistics(traced, dead_leaves(2, 128))
+
+
+@pytest.fixture(scope="module")
+def network(traced, statistics):
+    return insert_dynamic(traced, WIDTHS, statistics)
+
+
+@pytest.fixture(scope="module")
+def crops():
+    return draw_crops(dead_leaves(3, 128, seed=4), 3, 64)
+
+
+@pytest.fixture(scope="module")
+def found(network, crops):
+    return measure_stages(network, crops, LMBDA, "mse")
+
+
+def test_losses_are_those_of_one_narrow_stage(network, crops, found):
+    def loss(x, narrow):
+        def run(name, value):
+            def select(q):
+                weights = torch.zeros(1, 3, 3)
+                for stage in range(3):
+                    weights[0, stage, narrow.get((name, stage), 2)] = 1
+                return weights
+
+            return network.run(name, value, select)
+
+        with torch.no_grad():
+            return rate_distortion(code(network.wide.traced, run, x), x, LMBDA, "mse")[0]
+
+    base = loss(crops[1:2], {})
+    for name, stage, k in (("g_a", 0, 0), ("g_a", 2, 1), ("g_s", 1, 0), ("g_s", 2, 1)):
+        expected = loss(crops[1:2], {(name, stage): k}) - base
+        torch.testing.assert_close(found[name].losses[1, stage, k], expected, rtol=1e-4, atol=1e-5)
+        assert expected != 0
+    for of in found.values():
+        assert of.losses.shape == (3, 3, 3)
+        assert not of.losses[:, :, 2].any()
+
+
+def test_selectors_are_shown_what_they_read(network, crops, found):
+    part = network.networks["g_a"]
+    with torch.no_grad():
+        first = part.stages[0].widest(part.wide.tensors["input"].quantize(crops))
+    torch.testing.assert_close(found["g_a"].seen, first, atol=1.0, rtol=0)  # in another batch size
+    assert found["g_s"].seen.shape[0] == 3
+
+
+def test_the_price_is_the_lowest_that_reaches_the_average():
+    costs = {"g_a": torch.tensor([[3.0, 5.0, 8.0]])}
+    losses = torch.tensor([[[9.0, 3.0, 0.0]], [[18.0, 6.0, 0.0]]])
+    found = {"g_a": StageLosses(losses, torch.zeros(2, 1, 8, 8))}
+    # Image 0 goes from 8 to 5 bits at a price of 1 and to 3 bits at 3, image 1 at 2 and 6.
+    for average, price in ((7.9, 1), (6.5, 1), (6.4, 2), (5, 2), (4, 3), (3, 6)):
+        assert price_for(found, costs, average) == pytest.approx(price, rel=1e-5)
+
+
+def test_selectors_learn_which_images_lose_what(network, statistics):
+    """Busy images lose by narrow widths, flat ones do not; no width is the best for both."""
+    selectors = make_selectors(network, statistics)
+    torch.manual_seed(0)
+    seen = torch.randn(24, 8, 32, 32) * 40
+    seen[::2] *= 0.1
+    losses = torch.zeros(24, 3, 3)
+    losses[1::2, :, :2] = 10.0
+    costs = {"g_a": torch.tensor([[3.0, 5.0, 8.0]]).repeat(3, 1)}
+    fit_selectors({"g_a": selectors["g_a"]}, {"g_a": StageLosses(losses, seen)}, costs, 1.0)
+    unseen = torch.randn(6, 8, 32, 32) * 40
+    unseen[::2] *= 0.1
+    chosen = selectors["g_a"].eval().choice(unseen)
+    assert chosen[::2].eq(0).all()
+    assert chosen[1::2].eq(2).all()
+
+
+def test_a_start_reaches_the_average(network, statistics, crops, monkeypatch):
+    recipe = FinetuneRecipe.from_mapping({"model": "bmshj2018-hyperprior", "lmbda": LMBDA, "crop": 64})
+    costs = cost_tables(network, layer_average)
+    seen = measure_stages(network, crops, LMBDA, "mse")
+    # Stages lose the more the later they come, all crops alike: a trained model's, which this one is not.
+    rising = torch.tensor([[9.0, 3, 0], [18, 6, 0], [36, 12, 0]]).expand(3, 3, 3)
+    losses = {name: StageLosses(rising, of.seen) for name, of in seen.items()}
+    monkeypatch.setattr(selector_start, "measure_stages", lambda *_: losses)
+    prices = []
+    for average in (7.0, 4.0):
+        model = AdaptiveModel.around(network, statistics)
+        start_selectors(model, crops, recipe, DynamicSettings(WIDTHS, average_bits=average), layer_average)
+        model.eval()
+        probabilities = model.run(crops)[1]
+        bits = sum(float((p * costs[name]).sum((1, 2)).mean()) for name, p in probabilities.items())
+        assert bits == pytest.approx(average, abs=1)
+        prices.append(float(model.price))
+    assert prices[0] < prices[1]
+
+
+def test_a_given_price_is_kept(network, statistics, crops):
+    recipe = FinetuneRecipe.from_mapping({"model": "bmshj2018-hyperprior", "lmbda": LMBDA, "crop": 64})
+    model = AdaptiveModel.around(network, statistics)
+    model.price.fill_(1e6)
+    start_selectors(model, crops, recipe, DynamicSettings(WIDTHS, 1e6), layer_average)
+    assert float(model.price) == 1e6
+    assert set(model.eval().widths(crops[:1])[0].values()) == {3}
