@@ -26,7 +26,7 @@ from licquant.allocate.dynamic_objective import AdaptiveModel, StageCost, cost_w
 from licquant.allocate.dynamic_settings import LAYERS, DynamicSettings
 from licquant.allocate.methods import METHODS, allocate
 from licquant.allocate.search import Search
-from licquant.allocate.selector_start import SELECTOR_CROPS, start_selectors
+from licquant.allocate.selector_fit import SELECTOR_CROPS, fit_to_losses
 from licquant.allocate.sensitivity import Sensitivity, draw_crops
 from licquant.codec.artifact import Artifact
 from licquant.config import Budget, Plan
@@ -216,10 +216,12 @@ def finetune_dynamic(
     task = dynamic_task(network, start.statistics, recipe, dynamic, cost)
     adaptive = task.model
     assert isinstance(adaptive, AdaptiveModel)
-    if not resumed:  # else the saved state has them
-        crops = draw_crops(images, SELECTOR_CROPS, recipe.crop)
-        start_selectors(adaptive, crops, recipe, dynamic, cost, partial(on_progress, "measuring stages"))
+    crops = draw_crops(images, SELECTOR_CROPS, recipe.crop)
+    fit = partial(fit_to_losses, adaptive, crops, recipe, dynamic, cost, partial(on_progress, "measuring stages"))
+    if not resumed:  # else the saved state has what this would find
+        fit()
     outcome = train_quantized(task, recipe, options, mine, fabric)
+    fit()
     made = _made(recipe, facts | {"gamma": float(adaptive.price)}, outcome)
     artifact = lowered_dynamic(adaptive, made, chosen.licence)
     return replace(start, artifact=artifact), outcome

@@ -31,8 +31,12 @@ from licquant.train import seeds
 # The paper does not say its schedule: from mixtures to nearly one-hot ones, since a mix of widths
 # loses less than any of them (their rounding errors differ), which at inference is not to be had.
 FIRST_TEMPERATURE, LAST_TEMPERATURE = 0.5, 0.1
-_SELECTOR_RATE = 0.1  # of the selectors, over that of the network: thousands of weights move each logit
+_SELECTOR_RATE = 0.02  # of the selectors, over that of the network: thousands of weights move each logit
+# Of the probabilities' entropy, over γ. Without it they come to 0 and 1 at once, where their gradient vanishes, and all
+# images keep the width that is the best for most.
+ENTROPY = 0.2
 
+_TINY = 1e-9
 _ROUNDING = 1e-5  # of sums of bits, in float32
 
 # The quantized layers of a stage, and its width → what that costs, in any unit.
@@ -127,9 +131,13 @@ class DynamicObjective(nn.Module):
         if self.target is not None and chosen <= self.target + _ROUNDING:
             bits = bits.detach()
         loss = found[0] + self.model.price * bits
-        if self.training:  # a width that no image wanted has a gradient too: of distributed training all must have one
+        figures = torch.stack([loss, found[1], found[2], bits]).detach()
+        if self.training:
+            entropy = -sum((p * p.clamp(min=_TINY).log()).sum((1, 2)).mean() for p in probabilities.values())
+            loss = loss - ENTROPY * self.model.price * entropy
+            # A width that no image wanted has a gradient too: in distributed training all must have one.
             loss = loss + 0 * sum(p.sum() for p in self.model.parameters() if p.requires_grad)
-        return loss, torch.stack([loss, found[1], found[2], bits]).detach()
+        return loss, figures
 
     def _bits(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         shares = [(p * self.get_buffer(f"cost_{name}")).sum((1, 2)).mean() for name, p in probabilities.items()]

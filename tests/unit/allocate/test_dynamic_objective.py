@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from licquant.allocate import dynamic_objective
 from licquant.allocate.costs import bops_cost
 from licquant.allocate.dynamic_objective import (
     FIRST_TEMPERATURE,
@@ -138,8 +139,9 @@ def test_the_loss_is_what_its_figures_say(network, statistics, samples):
     assert float(model.steps) == 0
 
 
-def test_bits_below_the_target_cost_nothing(network, statistics, samples):
+def test_bits_below_the_target_cost_nothing(network, statistics, samples, monkeypatch):
     """By what would be chosen, whatever the probabilities; what the loss is does not depend on it."""
+    monkeypatch.setattr(dynamic_objective, "ENTROPY", 0.0)
     model = AdaptiveModel.around(network, statistics)  # chooses 8 bits everywhere, with a probability below 1
     model.price.fill_(3.0)
     slopes, losses = [], []
@@ -156,6 +158,17 @@ def test_bits_below_the_target_cost_nothing(network, statistics, samples):
     # At λ = 0 nothing but their price has a gradient in the widths of g_s.
     assert not slopes[1].any()
     assert slopes[0].any()
+
+
+def test_probabilities_are_kept_from_0_and_1(network, statistics, samples):
+    """Where all widths lose alike and cost nothing that counts, they become alike."""
+    model = AdaptiveModel.around(network, statistics)
+    model.price.fill_(1000.0)
+    loss, _ = DynamicObjective(model, 0.0, "mse", 8.0, layer_average, 10)(samples)
+    bias = model.selectors["g_s"].network.layers["g_s.selector.logits"].bias
+    slope = torch.autograd.grad(loss, bias)[0].view(3, 3)
+    assert (slope[:, 2] > 0).all()  # of the widest, which begins with the largest logit
+    assert (slope[:, :2] < 0).all()
 
 
 def test_widths_that_hardly_count_are_not_computed(network, statistics, samples):

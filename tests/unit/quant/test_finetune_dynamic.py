@@ -99,10 +99,12 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         with pytest.raises(TrainingError, match=f"started with {message} ="):
             run(chosen, mine, other, reconstruction_steps=2)
     monkeypatch.setattr(pipeline, "reconstruct", None)  # would fail
-    monkeypatch.setattr(pipeline, "start_selectors", None)
+    fits, fit = [], pipeline.fit_to_losses
+    monkeypatch.setattr(pipeline, "fit_to_losses", lambda *given: (fits.append(given), fit(*given)))
     resumed, outcome = run(chosen, mine, dynamic, reconstruction_steps=2)
     assert outcome.status == COMPLETE
     assert resumed.artifact.to_bytes() == whole.artifact.to_bytes()
+    assert len(fits) == 1  # after the training: the one before it is in the state
     assert (tmp_path / "model.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 

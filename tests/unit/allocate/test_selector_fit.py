@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from licquant.allocate import selector_start
+from licquant.allocate import selector_fit
 from licquant.allocate.dynamic_objective import AdaptiveModel, cost_tables, layer_average
 from licquant.allocate.dynamic_settings import DynamicSettings
 from licquant.allocate.selector import make_selectors
-from licquant.allocate.selector_start import (
+from licquant.allocate.selector_fit import (
     StageLosses,
     fit_selectors,
+    fit_to_losses,
     measure_stages,
     price_for,
-    start_selectors,
 )
 from licquant.allocate.sensitivity import draw_crops
 from licquant.models.trace import trace_model
@@ -118,11 +118,11 @@ def test_a_start_reaches_the_average(network, statistics, crops, monkeypatch):
     # Stages lose the more the later they come, all crops alike: a trained model's, which this one is not.
     rising = torch.tensor([[9.0, 3, 0], [18, 6, 0], [36, 12, 0]]).expand(3, 3, 3)
     losses = {name: StageLosses(rising, of.seen) for name, of in seen.items()}
-    monkeypatch.setattr(selector_start, "measure_stages", lambda *_: losses)
+    monkeypatch.setattr(selector_fit, "measure_stages", lambda *_: losses)
     prices = []
     for average in (7.0, 4.0):
         model = AdaptiveModel.around(network, statistics)
-        start_selectors(model, crops, recipe, DynamicSettings(WIDTHS, average_bits=average), layer_average)
+        fit_to_losses(model, crops, recipe, DynamicSettings(WIDTHS, average_bits=average), layer_average)
         model.eval()
         probabilities = model.run(crops)[1]
         bits = sum(float((p * costs[name]).sum((1, 2)).mean()) for name, p in probabilities.items())
@@ -135,6 +135,6 @@ def test_a_given_price_is_kept(network, statistics, crops):
     recipe = FinetuneRecipe.from_mapping({"model": "bmshj2018-hyperprior", "lmbda": LMBDA, "crop": 64})
     model = AdaptiveModel.around(network, statistics)
     model.price.fill_(1e6)
-    start_selectors(model, crops, recipe, DynamicSettings(WIDTHS, 1e6), layer_average)
+    fit_to_losses(model, crops, recipe, DynamicSettings(WIDTHS, 1e6), layer_average)
     assert float(model.price) == 1e6
     assert set(model.eval().widths(crops[:1])[0].values()) == {3}

@@ -1,11 +1,12 @@
-"""Where selectors begin: at the widths that measured losses speak for, image by image.
+"""Selectors fitted to measured losses: the widths that these speak for, image by image.
 
     J_n(b) of calibration crops, stage n at width b, all others at the widest
       ──price γ of a bit──> Σ_n E[J_n(b) + γ · cost_n(b)], with a selector's probabilities ──steps of Adam──> selectors
 
 That is the training's objective to first order (FMPQ's change of the loss, by image and stage), without the noise of
-sampled widths. The paper trains random selectors, for millions of steps; a finetuning of hundreds or thousands would
-end before they tell images apart, and the weights would be trained for widths that are not chosen.
+sampled widths. The paper trains random selectors, for millions of steps. A finetuning of hundreds or thousands ends
+before they tell images apart, and trains the weights for widths that are not chosen: so they are fitted before it,
+and, to what the network has become, once more after it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from licquant.allocate.dynamic_objective import AdaptiveModel, StageCost, cost_tables
+from licquant.allocate.dynamic_objective import ENTROPY, AdaptiveModel, StageCost, cost_tables
 from licquant.allocate.dynamic_settings import DynamicSettings
 from licquant.allocate.selector import BitWidthSelector
 from licquant.quant.dataflow import code
@@ -30,11 +31,10 @@ from licquant.train import seeds
 SELECTOR_CROPS = 64
 _STEPS, _DECAY = 400, 0.05
 _RATES = 0.001, 0.01  # of the hidden layer, whose thousands of weights move every logit, and of the logits' own
-_TEMPERATURE = 0.2  # in prices of a bit
 _LEAST_TEMPERATURE = 1e-6  # where bits cost nothing
 
 
-def start_selectors(
+def fit_to_losses(
     model: AdaptiveModel,
     crops: Tensor,
     recipe: FinetuneRecipe,
@@ -152,11 +152,9 @@ def fit_selectors(
 ) -> None:
     """Train the selectors on the measured losses, in place.
 
-    What is minimised is E[J + γ · cost] - T · entropy. Without the entropy probabilities come to 0 and 1 at once,
-    where their gradient vanishes, and all images keep the width that is the best for most: on held-out crops T = 0.2 γ
-    saves twice as much.
+    What is minimised is E[J + γ · cost] - T · entropy, T = 0.2 γ. On held-out crops it saves twice as much as T = 0.
     """
-    temperature = max(_TEMPERATURE * price, _LEAST_TEMPERATURE)
+    temperature = max(ENTROPY * price, _LEAST_TEMPERATURE)
     for name, of in found.items():
         selector, total = selectors[name].train(), (of.losses + price * costs[name]) / temperature
         features = selector.features(of.seen)
