@@ -3,8 +3,9 @@
     magic "LICQ" | version (uint16) | length of the header (uint32) | header (JSON, UTF-8) | blobs | SHA-256
 
 The header names every tensor and the length of every blob; the SHA-256 is of everything before it and names
-the artifact: its first 8 bytes stand in every image coded with it. Version 3 is version 2 with what the widths that
-depend on the image need; an artifact of fixed widths is written as version 2.
+the artifact: its first 8 bytes stand in every image coded with it. Version 4 is version 2 with what the widths that
+depend on the image need; an artifact of fixed widths is written as version 2. (Version 3, never released, had other
+positions for the selectors to read.)
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from licquant.program.dynamic import DynamicPart
 from licquant.program.part import Program
 
 MAGIC = b"LICQ"
-VERSION, DYNAMIC_VERSION = 2, 3
+VERSION, DYNAMIC_VERSION = 2, 4
 TRANSFORMS = ("g_a", "g_s")  # the parts of the free zone whose widths may depend on the image
 _PREFIX = struct.Struct("<4sHI")
 _HASH_BYTES = 32

@@ -7,7 +7,7 @@ DynaQuant (Bao 2026: adaptive pooling to 5×5, flatten, two linear layers; equat
 
 * Magnitudes are averaged, not values. The mean of what a convolution puts out is a linear function of the mean
   pixels: it says nothing of texture.
-* At most 6 × 6 evenly spaced positions of a cell are read, so that the time does not grow with the image.
+* At most 4 × 4 evenly spaced positions of a cell are read, so that the time does not grow with the image.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from licquant.program.part import Part
 
 CELLS = 5  # along either side
 FRACTION_BITS = 8  # of the means
-_POSITIONS = 6  # of a cell along either side
+_POSITIONS = 4  # of a cell along either side
 
 
 def cells(size: int) -> Sequence[Ints]:
-    """The positions, of 0..size-1, that each cell reads: int64[<= 6] five times; size >= 1.
+    """The positions, of 0..size-1, that each cell reads: int64[<= 4] five times; size >= 1.
 
     Cell i covers floor(i · size / 5) to ceil((i + 1) · size / 5), as PyTorch's adaptive pooling; from its n positions
-    at most 6 are taken, in the middles of equal pieces.
+    at most 4 are taken, in the middles of equal pieces.
     """
     found = []
     for i in range(CELLS):
@@ -62,10 +62,20 @@ def pool(samples: Floats, size: tuple[int, int]) -> Ints:
     samples: centred integers [C, R, K] at the ``positions`` of the rows and columns of a tensor of that size, below
         2^32, as float64: their sums are exact in any order
     """
-    counts = [np.array([len(cell) for cell in cells(n)]) for n in size]
-    rows, columns = (np.cumsum(n) - n for n in counts)  # where each cell begins
-    sums = np.add.reduceat(np.add.reduceat(abs(samples), rows, axis=1), columns, axis=2).astype(np.int64)
-    return np.minimum(divide_half_up(sums << FRACTION_BITS, np.outer(*counts)), INT32_MAX)
+    of_rows, of_columns = (_cells_of_positions(n) for n in size)
+    magnitude = abs(np.moveaxis(samples, 0, -1))  # as ``sample`` has them in memory: many times faster
+    in_rows = np.stack([magnitude[cell].sum(0) for cell in of_rows])
+    sums = np.stack([in_rows[:, cell].sum(1) for cell in of_columns], 1).astype(np.int64)
+    height, width = ([cell.stop - cell.start for cell in of] for of in (of_rows, of_columns))
+    counts = np.outer(height, width)
+    return np.minimum(divide_half_up(np.moveaxis(sums, -1, 0) << FRACTION_BITS, counts), INT32_MAX)
+
+
+@cache
+def _cells_of_positions(size: int) -> tuple[slice, ...]:
+    """Where each cell's positions are among the ``positions``."""
+    ends = np.cumsum([len(cell) for cell in cells(size)]).tolist()
+    return tuple(slice(first, end) for first, end in zip([0, *ends], ends, strict=False))
 
 
 def sample(tensor: Handed, rows: Ints, columns: Ints) -> Handed:
@@ -78,8 +88,10 @@ def centred(samples: Handed, zero_point: Ints) -> Floats:
     """q - zero_point of stored integers [C, R, K], as float64; what is not rounded yet is, half up."""
     whole = samples.astype(np.float64)
     if samples.dtype.kind == "f":
-        whole = np.floor(whole + 0.5)
-    return whole - zero_point[:, None, None]
+        whole += 0.5
+        np.floor(whole, out=whole)
+    whole -= zero_point[:, None, None]
+    return whole
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ class FinetuneRecipe(BaseRecipe):
     learning_rate: float = 0.005
     warmup: int = 50
     average: float = 0.998
-    bias_rate: float = 0.002
+    bias_rate: float = 0.0003
     grid_rate: float = 0.0005
     quantizer: str = "dpa"
     estimator: str = DISTANCE_AWARE

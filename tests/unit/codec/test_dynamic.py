@@ -173,10 +173,11 @@ def test_a_header_of_another_version_is_refused(artifact):
     del header["dynamic"]
     data = bytearray(rebuilt(header, blobs))
     assert data[4] == VERSION
-    data[4] = DYNAMIC_VERSION
-    data[-32:] = hashlib.sha256(data[:-32]).digest()
-    with pytest.raises(ArtifactError, match="not one of version 3"):
-        Artifact.from_bytes(bytes(data))
+    for version, message in ((DYNAMIC_VERSION, "not one of version 4"), (3, "version 3 of the format")):
+        data[4] = version
+        data[-32:] = hashlib.sha256(data[:-32]).digest()
+        with pytest.raises(ArtifactError, match=message):
+            Artifact.from_bytes(bytes(data))
 
 
 def test_a_nested_width_above_the_stored_one_is_refused(artifact):

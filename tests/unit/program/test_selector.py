@@ -33,16 +33,16 @@ def test_cells_are_those_of_adaptive_pooling(size):
     assert len(found) == CELLS
     for i, cell in enumerate(found):
         first, end = floor(Fraction(i * size, CELLS)), -floor(-Fraction((i + 1) * size, CELLS))
-        assert len(cell) == min(end - first, 6)
+        assert len(cell) == min(end - first, 4)
         assert (np.diff(cell) > 0).all()
         assert first <= cell[0] <= cell[-1] < end
-        if end - first > 6:  # as far from one end as from the other
+        if end - first > 4:  # as far from one end as from the other
             assert abs((cell[0] - first) - (end - 1 - cell[-1])) <= 1
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 7), (5, 5), (13, 21), (23, 6), (25, 21)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 7), (5, 5), (13, 11), (13, 6), (15, 11)])
 def test_pooling_is_the_rounded_mean_of_magnitudes(size):
-    """Cells of at most 6 × 6: PyTorch's adaptive pooling reads the same, and float64 holds its sums exactly."""
+    """Cells of at most 4 × 4: PyTorch's adaptive pooling reads the same, and float64 holds its sums exactly."""
     q = np.random.default_rng(0).integers(-70000, 70000, (4, *size))
     samples = sample(q, positions(size[0]), positions(size[1]))
     mean = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(abs(q)).double(), CELLS).numpy()
