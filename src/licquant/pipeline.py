@@ -203,7 +203,7 @@ def finetune_dynamic(
              8 bits; reconstruction is that of the network at the widest widths: ``quantized`` of the result
 
     Raises also ``ModelError`` for a model whose g_a or g_s is not a chain of modules, and ``BudgetError`` if the
-    latency of the widths is to count and ``settings.latency`` is missing.
+    latency of the widths is to count and ``settings.latency`` is missing, or if they cannot cost as little as asked.
     """
     facts = dict(provenance or {}) | dynamic.to_mapping()
     mine, chosen = _begun(recipe, options, settings or Settings(), facts)

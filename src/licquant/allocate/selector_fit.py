@@ -22,6 +22,7 @@ from torch import Tensor
 from licquant.allocate.dynamic_objective import ENTROPY, AdaptiveModel, StageCost, cost_tables
 from licquant.allocate.dynamic_settings import DynamicSettings
 from licquant.allocate.selector import BitWidthSelector
+from licquant.errors import BudgetError
 from licquant.quant.dataflow import code
 from licquant.quant.dynamic import DynamicModel
 from licquant.quant.finetune_settings import FinetuneRecipe
@@ -31,6 +32,7 @@ from licquant.train import seeds
 SELECTOR_CROPS = 64
 _STEPS, _DECAY = 400, 0.05
 _RATES = 0.001, 0.01  # of the hidden layer, whose thousands of weights move every logit, and of the logits' own
+_ROUNDING = 1e-5  # of sums of bits, in float32
 _LEAST_TEMPERATURE = 1e-6  # where bits cost nothing
 
 
@@ -125,8 +127,12 @@ def price_for(found: Mapping[str, StageLosses], costs: Mapping[str, Tensor], ave
     """The lowest price γ of a bit at which the crops' own best widths cost at most ``average`` bits.
 
     costs: part → float[stages, widths], as ``dynamic_objective.cost_tables`` gives them
+    Raises ``BudgetError`` where even the cheapest widths cost more, as in latency widths may cost alike.
     """
     low, high = 1e-6, 1e6  # of a loss that is about 1
+    least = _mean_cost(found, costs, high)
+    if least > average + _ROUNDING:
+        raise BudgetError(f"the average of {average:g} bits cannot be met: these widths cost at least {least:.2f}")
     for _ in range(60):
         middle = math.sqrt(low * high)
         if _mean_cost(found, costs, middle) > average:

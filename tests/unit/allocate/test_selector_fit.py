@@ -15,6 +15,7 @@ from licquant.allocate.selector_fit import (
     price_for,
 )
 from licquant.allocate.sensitivity import draw_crops
+from licquant.errors import BudgetError
 from licquant.models.trace import trace_model
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.dataflow import code
@@ -92,6 +93,8 @@ def test_the_price_is_the_lowest_that_reaches_the_average():
     # Image 0 goes from 8 to 5 bits at a price of 1 and to 3 bits at 3, image 1 at 2 and 6.
     for average, price in ((7.9, 1), (6.5, 1), (6.4, 2), (5, 2), (4, 3), (3, 6)):
         assert price_for(found, costs, average) == pytest.approx(price, rel=1e-5)
+    with pytest.raises(BudgetError, match=r"2\.9 bits cannot be met: these widths cost at least 3\.00"):
+        price_for(found, costs, 2.9)
 
 
 def test_selectors_learn_which_images_lose_what(network, statistics):
