@@ -158,7 +158,8 @@ def fit_selectors(
 ) -> None:
     """Train the selectors on the measured losses, in place.
 
-    What is minimised is E[J + γ · cost] - T · entropy, T = 0.2 γ. On held-out crops it saves twice as much as T = 0.
+    What is minimised is E[J + γ · cost] - T · entropy, T = 0.2 γ. In cross-validation on 64 crops T = 0.1 γ and
+    0.3 γ saved twice as much as T = 0.
     """
     temperature = max(ENTROPY * price, _LEAST_TEMPERATURE)
     for name, of in found.items():
