@@ -22,7 +22,14 @@ from lightning.fabric import Fabric
 from torch import nn
 
 from licquant import __version__
-from licquant.allocate.dynamic_objective import AdaptiveModel, StageCost, cost_weighted, dynamic_task, layer_average
+from licquant.allocate.dynamic_objective import (
+    AdaptiveModel,
+    StageCost,
+    cost_weighted,
+    dynamic_task,
+    layer_average,
+    sampling_steps,
+)
 from licquant.allocate.dynamic_settings import LAYERS, DynamicSettings
 from licquant.allocate.methods import METHODS, allocate
 from licquant.allocate.search import Search
@@ -40,7 +47,7 @@ from licquant.program.dynamic import DynamicPart
 from licquant.program.part import Program
 from licquant.quant.calibrate import Statistics, collect_statistics
 from licquant.quant.dynamic import make_dynamic
-from licquant.quant.finetune import Outcome, saved_plan, static_task
+from licquant.quant.finetune import Outcome, Refit, saved_plan, static_task
 from licquant.quant.finetune import finetune as train_quantized
 from licquant.quant.finetune_settings import FinetuneRecipe
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
@@ -220,6 +227,7 @@ def finetune_dynamic(
     fit = partial(fit_to_losses, adaptive, crops, recipe, dynamic, cost, partial(on_progress, "measuring stages"))
     if not resumed:  # else the saved state has what this would find
         fit()
+    task = replace(task, refit=Refit(sampling_steps(recipe), fit, list(adaptive.selectors.parameters())))
     outcome = train_quantized(task, recipe, options, mine, fabric)
     fit()
     made = _made(recipe, facts | {"gamma": float(adaptive.price)}, outcome)

@@ -31,6 +31,9 @@ from licquant.train import seeds
 # The paper does not say its schedule: from mixtures to nearly one-hot ones, since a mix of widths
 # loses less than any of them (their rounding errors differ), which at inference is not to be had.
 FIRST_TEMPERATURE, LAST_TEMPERATURE = 0.5, 0.1
+# The share of the training in which widths are sampled. Then they are chosen as at inference, so that the weights are
+# trained for the widths that they will have.
+SAMPLING = 0.4
 _SELECTOR_RATE = 0.02  # of the selectors, over that of the network: thousands of weights move each logit
 # Of the probabilities' entropy, over γ. Without it they come to 0 and 1 at once, where their gradient vanishes, and all
 # images keep the width that is the best for most.
@@ -70,10 +73,14 @@ class AdaptiveModel(nn.Module):
         return {name: selector for name, selector in self.selectors.items() if isinstance(selector, BitWidthSelector)}
 
     def cool(self, progress: float) -> None:
-        """Set the temperature of the Gumbel-Softmax for the share of the training that is done: geometric."""
+        """Set the temperature of the Gumbel-Softmax for the share of the sampling that is done: geometric.
+
+        From 1 on nothing is sampled, and the selectors have no gradient.
+        """
         temperature = FIRST_TEMPERATURE * (LAST_TEMPERATURE / FIRST_TEMPERATURE) ** min(progress, 1.0)
         for selector in self.selectors.values():
             selector.temperature = temperature
+            selector.train(progress < 1)
 
     def widths(self, x: Tensor) -> list[dict[str, int]]:
         """Stage → width chosen, for each image x [B, 3, H, W] in [0, 1], exactly as the codec chooses; in eval mode."""
@@ -103,7 +110,7 @@ class DynamicObjective(nn.Module):
     """An adaptive model with its loss; in training mode the temperature falls with every call.
 
     target: average bits below which they cost nothing; None: they always cost γ, the model's price
-    cost:   what the widths of a stage cost;  steps: of the whole training
+    cost:   what the widths of a stage cost;  steps: in which widths are sampled
     """
 
     figures = ("loss", "bpp", "distortion", "bits")
@@ -186,14 +193,23 @@ def dynamic_task(
         model = AdaptiveModel.around(network, statistics)
     model.price.fill_(dynamic.gamma or 0.0)
     grids = learn_grids(network.wide, recipe.grids, recipe.rounding, statistics, recipe.crop)
-    weights, biases = weights_and_biases(network.wide)
+    middle = sum(network.widths) / len(network.widths)
+    chosen = [stage for part in network.networks.values() for stage in part.stages[1:]]
+    typical_bits = {layer: middle for stage in chosen for layer in _layers(stage)}
+    weights, biases = weights_and_biases(network.wide, typical_bits)
     for stage in (stage for part in network.networks.values() for stage in part.stages):
         for part in stage.parts.values():
             _learn_nested(part, recipe.rounding, biases, grids)
     selectors = [p for p in model.selectors.parameters() if p.requires_grad]
     groups = [*groups_of(recipe, weights, biases, grids), {"params": selectors, "share": _SELECTOR_RATE}]
-    objective = DynamicObjective(model, recipe.lmbda, recipe.metric, dynamic.target, cost, recipe.steps)
+    sampled = sampling_steps(recipe)
+    objective = DynamicObjective(model, recipe.lmbda, recipe.metric, dynamic.target, cost, sampled)
     return Task(model, network.wide.plan, objective, groups)
+
+
+def sampling_steps(recipe: FinetuneRecipe) -> int:
+    """The steps before widths are chosen as at inference."""
+    return max(1, round(SAMPLING * recipe.steps))
 
 
 def _learn_nested(part: StagePart, rounding: Estimator, biases: list[nn.Parameter], grids: list[nn.Parameter]) -> None:

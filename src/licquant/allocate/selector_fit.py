@@ -48,8 +48,9 @@ def fit_to_losses(
 
     crops: [B, 3, H, W] in [0, 1], sides in 64s;  on_progress: called with (crops done, in all)
     """
-    found = measure_stages(model.network, crops, recipe.lmbda, recipe.metric, on_progress)
-    costs = cost_tables(model.network, cost)
+    device = model.price.device
+    found = measure_stages(model.network, crops.to(device), recipe.lmbda, recipe.metric, on_progress)
+    costs = {name: table.to(device) for name, table in cost_tables(model.network, cost).items()}
     if dynamic.target is not None:
         model.price.fill_(price_for(found, costs, dynamic.target))
     with torch.random.fork_rng(devices=[]):
@@ -88,7 +89,7 @@ def measure_stages(
         on_progress(index, len(crops))
         base = _loss(model, x, {}, lmbda, metric, {name: found.append for name, found in seen.items()})
         for name, network in model.networks.items():
-            table = torch.zeros(len(network.stages) - 1, len(network.widths))
+            table = torch.zeros(len(network.stages) - 1, len(network.widths), device=x.device)
             for stage in range(len(table)):
                 for k in range(len(network.widths) - 1):
                     table[stage, k] = _loss(model, x, {name: (stage, k)}, lmbda, metric, {}) - base
@@ -112,7 +113,7 @@ def _loss(
             if name in see:
                 see[name](q)
             network = model.networks[name]
-            chosen = torch.full((len(q), len(network.stages) - 1), len(network.widths) - 1)
+            chosen = torch.full((len(q), len(network.stages) - 1), len(network.widths) - 1, device=q.device)
             if name in narrow:
                 stage, k = narrow[name]
                 chosen[:, stage] = k

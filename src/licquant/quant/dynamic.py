@@ -18,18 +18,19 @@ from licquant.config import Plan
 from licquant.models.graph import ACTIVATION, IDENTITY_SLOPE, INPUT, NORMALIZATION, PIXEL_SHUFFLE, SIGMOID, Graph, Step
 from licquant.models.trace import TracedModel
 from licquant.program.arithmetic import activation_range
-from licquant.quant.calibrate import Statistics
+from licquant.quant.calibrate import Statistics, TensorStatistics
 from licquant.quant.grids import squares_of, tensor_bits
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.layers import QuantizedLayer, QuantizedTensor, ShuffledTensor
 from licquant.quant.nested import NestedLayer, NestedTensor
 from licquant.quant.network import QuantizedModel, QuantizedPart
-from licquant.quant.ranges import activation_scale, largest_magnitude
 from licquant.quant.stages import DYNAMIC_PARTS, StageSteps, at_width, dynamic_plan, stages_of
 from licquant.quant.weight_ranges import correct_bias, moments
 
 # The centred integers that a selector reads [B, C, H, W] → the weights of its stages' widths [B, stages, widths].
 Select = Callable[[Tensor], Tensor]
+
+_TINY = 1e-20
 
 
 class StagePart(QuantizedPart):
@@ -236,18 +237,30 @@ class _Narrowing:
             nested = NestedTensor(tensor, self.bits, activation_range(tensor.bits)[1] / activation_range(self.bits)[1])
             nested.log_factor.requires_grad_(False)
             return nested
-        found, method = self.statistics[self._known(step.name)], self.settings.range_method
-        scale, _ = activation_scale(found, self._bits(name), method, self.settings.per_channel)
-        return NestedTensor(tensor, self._bits(name), float((scale / tensor.scale.detach()).median()))
+        found, bits = self.statistics[self._known(step.name)], self._bits(name)
+        high = activation_range(tensor.bits)[1]
+        scale, zero_point = tensor.scale.detach(), tensor.zero_point
+        share = self._range_share(found, bits, zero_point * scale, (high - zero_point) * scale)
+        return NestedTensor(tensor, bits, share * high / activation_range(bits)[1])
 
     def _squares(self, step: Step) -> QuantizedTensor:
         squares = self.wide.tensors[squares_of(step.name)]
         if self.bits == squares.bits:
             return squares
-        found = self.statistics[self._known(step.inputs[0])]
-        limit = largest_magnitude(found, self.bits, self.settings.range_method, self.settings.per_channel)
-        scale = limit**2 / activation_range(self.bits)[1]
-        return NestedTensor(squares, self.bits, float((scale / squares.scale.detach()).median()))
+        high = activation_range(squares.bits)[1]
+        limit = torch.sqrt(high * squares.scale.detach())
+        share = self._range_share(self.statistics[self._known(step.inputs[0])], self.bits, limit, limit)
+        return NestedTensor(squares, self.bits, share**2 * high / activation_range(self.bits)[1])
+
+    def _range_share(self, found: TensorStatistics, bits: int, below: Tensor, above: Tensor) -> float:
+        """The part of the wide range that fewer bits should span: by the method for ranges, of all channels together.
+
+        below, above: how far from 0 the wide range goes, [C]; what lies beyond it is clipped already
+        """
+        bounds = torch.where(found.centres < 0, below[:, None], above[:, None])
+        shares = found.centres.abs() / bounds.clamp(min=_TINY)
+        limit = self.settings.range_method(shares.view(1, -1), found.counts.view(1, -1), bits, bool((below > 0).any()))
+        return min(1.0, float(limit))
 
     def _layer(self, step: Step, tensors: Mapping[str, QuantizedTensor]) -> QuantizedLayer:
         layer = self.wide.layers[step.name]

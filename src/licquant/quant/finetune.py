@@ -10,7 +10,7 @@ rounded as the coder does, no noise. The loop, the crops, the log and the saved 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -42,19 +42,32 @@ Group = dict[str, Any]  # of Adam's parameters: ``params``, and ``share``, its r
 
 
 @dataclass(frozen=True, eq=False)
+class Refit:
+    """Something that is fitted by other means than the steps, between two of them.
+
+    step: before which;  fit: does it, on the device where the model is;  parameters: what it changes
+    """
+
+    step: int
+    fit: Callable[[], None]
+    parameters: Sequence[nn.Parameter]
+
+
+@dataclass(frozen=True, eq=False)
 class Task:
     """What is finetuned: a network of any kind that is made of quantized parts.
 
     model:     all that is stored of it;  plan: its widths
     objective: a module from samples, uint8 B×3×H×W, to (the loss, its figures [n]), whose attribute ``figures`` names
                them, ``loss``, ``bpp`` and ``distortion`` among them
-    groups:    the parameters that are trained
+    groups:    the parameters that are trained;  refit: what is fitted on the way
     """
 
     model: nn.Module
     plan: Plan
     objective: nn.Module
     groups: Sequence[Group]
+    refit: Refit | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +152,16 @@ class Finetuner(Stepper):
     def prepared(self) -> Iterator[None]:
         with Bfloat16Gradients():
             yield
+
+    def begin(self, first_sample: int) -> None:
+        refit = self.task.refit
+        if refit is None or self.step != refit.step:
+            return
+        refit.fit()
+        for parameter in refit.parameters:
+            parameter.data.copy_(self.fabric.broadcast(parameter.data))
+            # Where its gradient led before says nothing now.
+            self.optimizers[SCHEDULED].state.pop(parameter, None)
 
     def stored(self) -> Iterable[Tensor]:
         """With the buffers: where the offsets start from."""

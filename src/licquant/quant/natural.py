@@ -7,6 +7,8 @@ of its grid, a scale's is its logarithm. The quantities keep their names: PyTorc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -77,14 +79,20 @@ def settle(quantized: nn.Module) -> None:
                 module.register_parameter(name, nn.Parameter(value))
 
 
-def weights_and_biases(quantized: QuantizedModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The offsets of all weights, in steps of their grids, and of all biases, see ``bias_offset``."""
+def weights_and_biases(
+    quantized: QuantizedModel, typical_bits: Mapping[str, float] | None = None
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The offsets of all weights, in steps of their grids, and of all biases, see ``bias_offset``.
+
+    typical_bits: layer → width whose grid's steps are taken, for weights that are also used in fewer bits
+    """
     weights, biases = [], []
     for part in quantized.parts.values():
         for step in part.graph:
             if step.has_weights:
                 layer = part.layers[step.name]
-                grid = layer.rows() / layer.columns(part.weight_scale(step).detach())
+                coarser = 2.0 ** (layer.bits - (typical_bits or {}).get(step.name, layer.bits))
+                grid = coarser * layer.rows() / layer.columns(part.weight_scale(step).detach())
                 weights.append(parametrized(layer, "weight", Shifted(layer.weight, grid)))
                 biases.append(bias_offset(layer, part.tensors[step.name]))
     return weights, biases

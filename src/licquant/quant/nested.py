@@ -6,7 +6,8 @@ have the scale k · s, one k for all channels:
     q_b = round(q_B / 2^(B-b)), clamped           unit_b = unit_B · 2^(B-b) · k
 
 so the channels' scales, which the weights have absorbed, need not be known to narrow them (``nested_weight``). The
-twin has a bias and, through k, a range of its own; both are learnable, as is everything of the wide network.
+twin has a bias and, through k, a range of its own; both are learnable, as is everything of the wide network. Of the
+wide range the twin's spans the same part on both sides of 0, 1 at most: what lies beyond is clipped already.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _COMMON = (
 class NestedTensor(QuantizedTensor):
     """The grid of a tensor in fewer bits: every scale ``factor`` times that of the wider grid.
 
-    log_factor: Parameter, natural logarithm of k; the zero points follow: round(zero point / k)
+    log_factor: Parameter, natural logarithm of k; the zero points stay at the same share of the range, so that one in
+        mid-range, as the INT8 kernels want it, is there in fewer bits too
     """
 
     def __init__(self, wider: QuantizedTensor, bits: int, factor: float) -> None:
@@ -44,8 +46,8 @@ class NestedTensor(QuantizedTensor):
         if name == "log_scale":
             return self._wider[0].log_scale + self.log_factor
         if name == "zero_point":
-            zero_point = torch.floor(self._wider[0].zero_point / self.factor.detach() + 0.5)
-            return zero_point.clamp(*activation_range(self.bits))
+            share = activation_range(self.bits)[1] / activation_range(self._wider[0].bits)[1]
+            return torch.floor(self._wider[0].zero_point * share + 0.5)
         return super().__getattr__(name)
 
     @property

@@ -15,6 +15,7 @@ from licquant.allocate.dynamic_objective import (
     cost_weighted,
     dynamic_task,
     layer_average,
+    sampling_steps,
 )
 from licquant.allocate.dynamic_settings import DynamicSettings
 from licquant.allocate.selector import make_selectors
@@ -193,6 +194,24 @@ def test_the_temperature_falls_with_training(network, statistics, samples):
     assert seen == pytest.approx([FIRST_TEMPERATURE, (FIRST_TEMPERATURE * LAST_TEMPERATURE) ** 0.5, LAST_TEMPERATURE])
 
 
+def test_after_the_sampling_widths_are_those_of_inference(network, statistics, samples):
+    """No noise and no mixtures: the same loss twice, and nothing that the selectors could learn from."""
+    model = AdaptiveModel.around(network, statistics).train()
+    model.price.fill_(1.0)
+    objective = DynamicObjective(model, 0.01, "mse", None, layer_average, 3)
+    bias = model.selectors["g_s"].network.layers["g_s.selector.logits"].bias
+    losses, moved = [], []
+    for _ in range(5):
+        loss, figures = objective(samples)
+        moved.append(bool(torch.autograd.grad(loss, bias)[0].any()))
+        losses.append(float(figures[0]))
+    assert moved == [True, True, True, False, False]
+    assert len(set(losses)) == 4
+    assert losses[3] == losses[4]
+    model.eval()
+    assert float(objective(samples)[1][0]) == losses[4]
+
+
 def recipe(**settings) -> FinetuneRecipe:
     return FinetuneRecipe.from_mapping({"model": "bmshj2018-hyperprior", "lmbda": 0.01, "crop": 64, **settings})
 
@@ -240,7 +259,8 @@ def test_the_seed_decides_how_the_selectors_begin(traced, statistics):
 
 def test_a_price_on_bits_lowers_the_widths(network, statistics, samples):
     """And what is trained can still be lowered, with every narrow weight inside the stored one."""
-    task = dynamic_task(network, statistics, recipe(steps=25, learning_rate=0.05), DynamicSettings(WIDTHS, 50.0))
+    assert sampling_steps(recipe(steps=63)) == 25
+    task = dynamic_task(network, statistics, recipe(steps=63, learning_rate=0.05), DynamicSettings(WIDTHS, 50.0))
     optimizer = torch.optim.Adam([{"params": g["params"], "lr": 0.05 * g["share"]} for g in task.groups])
     torch.manual_seed(0)
     bits = []

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from licquant import pipeline
-from licquant.allocate.dynamic_objective import AdaptiveModel
+from licquant.allocate.dynamic_objective import AdaptiveModel, sampling_steps
 from licquant.allocate.dynamic_settings import DynamicSettings
 from licquant.codec.artifact import Artifact
 from licquant.codec.codec import Codec
@@ -55,7 +55,7 @@ def test_a_price_on_bits_is_obeyed_and_the_codec_chooses_as_trained(
     )
     chosen = recipe(steps=10, lmbda=1.0, learning_rate=0.05, average=0.5, warmup=0, batch=1, large_from=1.0)
     codecs = []
-    for gamma in (0.0, 50.0):
+    for gamma in (0.0, 5000.0):
         result, outcome = run(chosen, options(images, tmp_path / f"{gamma}.licq"), DynamicSettings((4, 8), gamma))
         assert (outcome.status, outcome.steps) == (COMPLETE, 10)
         told = result.artifact.provenance
@@ -71,9 +71,18 @@ def test_a_price_on_bits_is_obeyed_and_the_codec_chooses_as_trained(
         assert codec.decode(codec.encode(rgb)).shape == rgb.shape
 
 
-@pytest.mark.parametrize("priced", [{"gamma": 1.0}, {"average_bits": 5.0}], ids=["gamma", "average_bits"])
+@pytest.mark.parametrize(
+    ("priced", "killed_at", "fits_left"),
+    [({"gamma": 1.0}, 3, 2), ({"average_bits": 5.0}, 4, 1)],  # the state of step 2 is the last before the second fit
+    ids=["gamma", "average_bits"],
+)
 def test_a_killed_run_resumes_to_the_same_bytes(
-    priced: dict[str, float], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    priced: dict[str, float],
+    killed_at: int,
+    fits_left: int,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Selectors, the temperature's steps, the price of a bit and what reconstruction learned included."""
 
@@ -81,12 +90,13 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         pass
 
     dynamic, chosen = DynamicSettings(WIDTHS, **priced), recipe(steps=5, learning_rate=0.1)
+    assert sampling_steps(chosen) == 2
     whole, _ = run(chosen, options(images, tmp_path / "whole.licq"), dynamic, reconstruction_steps=2)
     advance = Finetuner.advance
 
     def counted(self: Finetuner, *arguments: Any) -> None:
         advance(self, *arguments)
-        if self.step == 3:
+        if self.step == killed_at:
             raise Killed
 
     mine = options(images, tmp_path / "model.licq", checkpoint_minutes=0.0, resume=True)
@@ -104,7 +114,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     resumed, outcome = run(chosen, mine, dynamic, reconstruction_steps=2)
     assert outcome.status == COMPLETE
     assert resumed.artifact.to_bytes() == whole.artifact.to_bytes()
-    assert len(fits) == 1  # after the training: the one before it is in the state
+    assert len(fits) == fits_left  # what was fitted before is in the state
     assert (tmp_path / "model.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
