@@ -75,9 +75,16 @@ class BitWidthSelector(nn.Module):
         return self._by_stage(self.network.tensors[self.network.graph.output].dequantize(value))
 
     def choice(self, q: Tensor) -> Tensor:
-        """The index of each stage's width [B, stages], exactly as at inference; the lowest of equal logits wins."""
-        self.network.fit_units()
-        logits = self._by_stage(simulate_exactly(self.network, self.features(q)))
+        """The index of each stage's width [B, stages], exactly as at inference; the lowest of equal logits wins.
+
+        On other devices than the CPU, where the exact constants are not, by ``logits``: the same but for near ties.
+        """
+        features = self.features(q)
+        if q.device.type == "cpu":
+            self.network.fit_units()
+            logits = self._by_stage(simulate_exactly(self.network, features))
+        else:
+            logits = self.logits(features)
         return (logits == logits.amax(2, keepdim=True)).int().argmax(2)
 
     def forward(self, q: Tensor) -> tuple[Tensor, Tensor]:

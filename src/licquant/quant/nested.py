@@ -7,7 +7,7 @@ have the scale k · s, one k for all channels:
 
 so the channels' scales, which the weights have absorbed, need not be known to narrow them (``nested_weight``). The
 twin has a bias and, through k, a range of its own; both are learnable, as is everything of the wide network. Of the
-wide range the twin's spans the same part on both sides of 0, 1 at most: what lies beyond is clipped already.
+wide range the twin's spans the same part on both sides of 0, all of it at first or less.
 """
 
 from __future__ import annotations

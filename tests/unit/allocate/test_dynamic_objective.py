@@ -194,6 +194,20 @@ def test_the_temperature_falls_with_training(network, statistics, samples):
     assert seen == pytest.approx([FIRST_TEMPERATURE, (FIRST_TEMPERATURE * LAST_TEMPERATURE) ** 0.5, LAST_TEMPERATURE])
 
 
+def test_logits_choose_as_at_inference(network, statistics):
+    """What training on a GPU goes by; only logits within some steps of one another may be ordered differently."""
+    selector = AdaptiveModel.around(network, statistics).selectors["g_a"].eval()
+    with torch.no_grad():
+        for layer in selector.network.layers.values():
+            layer.weight.normal_(std=0.5)
+        q = torch.randint(0, 256, (64, 8, 16, 16)).float() * torch.rand(64, 8, 1, 1) ** 3
+        logits, exact = selector.logits(selector.features(q)), selector.choice(q)
+    sure = (lambda top: top[..., 0] - top[..., 1] > 0.05)(logits.topk(2).values)
+    assert sure.float().mean() > 0.8
+    assert len(exact.unique()) > 1
+    assert torch.equal(logits.argmax(2)[sure], exact[sure])
+
+
 def test_after_the_sampling_widths_are_those_of_inference(network, statistics, samples):
     """No noise and no mixtures: the same loss twice, and nothing that the selectors could learn from."""
     model = AdaptiveModel.around(network, statistics).train()
