@@ -194,6 +194,21 @@ def test_the_temperature_falls_with_training(network, statistics, samples):
     assert seen == pytest.approx([FIRST_TEMPERATURE, (FIRST_TEMPERATURE * LAST_TEMPERATURE) ** 0.5, LAST_TEMPERATURE])
 
 
+def test_shared_weights_move_in_steps_of_the_middle_width(traced, statistics):
+    """Of {4,6,8}: four steps of the 8-bit grid; where the width is fixed, one."""
+    network = insert_dynamic(traced, WIDTHS, statistics)
+    dynamic_task(network, statistics, recipe(), DynamicSettings(WIDTHS, 1.0))
+    part = network.wide.part("g_a")
+    steps = {step.name: step for step in part.graph}
+    for name, expected in (("g_a.0", 1.0), ("g_a.2", 4.0), ("g_a.3", 4.0)):
+        layer = part.layers[name]
+        before = (layer.folded(part.weight_scale(steps[name])) / layer.rows()).detach()
+        with torch.no_grad():
+            layer.parametrizations.weight.original.add_(1)
+        moved = (layer.folded(part.weight_scale(steps[name])) / layer.rows()).detach() - before
+        torch.testing.assert_close(moved, torch.full_like(moved, expected), rtol=1e-3, atol=1e-3)
+
+
 def test_logits_choose_as_at_inference(network, statistics):
     """What training on a GPU goes by; only logits within some steps of one another may be ordered differently."""
     selector = AdaptiveModel.around(network, statistics).selectors["g_a"].eval()
