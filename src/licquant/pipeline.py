@@ -35,6 +35,7 @@ from licquant.allocate.methods import METHODS, allocate
 from licquant.allocate.search import Search
 from licquant.allocate.selector_fit import SELECTOR_CROPS, fit_to_losses
 from licquant.allocate.sensitivity import Sensitivity, draw_crops
+from licquant.allocate.shared_weights import centre_weights
 from licquant.codec.artifact import Artifact
 from licquant.config import Budget, Plan
 from licquant.errors import ModelError
@@ -218,14 +219,16 @@ def finetune_dynamic(
     chosen = replace(chosen, plan=dynamic_plan(trace_model(model), dynamic.widths))
     fabric = fabric or make_fabric(options)
     start = quantize(model, images, settings=chosen, provenance=facts, on_progress=on_progress)
-    network = make_dynamic(start.quantized, dynamic.widths, start.statistics, chosen.quantizer)
+    nested = partial(make_dynamic, start.quantized, dynamic.widths, start.statistics, chosen.quantizer)
     cost = _stage_cost(dynamic, start, images, chosen, on_progress)
+    crops, measuring = draw_crops(images, SELECTOR_CROPS, recipe.crop), partial(on_progress, "measuring stages")
+    centred = partial(centre_weights, nested, start.statistics, crops, recipe, dynamic, cost, measuring)
+    network = nested() if resumed else centred()  # the saved state has what this would find
     task = dynamic_task(network, start.statistics, recipe, dynamic, cost)
     adaptive = task.model
     assert isinstance(adaptive, AdaptiveModel)
-    crops = draw_crops(images, SELECTOR_CROPS, recipe.crop)
-    fit = partial(fit_to_losses, adaptive, crops, recipe, dynamic, cost, partial(on_progress, "measuring stages"))
-    if not resumed:  # else the saved state has what this would find
+    fit = partial(fit_to_losses, adaptive, crops, recipe, dynamic, cost, measuring)
+    if not resumed:
         fit()
     task = replace(task, refit=Refit(sampling_steps(recipe), fit, list(adaptive.selectors.parameters())))
     outcome = train_quantized(task, recipe, options, mine, fabric)

@@ -51,8 +51,7 @@ def fit_to_losses(
     device = model.price.device
     found = measure_stages(model.network, crops.to(device), recipe.lmbda, recipe.metric, on_progress)
     costs = {name: table.to(device) for name, table in cost_tables(model.network, cost).items()}
-    if dynamic.target is not None:
-        model.price.fill_(price_for(found, costs, dynamic.target))
+    model.price.fill_(price_of(found, costs, dynamic))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.mix(seeds.WEIGHTS, recipe.seed))
         fit_selectors(model.by_part, found, costs, float(model.price))
@@ -122,6 +121,14 @@ def _loss(
         return model.run(name, value, select)
 
     return rate_distortion(code(model.wide.traced, run, x), x, lmbda, metric)[0]
+
+
+def price_of(found: Mapping[str, StageLosses], costs: Mapping[str, Tensor], dynamic: DynamicSettings) -> float:
+    """γ, as the settings say it, or for the average that they ask for. Raises as ``price_for``."""
+    if dynamic.target is not None:
+        return price_for(found, costs, dynamic.target)
+    assert dynamic.gamma is not None
+    return dynamic.gamma
 
 
 def price_for(found: Mapping[str, StageLosses], costs: Mapping[str, Tensor], average: float) -> float:

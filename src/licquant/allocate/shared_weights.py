@@ -1,0 +1,90 @@
+"""Weights that several widths share, moved before the training to where the widths that are wanted round them best.
+
+The integers that are stored have the widest width; those of fewer bits are made of them, by rounding half up. Of a
+weight w in units of the stored ones that gives, with t = 0 and one bit less,
+
+    2 · ⌊(⌊w - t + ½⌋ + 1) / 2⌋    which is on average w + ½ - t:  half of the stored integers are ties, all go up
+
+and as much with any other number of bits less. At t = ½ fewer bits have no such bias: they are what rounding w itself
+gives. The widest then has one of -½. All weights of a layer err alike, so what they put out errs by that bias times
+the sum of the inputs, which is more than what rounding does otherwise. The loss is its square's: with fewer bits in a
+share p of the images t = p / 2 is best. Adam finds that in thousands of steps, as each weight sees little of it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from licquant.allocate.dynamic_objective import StageCost, cost_tables
+from licquant.allocate.dynamic_settings import DynamicSettings
+from licquant.allocate.selector_fit import measure_stages, price_of
+from licquant.models.graph import INPUT, NORMALIZATION, Step
+from licquant.quant.calibrate import Statistics
+from licquant.quant.dynamic import DynamicModel
+from licquant.quant.finetune_settings import FinetuneRecipe
+from licquant.quant.network import QuantizedPart
+from licquant.quant.weight_ranges import moments
+
+_MOST = 0.5  # steps of the stored integers, where only fewer bits are wanted
+_ROUNDS = 2  # the first makes fewer bits better, so that more images want them
+
+
+def centre_weights(
+    nested: Callable[[], DynamicModel],
+    statistics: Statistics,
+    crops: Tensor,
+    recipe: FinetuneRecipe,
+    dynamic: DynamicSettings,
+    cost: StageCost,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> DynamicModel:
+    """Move the weights of a wide network's convolutions in place; return the dynamic network with these weights.
+
+    The norms of GDNs, whose weights must not be negative, keep theirs.
+
+    nested: makes the dynamic network inside the wide one as it is;  statistics: what that was calibrated from
+    crops:  [B, 3, H, W] in [0, 1], sides in 64s;  on_progress: called with (crops done, in all)
+    """
+    model, moved = nested(), defaultdict[str, float](float)
+    for _ in range(_ROUNDS):
+        shares = _narrow_shares(model, crops, recipe, dynamic, cost, on_progress)
+        for name, network in model.networks.items():
+            for stage, share in zip(network.stages[1:], shares[name].tolist(), strict=True):
+                distance = _MOST * share - moved[stage.name]
+                moved[stage.name] += distance
+                for step in network.wide.graph:
+                    if step.name in stage.widest.layers and step.has_weights and step.kind != NORMALIZATION:
+                        move_weights(network.wide, step, statistics, distance)
+        model = nested()
+    return model
+
+
+def _narrow_shares(
+    model: DynamicModel,
+    crops: Tensor,
+    recipe: FinetuneRecipe,
+    dynamic: DynamicSettings,
+    cost: StageCost,
+    on_progress: Callable[[int, int], None],
+) -> dict[str, Tensor]:
+    """Part → float[stages], the shares of the crops that are best off with fewer bits than the widest."""
+    found, costs = measure_stages(model, crops, recipe.lmbda, recipe.metric, on_progress), cost_tables(model, cost)
+    price, widest = price_of(found, costs, dynamic), len(model.widths) - 1
+    return {name: ((of.losses + price * costs[name]).argmin(2) < widest).float().mean(0) for name, of in found.items()}
+
+
+@torch.no_grad()
+def move_weights(part: QuantizedPart, step: Step, statistics: Statistics, distance: float) -> None:
+    """Move a layer's weights down by ``distance`` steps of its grid; its bias keeps the mean of what it puts out."""
+    layer, scale = part.layers[step.name], part.weight_scale(step).detach()
+    mean, _ = moments(statistics[step.inputs[0] if step.inputs[0] != INPUT else f"{part.graph.name}.{INPUT}"], False)
+    before = layer.integer_weight(scale)
+    layer.weight.sub_(distance * layer.rows() / layer.columns(scale))
+    lost = (before - layer.integer_weight(scale)) * layer.rows() * layer.columns(mean / scale)
+    # An output of a transposed convolution gathers one tap in stride².
+    taps = layer.stride**2 if layer.output_axis == 1 else 1
+    layer.bias.add_(lost.sum([d for d in range(lost.dim()) if d != layer.output_axis]) / taps)
