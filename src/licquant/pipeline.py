@@ -223,8 +223,8 @@ def finetune_dynamic(
     cost = _stage_cost(dynamic, start, images, chosen, on_progress)
     crops, measuring = draw_crops(images, SELECTOR_CROPS, recipe.crop), partial(on_progress, "measuring stages")
     centred = partial(centre_weights, nested, start.statistics, crops, recipe, dynamic, cost, measuring)
-    network = nested() if resumed else centred()  # the saved state has what this would find
-    task = dynamic_task(network, start.statistics, recipe, dynamic, cost)
+    network, typical_bits = (nested(), {}) if resumed else centred()  # the saved state has what this would find
+    task = dynamic_task(network, start.statistics, recipe, dynamic, cost, typical_bits)
     adaptive = task.model
     assert isinstance(adaptive, AdaptiveModel)
     fit = partial(fit_to_losses, adaptive, crops, recipe, dynamic, cost, measuring)

@@ -33,7 +33,7 @@ from licquant.train import seeds
 FIRST_TEMPERATURE, LAST_TEMPERATURE = 0.5, 0.1
 # The share of the training in which widths are sampled. Then they are chosen as at inference, so that the weights are
 # trained for the widths that they will have.
-SAMPLING = 0.4
+SAMPLING = 0.1
 _SELECTOR_RATE = 0.02  # of the selectors, over that of the network: thousands of weights move each logit
 # Of the probabilities' entropy, over γ. Without it they come to 0 and 1 at once, where their gradient vanishes, and all
 # images keep the width that is the best for most.
@@ -186,8 +186,12 @@ def dynamic_task(
     recipe: FinetuneRecipe,
     dynamic: DynamicSettings,
     cost: StageCost = layer_average,
+    typical_bits: Mapping[str, float] | None = None,
 ) -> Task:
-    """A dynamic network and its selectors made trainable; statistics: what it was calibrated from."""
+    """A dynamic network and its selectors made trainable; statistics: what it was calibrated from.
+
+    typical_bits: stage → the width in whose grid's steps its weights move; the mean of the candidates by default
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.mix(seeds.WEIGHTS, recipe.seed))
         model = AdaptiveModel.around(network, statistics)
@@ -195,8 +199,8 @@ def dynamic_task(
     grids = learn_grids(network.wide, recipe.grids, recipe.rounding, statistics, recipe.crop)
     middle = sum(network.widths) / len(network.widths)
     chosen = [stage for part in network.networks.values() for stage in part.stages[1:]]
-    typical_bits = {layer: middle for stage in chosen for layer in _layers(stage)}
-    weights, biases = weights_and_biases(network.wide, typical_bits)
+    steps_of = {layer: (typical_bits or {}).get(stage.name, middle) for stage in chosen for layer in _layers(stage)}
+    weights, biases = weights_and_biases(network.wide, steps_of)
     for stage in (stage for part in network.networks.values() for stage in part.stages):
         for part in stage.parts.values():
             _learn_nested(part, recipe.rounding, biases, grids)

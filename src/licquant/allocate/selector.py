@@ -79,8 +79,11 @@ class BitWidthSelector(nn.Module):
 
         On other devices than the CPU, where the exact constants are not, by ``logits``: the same but for near ties.
         """
-        features = self.features(q)
-        if q.device.type == "cpu":
+        return self.choice_for(self.features(q))
+
+    def choice_for(self, features: Tensor) -> Tensor:
+        """``choice`` for what ``features`` gave."""
+        if features.device.type == "cpu":
             self.network.fit_units()
             logits = self._by_stage(simulate_exactly(self.network, features))
         else:

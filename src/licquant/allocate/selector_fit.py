@@ -34,6 +34,7 @@ _STEPS, _DECAY = 400, 0.05
 _RATES = 0.001, 0.01  # of the hidden layer, whose thousands of weights move every logit, and of the logits' own
 _ROUNDING = 1e-5  # of sums of bits, in float32
 _LEAST_TEMPERATURE = 1e-6  # where bits cost nothing
+_HIGHEST_RATIO, _HALVINGS = 1e3, 30  # of prices, where another is looked for
 
 
 def fit_to_losses(
@@ -55,6 +56,8 @@ def fit_to_losses(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.mix(seeds.WEIGHTS, recipe.seed))
         fit_selectors(model.by_part, found, costs, float(model.price))
+    if dynamic.target is not None:
+        model.price.fill_(keep_average(model.by_part, found, costs, float(model.price), dynamic.target))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,11 +154,18 @@ def price_for(found: Mapping[str, StageLosses], costs: Mapping[str, Tensor], ave
 
 
 def _mean_cost(found: Mapping[str, StageLosses], costs: Mapping[str, Tensor], price: float) -> float:
-    total = 0.0
-    for name, of in found.items():
-        best = (of.losses + price * costs[name]).argmin(2, keepdim=True)
-        total += float(costs[name].expand(of.losses.shape).gather(2, best).sum((1, 2)).mean())
-    return total
+    best = {name: (of.losses + price * costs[name]).argmin(2, keepdim=True) for name, of in found.items()}
+    return sum(_cost_of(best[name], costs[name]) for name in found)
+
+
+def _cost_of(chosen: Tensor, costs: Tensor) -> float:
+    """The mean over the crops of what the widths [crops, stages, 1] of a part's stages cost."""
+    return float(costs.expand(len(chosen), *costs.shape).gather(2, chosen).sum((1, 2)).mean())
+
+
+def _temperature(price: float) -> float:
+    """T, what the entropy of a choice counts."""
+    return max(ENTROPY * price, _LEAST_TEMPERATURE)
 
 
 def fit_selectors(
@@ -169,7 +179,7 @@ def fit_selectors(
     What is minimised is E[J + γ · cost] - T · entropy, T = 0.2 γ. In cross-validation on 64 crops T = 0.1 γ and
     0.3 γ saved twice as much as T = 0.
     """
-    temperature = max(ENTROPY * price, _LEAST_TEMPERATURE)
+    temperature = _temperature(price)
     for name, of in found.items():
         selector, total = selectors[name].train(), (of.losses + price * costs[name]) / temperature
         features = selector.features(of.seen)
@@ -181,3 +191,41 @@ def fit_selectors(
             log = selector.logits(features).log_softmax(2)
             (log.exp() * (total + log)).sum((1, 2)).mean().backward()
             optimizer.step()
+
+
+@torch.no_grad()
+def keep_average(
+    selectors: Mapping[str, BitWidthSelector],
+    found: Mapping[str, StageLosses],
+    costs: Mapping[str, Tensor],
+    price: float,
+    average: float,
+) -> float:
+    """Have fitted selectors choose for another price: the lowest at which their choices cost at most ``average`` bits.
+
+    They know less of a crop than its losses say, so that at the price for which these keep the average they may not:
+    they may even choose the same for all. Where fitted for γ, logits are about -(J + γ · cost) / T, so for another
+    price their biases move by the difference times -cost / T. Of the crops that are told apart, those that gain most
+    get what bits there are.
+
+    price: that they were fitted for;  returned: the other
+    """
+    features = {name: selectors[name].eval().features(of.seen) for name, of in found.items()}
+    biases = {name: list(selectors[name].network.layers.values())[-1].bias for name in found}
+    fitted = {name: bias.clone() for name, bias in biases.items()}
+
+    def mean_cost(further: float) -> float:
+        """With the price higher by that, in place."""
+        for name, bias in biases.items():
+            bias.copy_(fitted[name] - further / _temperature(price) * costs[name].flatten())
+        return sum(_cost_of(selectors[name].choice_for(features[name])[..., None], costs[name]) for name in found)
+
+    low, high = -price, _HIGHEST_RATIO * price
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if mean_cost(middle) > average + _ROUNDING:
+            low = middle
+        else:
+            high = middle
+    mean_cost(high)
+    return price + high

@@ -41,9 +41,10 @@ def centre_weights(
     dynamic: DynamicSettings,
     cost: StageCost,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> DynamicModel:
-    """Move the weights of a wide network's convolutions in place; return the dynamic network with these weights.
+) -> tuple[DynamicModel, dict[str, float]]:
+    """Move the weights of a wide network's convolutions in place.
 
+    Returned: the dynamic network with these weights, and stage → the mean of the widths that the crops want.
     The norms of GDNs, whose weights must not be negative, keep theirs.
 
     nested: makes the dynamic network inside the wide one as it is;  statistics: what that was calibrated from
@@ -51,19 +52,20 @@ def centre_weights(
     """
     model, moved = nested(), defaultdict[str, float](float)
     for _ in range(_ROUNDS):
-        shares = _narrow_shares(model, crops, recipe, dynamic, cost, on_progress)
-        for name, network in model.networks.items():
-            for stage, share in zip(network.stages[1:], shares[name].tolist(), strict=True):
+        wanted = _wanted_widths(model, crops, recipe, dynamic, cost, on_progress)
+        for network in model.networks.values():
+            for stage in network.stages[1:]:
+                share = float((wanted[stage.name] < max(model.widths)).float().mean())
                 distance = _MOST * share - moved[stage.name]
                 moved[stage.name] += distance
                 for step in network.wide.graph:
                     if step.name in stage.widest.layers and step.has_weights and step.kind != NORMALIZATION:
                         move_weights(network.wide, step, statistics, distance)
         model = nested()
-    return model
+    return model, {name: float(widths.mean()) for name, widths in wanted.items()}
 
 
-def _narrow_shares(
+def _wanted_widths(
     model: DynamicModel,
     crops: Tensor,
     recipe: FinetuneRecipe,
@@ -71,10 +73,16 @@ def _narrow_shares(
     cost: StageCost,
     on_progress: Callable[[int, int], None],
 ) -> dict[str, Tensor]:
-    """Part → float[stages], the shares of the crops that are best off with fewer bits than the widest."""
+    """Stage → the width, float[crops], that is best for each crop at the price of a bit."""
     found, costs = measure_stages(model, crops, recipe.lmbda, recipe.metric, on_progress), cost_tables(model, cost)
-    price, widest = price_of(found, costs, dynamic), len(model.widths) - 1
-    return {name: ((of.losses + price * costs[name]).argmin(2) < widest).float().mean(0) for name, of in found.items()}
+    price, widths = price_of(found, costs, dynamic), torch.tensor(model.widths, dtype=torch.float32)
+    return {
+        stage.name: best
+        for name, network in model.networks.items()
+        for stage, best in zip(
+            network.stages[1:], widths[(found[name].losses + price * costs[name]).argmin(2)].unbind(1), strict=True
+        )
+    }
 
 
 @torch.no_grad()

@@ -121,10 +121,11 @@ def test_a_stage_moves_by_half_the_share_of_the_images_that_want_fewer_bits(wide
 
     monkeypatch.setattr(shared_weights, "measure_stages", measured)
     dynamic = DynamicSettings(WIDTHS, gamma=0.001)
-    made = centre_weights(
+    made, typical = centre_weights(
         lambda: make_dynamic(wide, WIDTHS, statistics), statistics, torch.zeros(1), RECIPE, dynamic, layer_average
     )
     assert made.wide is wide
+    assert list(typical.values()) == [8, 6, 7, 6, 8, 6.5]
     for name, wanted in (("g_a", (0, 0, 1, 0.5)), ("g_s", (0, 1, 0, 0.75))):
         part, before = wide.part(name), calibrated.part(name)
         steps = convolutions(part)
