@@ -94,7 +94,7 @@ TABLES: Mapping[str, tuple[Row, ...]] = {
 
 # What every cell of a table is trained with. Small: meant for an hour on two cores and one checkpoint of the scale
 # hyperprior; full: for a GPU.
-SMALL: Mapping[str, Any] = {"steps": 100, "batch": 4, "crop": 128, "large_from": 1.0, "warmup": 10}
+SMALL: Mapping[str, Any] = {"steps": 60, "batch": 4, "crop": 128, "large_from": 1.0, "warmup": 10}
 FULL: Mapping[str, Any] = {"steps": 10_000, "batch": 16, "crop": 256, "large_from": 1.0, "warmup": 200}
 
 

@@ -89,12 +89,13 @@ def measure_stages(
     losses: dict[str, list[Tensor]] = {name: [] for name in model.networks}
     for index, x in enumerate(crops.split(1)):
         on_progress(index, len(crops))
-        base = _loss(model, x, {}, lmbda, metric, {name: found.append for name, found in seen.items()})
+        widest: list[Tensor] = []
+        base = _loss(model, x, None, lmbda, metric, widest, {name: found.append for name, found in seen.items()})
         for name, network in model.networks.items():
             table = torch.zeros(len(network.stages) - 1, len(network.widths), device=x.device)
             for stage in range(len(table)):
                 for k in range(len(network.widths) - 1):
-                    table[stage, k] = _loss(model, x, {name: (stage, k)}, lmbda, metric, {}) - base
+                    table[stage, k] = _loss(model, x, (name, stage, k), lmbda, metric, widest, {}) - base
             losses[name].append(table)
     on_progress(len(crops), len(crops))
     return {name: StageLosses(torch.stack(losses[name]), torch.cat(seen[name])) for name in losses}
@@ -103,12 +104,17 @@ def measure_stages(
 def _loss(
     model: DynamicModel,
     x: Tensor,
-    narrow: Mapping[str, tuple[int, int]],
+    narrow: tuple[str, int, int] | None,
     lmbda: float,
     metric: str,
+    widest: list[Tensor],
     see: Mapping[str, Callable[[Tensor], None]],
 ) -> Tensor:
-    """The loss with the widest widths but for those of ``narrow``: part → (stage, index of its width)."""
+    """The loss with the widest widths but for that of ``narrow``: (part, stage, index of its width).
+
+    widest: what the parts put out with None, in order, which fills it: those before the narrow one do not run again
+    """
+    reached, known = narrow is None, iter(widest)
 
     def run(name: str, value: Tensor) -> Tensor:
         def select(q: Tensor) -> Tensor:
@@ -116,12 +122,18 @@ def _loss(
                 see[name](q)
             network = model.networks[name]
             chosen = torch.full((len(q), len(network.stages) - 1), len(network.widths) - 1, device=q.device)
-            if name in narrow:
-                stage, k = narrow[name]
-                chosen[:, stage] = k
+            if narrow is not None and name == narrow[0]:
+                chosen[:, narrow[1]] = narrow[2]
             return F.one_hot(chosen, len(network.widths)).to(q.dtype)
 
-        return model.run(name, value, select)
+        nonlocal reached
+        reached = reached or (narrow is not None and name == narrow[0])
+        if not reached:
+            return next(known)
+        out = model.run(name, value, select)
+        if narrow is None:
+            widest.append(out)
+        return out
 
     return rate_distortion(code(model.wide.traced, run, x), x, lmbda, metric)[0]
 

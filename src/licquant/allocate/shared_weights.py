@@ -30,6 +30,7 @@ from licquant.quant.network import QuantizedPart
 from licquant.quant.weight_ranges import moments
 
 _MOST = 0.5  # steps of the stored integers, where only fewer bits are wanted
+_EVERY = 4  # of the crops: shares need not be exact
 _ROUNDS = 2  # the first makes fewer bits better, so that more images want them
 
 
@@ -50,7 +51,7 @@ def centre_weights(
     nested: makes the dynamic network inside the wide one as it is;  statistics: what that was calibrated from
     crops:  [B, 3, H, W] in [0, 1], sides in 64s;  on_progress: called with (crops done, in all)
     """
-    model, moved = nested(), defaultdict[str, float](float)
+    model, moved, crops = nested(), defaultdict[str, float](float), crops[::_EVERY]
     for _ in range(_ROUNDS):
         wanted = _wanted_widths(model, crops, recipe, dynamic, cost, on_progress)
         for network in model.networks.values():

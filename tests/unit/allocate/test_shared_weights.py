@@ -110,6 +110,7 @@ def test_a_stage_moves_by_half_the_share_of_the_images_that_want_fewer_bits(wide
     shares = iter([{"g_a": (0, 0.5, 1), "g_s": (1, 1, 0.25)}, {"g_a": (0, 1, 0.5), "g_s": (1, 0, 0.75)}])
 
     def measured(model, crops, lmbda, metric, on_progress):
+        assert len(crops) == 2  # a quarter is enough for shares
         wanted, found = next(shares), {}
         for name in model.networks:
             losses = torch.zeros(4, 3, 3)
@@ -122,7 +123,7 @@ def test_a_stage_moves_by_half_the_share_of_the_images_that_want_fewer_bits(wide
     monkeypatch.setattr(shared_weights, "measure_stages", measured)
     dynamic = DynamicSettings(WIDTHS, gamma=0.001)
     made, typical = centre_weights(
-        lambda: make_dynamic(wide, WIDTHS, statistics), statistics, torch.zeros(1), RECIPE, dynamic, layer_average
+        lambda: make_dynamic(wide, WIDTHS, statistics), statistics, torch.zeros(8), RECIPE, dynamic, layer_average
     )
     assert made.wide is wide
     assert list(typical.values()) == [8, 6, 7, 6, 8, 6.5]
