@@ -166,13 +166,17 @@ def price_for(found: Mapping[str, StageLosses], costs: Mapping[str, Tensor], ave
 
 
 def _mean_cost(found: Mapping[str, StageLosses], costs: Mapping[str, Tensor], price: float) -> float:
-    best = {name: (of.losses + price * costs[name]).argmin(2, keepdim=True) for name, of in found.items()}
-    return sum(_cost_of(best[name], costs[name]) for name in found)
+    return sum(_cost_of(chosen, costs[name]) for name, chosen in best_choices(found, costs, price).items())
+
+
+def best_choices(found: Mapping[str, StageLosses], costs: Mapping[str, Tensor], price: float) -> dict[str, Tensor]:
+    """Part → the index of the width that is best for each crop at that price of a bit, [crops, stages]."""
+    return {name: (of.losses + price * costs[name]).argmin(2) for name, of in found.items()}
 
 
 def _cost_of(chosen: Tensor, costs: Tensor) -> float:
-    """The mean over the crops of what the widths [crops, stages, 1] of a part's stages cost."""
-    return float(costs.expand(len(chosen), *costs.shape).gather(2, chosen).sum((1, 2)).mean())
+    """The mean over the crops of what the widths of a part's stages cost; chosen: their index [crops, stages]."""
+    return float(costs.expand(len(chosen), *costs.shape).gather(2, chosen[..., None]).sum((1, 2)).mean())
 
 
 def _temperature(price: float) -> float:
@@ -230,7 +234,7 @@ def keep_average(
         """With the price higher by that, in place."""
         for name, bias in biases.items():
             bias.copy_(fitted[name] - further / _temperature(price) * costs[name].flatten())
-        return sum(_cost_of(selectors[name].choice_for(features[name])[..., None], costs[name]) for name in found)
+        return sum(_cost_of(selectors[name].choice_for(features[name]), costs[name]) for name in found)
 
     low, high = -price, _HIGHEST_RATIO * price
     for _ in range(_HALVINGS):

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from licquant.allocate.dynamic_objective import StageCost, cost_tables
 from licquant.allocate.dynamic_settings import DynamicSettings
-from licquant.allocate.selector_fit import measure_stages, price_of
+from licquant.allocate.selector_fit import best_choices, measure_stages, price_of
 from licquant.models.graph import INPUT, NORMALIZATION, Step
 from licquant.quant.calibrate import Statistics
 from licquant.quant.dynamic import DynamicModel
 from licquant.quant.finetune_settings import FinetuneRecipe
 from licquant.quant.network import QuantizedPart
-from licquant.quant.weight_ranges import moments
+from licquant.quant.weight_ranges import mean_output, moments
 
 _MOST = 0.5  # steps of the stored integers, where only fewer bits are wanted
 _EVERY = 4  # of the crops: shares need not be exact
@@ -76,13 +76,12 @@ def _wanted_widths(
 ) -> dict[str, Tensor]:
     """Stage → the width, float[crops], that is best for each crop at the price of a bit."""
     found, costs = measure_stages(model, crops, recipe.lmbda, recipe.metric, on_progress), cost_tables(model, cost)
-    price, widths = price_of(found, costs, dynamic), torch.tensor(model.widths, dtype=torch.float32)
+    best = best_choices(found, costs, price_of(found, costs, dynamic))
+    widths = torch.tensor(model.widths, dtype=torch.float32)
     return {
-        stage.name: best
+        stage.name: widths[chosen]
         for name, network in model.networks.items()
-        for stage, best in zip(
-            network.stages[1:], widths[(found[name].losses + price * costs[name]).argmin(2)].unbind(1), strict=True
-        )
+        for stage, chosen in zip(network.stages[1:], best[name].unbind(1), strict=True)
     }
 
 
@@ -93,7 +92,4 @@ def move_weights(part: QuantizedPart, step: Step, statistics: Statistics, distan
     mean, _ = moments(statistics[step.inputs[0] if step.inputs[0] != INPUT else f"{part.graph.name}.{INPUT}"], False)
     before = layer.integer_weight(scale)
     layer.weight.sub_(distance * layer.rows() / layer.columns(scale))
-    lost = (before - layer.integer_weight(scale)) * layer.rows() * layer.columns(mean / scale)
-    # An output of a transposed convolution gathers one tap in stride².
-    taps = layer.stride**2 if layer.output_axis == 1 else 1
-    layer.bias.add_(lost.sum([d for d in range(lost.dim()) if d != layer.output_axis]) / taps)
+    layer.bias.add_(mean_output(layer, (before - layer.integer_weight(scale)) * layer.rows(), mean / scale))

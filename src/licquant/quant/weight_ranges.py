@@ -63,10 +63,14 @@ def _fit(layer: QuantizedLayer, input_scale: Tensor, energy: Tensor) -> None:
 def correct_bias(layer: QuantizedLayer, input_scale: Tensor, mean: Tensor) -> None:
     """Take back what rounding the weights does to the mean of the layer's output; mean: of its operand, [C]."""
     rounded = layer.integer_weight(input_scale) * layer.rows()
-    error = (layer.folded(input_scale) - rounded) * layer.columns(mean / input_scale)
-    dims = [d for d in range(error.dim()) if d != layer.output_axis]
-    # An output of a transposed convolution gathers one tap in stride².
-    taps = layer.stride**2 if layer.output_axis == 1 else 1
-    corrected = layer.bias + error.sum(dims) / taps
+    corrected = layer.bias + mean_output(layer, layer.folded(input_scale) - rounded, mean / input_scale)
     # A GDN's norm must stay positive, whatever the other images are.
     layer.bias.copy_(torch.maximum(corrected, layer.bias / 2) if layer.kind == NORMALIZATION else corrected)
+
+
+def mean_output(layer: QuantizedLayer, weight: Tensor, mean: Tensor) -> Tensor:
+    """What a layer with such weights puts out on average, [O]; mean: of the integers that it reads, [C]."""
+    products = weight * layer.columns(mean)
+    # An output of a transposed convolution gathers one tap in stride².
+    taps = layer.stride**2 if layer.output_axis == 1 else 1
+    return products.sum([d for d in range(products.dim()) if d != layer.output_axis]) / taps
