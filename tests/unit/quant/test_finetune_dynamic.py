@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from licquant import pipeline
+from licquant.allocate import dynamic_objective
 from licquant.allocate.dynamic_objective import AdaptiveModel, sampling_steps
 from licquant.allocate.dynamic_settings import DynamicSettings
 from licquant.codec.artifact import Artifact
@@ -89,6 +90,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     class Killed(BaseException):
         pass
 
+    monkeypatch.setattr(dynamic_objective, "SAMPLING", 0.4)
     dynamic, chosen = DynamicSettings(WIDTHS, **priced), recipe(steps=5, learning_rate=0.1)
     assert sampling_steps(chosen) == 2
     whole, _ = run(chosen, options(images, tmp_path / "whole.licq"), dynamic, reconstruction_steps=2)
@@ -109,6 +111,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         with pytest.raises(TrainingError, match=f"started with {message} ="):
             run(chosen, mine, other, reconstruction_steps=2)
     monkeypatch.setattr(pipeline, "reconstruct", None)  # would fail
+    monkeypatch.setattr(pipeline, "centre_weights", lambda *_: pytest.fail("the weights are in the state"))
     fits, fit = [], pipeline.fit_to_losses
     monkeypatch.setattr(pipeline, "fit_to_losses", lambda *given: (fits.append(given), fit(*given)))
     resumed, outcome = run(chosen, mine, dynamic, reconstruction_steps=2)
