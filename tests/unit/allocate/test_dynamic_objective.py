@@ -194,13 +194,15 @@ def test_the_temperature_falls_with_training(network, statistics, samples):
     assert seen == pytest.approx([FIRST_TEMPERATURE, (FIRST_TEMPERATURE * LAST_TEMPERATURE) ** 0.5, LAST_TEMPERATURE])
 
 
-def test_shared_weights_move_in_steps_of_the_middle_width(traced, statistics):
-    """Of {4,6,8}: four steps of the 8-bit grid; where the width is fixed, one."""
+@pytest.mark.parametrize("typical_bits", [None, {"g_a.2": 5.0}])
+def test_shared_weights_move_in_steps_of_the_typical_width(traced, statistics, typical_bits):
+    """By default the middle of {4,6,8}: four steps of the 8-bit grid; where the width is fixed, one."""
     network = insert_dynamic(traced, WIDTHS, statistics)
-    dynamic_task(network, statistics, recipe(), DynamicSettings(WIDTHS, 1.0))
+    dynamic_task(network, statistics, recipe(), DynamicSettings(WIDTHS, 1.0), layer_average, typical_bits)
+    of_stage = 8.0 if typical_bits else 4.0
     part = network.wide.part("g_a")
     steps = {step.name: step for step in part.graph}
-    for name, expected in (("g_a.0", 1.0), ("g_a.2", 4.0), ("g_a.3", 4.0)):
+    for name, expected in (("g_a.0", 1.0), ("g_a.2", of_stage), ("g_a.3", of_stage), ("g_a.4", 4.0)):
         layer = part.layers[name]
         before = (layer.folded(part.weight_scale(steps[name])) / layer.rows()).detach()
         with torch.no_grad():

@@ -155,6 +155,14 @@ def test_a_start_reaches_the_average(network, statistics, crops, monkeypatch):
     assert prices[0] < prices[1]
 
 
+def test_the_price_becomes_that_of_the_selectors_own_choices(network, statistics, crops, monkeypatch):
+    recipe = FinetuneRecipe.from_mapping({"model": "bmshj2018-hyperprior", "lmbda": LMBDA, "crop": 64})
+    model = AdaptiveModel.around(network, statistics)
+    monkeypatch.setattr(selector_fit, "keep_average", lambda *_: 7.5)
+    fit_to_losses(model, crops, recipe, DynamicSettings(WIDTHS, average_bits=6.0), layer_average)
+    assert float(model.price) == 7.5
+
+
 def test_a_given_price_is_kept(network, statistics, crops):
     recipe = FinetuneRecipe.from_mapping({"model": "bmshj2018-hyperprior", "lmbda": LMBDA, "crop": 64})
     model = AdaptiveModel.around(network, statistics)
