@@ -50,7 +50,7 @@ def static_plan(artifact: Artifact, averages: Mapping[str, float]) -> tuple[Plan
     """(the plan of the static model, average bits over the layers whose width is chosen: dynamic, static)."""
     stages = stage_of_layer(artifact)
     layers = {stage: sum(of == stage for of in stages.values()) for stage in averages}
-    widths = next(iter(artifact.dynamic.values())).selector.widths
+    widths = tuple(sorted({width for part in artifact.dynamic.values() for s in part.stages[1:] for width in s.widths}))
     nearest = nearest_plan(averages, layers, widths)
 
     def of(name: str, bits: LayerBits) -> LayerBits:

@@ -1,7 +1,8 @@
-"""A small dynamic artifact made of integers alone, the same everywhere: three stages a side in 4, 6 and 8 bits."""
+"""A small dynamic artifact made of integers alone, the same everywhere: three stages a side in up to 8 bits."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,8 @@ from licquant.program.selector import Selector
 from tests.latent_programs import LATENT, random_program, random_tables
 
 WIDTHS = (4, 6, 8)
+SAME = {"g_a": (WIDTHS, WIDTHS), "g_s": (WIDTHS, WIDTHS)}
+UNEVEN = {"g_a": (WIDTHS, (6, 8)), "g_s": ((8,), WIDTHS)}  # of the stages after the first
 N, M, HIDDEN = 5, 6, 3
 
 
@@ -74,22 +77,24 @@ def narrowed(stage: Part, bits: int) -> Part:
     return Part(stage.name, stage.input_grid, (Requantize(name, (INPUT,), read, fewer), narrow))
 
 
-def dynamic_part(draw: Draws, part: Part, tensor: str) -> DynamicPart:
+def dynamic_part(draw: Draws, part: Part, tensor: str, widths: tuple[tuple[int, ...], ...]) -> DynamicPart:
     first, *others = split(part, [1] * len(part.operations))
     stages = [Stage(first.output, {8: first})]
-    stages += [Stage(p.output, {**{bits: narrowed(p, bits) for bits in WIDTHS[:-1]}, 8: p}) for p in others]
+    for piece, of in zip(others, widths, strict=True):
+        stages.append(Stage(piece.output, {**{bits: narrowed(piece, bits) for bits in of[:-1]}, 8: piece}))
+    several = tuple(of for of in widths if len(of) > 1)
     channels = part.grid_of(tensor).channels
-    outputs = len(others) * len(WIDTHS)
+    outputs = sum(map(len, several))
     name = f"{part.name}.selector"
     features = Requantize(f"{name}.features", (INPUT,), grid(channels), Rescaling.of_ratio(np.full(channels, 1 / 16)))
     hidden = replace(convolution(draw, f"{name}.hidden", features.name, channels, grid(HIDDEN), 5, 1), padding=0)
     logits = convolution(draw, f"{name}.logits", hidden.name, HIDDEN, Grid.fixed_point(outputs, 8), 1, 1)
     network = Part(name, Grid.fixed_point(channels, 8), (features, hidden, logits))
-    return DynamicPart(part, tuple(stages), Selector(tensor, WIDTHS, network))
+    return DynamicPart(part, tuple(stages), Selector(tensor, several, network))
 
 
-def dynamic_artifact(seed: int = 14) -> Artifact:
-    """A scale hyperprior with strides 16 and 4."""
+def dynamic_artifact(seed: int = 14, widths: Mapping[str, tuple[tuple[int, ...], ...]] = SAME) -> Artifact:
+    """A scale hyperprior with strides 16 and 4; widths: of every stage after the first, the last one 8."""
     draw = Draws(seed)
     analysis: tuple[Operation, ...] = (
         convolution(draw, "g_a.0", INPUT, 3, grid(N), 5, 4),
@@ -107,8 +112,8 @@ def dynamic_artifact(seed: int = 14) -> Artifact:
     parts["g_s"] = Part("g_s", Grid.fixed_point(M, 0), synthesis)
     program = Program(parts)
     dynamic = {
-        "g_a": dynamic_part(draw, parts["g_a"], "g_a.0"),
-        "g_s": dynamic_part(draw, parts["g_s"], INPUT),
+        "g_a": dynamic_part(draw, parts["g_a"], "g_a.0", widths["g_a"]),
+        "g_s": dynamic_part(draw, parts["g_s"], INPUT, widths["g_s"]),
     }
     plan = Plan({op.name: LayerBits(8, 8) for name in ("g_a", "g_s") for op in parts[name].operations})
     tables = random_tables(program, families.SCALE_HYPERPRIOR)

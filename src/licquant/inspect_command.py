@@ -70,9 +70,8 @@ def _inspect_model(file: Path, images: Sequence[Path]) -> Report:
         raise ArtifactError(f"{file}: {error}") from error
     layers, selectors = layer_contents(data, artifact), selector_contents(data, artifact)
     stages = widths.stage_of_layer(artifact)
-    candidates = {
-        layer: list(artifact.dynamic[stage.partition(".")[0]].selector.widths) for layer, stage in stages.items()
-    }
+    several = {stage: list(of) for selector in selectors for stage, of in selector.stages.items()}
+    candidates = {layer: several[stage] for layer, stage in stages.items() if stage in several}
     chosen = _chosen(Codec(artifact, artifact_id(data)), file, images) if images else {}
     choosing = [layer for layer in layers if layer.name in stages]
     found, of_choosing = (
@@ -153,9 +152,9 @@ def _layer_table(layers: Sequence[LayerContents], candidates: Mapping[str, Seque
 
 
 def _show_selector(selector: SelectorContents) -> None:
+    of_stages = ", ".join(f"{stage} {'/'.join(map(str, widths))}" for stage, widths in selector.stages.items())
     OUT.print(
-        f"{selector.part}: {', '.join(selector.stages)} in {', '.join(map(str, selector.widths))} bits, "
-        f"chosen for each image\n    {selector.bytes:,} bytes beside the widest; "
+        f"{selector.part}: bits chosen for each image: {of_stages}\n    {selector.bytes:,} bytes beside the widest; "
         f"selector: {selector.selector_weights:,} weights, {selector.selector_bytes:,} bytes",
         highlight=False,
     )

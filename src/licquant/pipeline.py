@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from licquant import __version__
+from licquant.allocate.candidates import widths_in_use
 from licquant.allocate.dynamic_objective import (
     AdaptiveModel,
     StageCost,
@@ -43,12 +44,12 @@ from licquant.evaluate.latency import LatencyTable
 from licquant.images import RGB
 from licquant.lower import latent_tables, lower_model
 from licquant.lower.dynamic import lower_dynamic
-from licquant.models.trace import trace_model
+from licquant.models.trace import TracedModel, trace_model
 from licquant.program.dynamic import DynamicPart
 from licquant.program.part import Program
 from licquant.quant.calibrate import Statistics, collect_statistics
-from licquant.quant.dynamic import make_dynamic
-from licquant.quant.finetune import Outcome, Refit, saved_plan, static_task
+from licquant.quant.dynamic import DynamicModel, make_dynamic
+from licquant.quant.finetune import Outcome, Refit, decided_before, static_task
 from licquant.quant.finetune import finetune as train_quantized
 from licquant.quant.finetune_settings import FinetuneRecipe
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
@@ -56,7 +57,7 @@ from licquant.quant.network import QuantizedModel
 from licquant.quant.ranges import min_max
 from licquant.quant.rdo_ptq import all_blocks, rdo_ptq
 from licquant.quant.reconstruct import reconstruct
-from licquant.quant.stages import dynamic_plan
+from licquant.quant.stages import Candidates, dynamic_plan, same_candidates
 from licquant.train.command import make_fabric
 from licquant.train.resume import identity
 from licquant.train.settings import RunOptions
@@ -139,11 +140,7 @@ def quantize(
         raise ModelError("reconstruction needs the λ that the model was trained with; 0 steps need none")
     if method == "raq":  # ranges from the extremes, and nothing learned: what that method is
         chosen = replace(chosen, quantizer=replace(chosen.quantizer, range_method=min_max), reconstruction_steps=0)
-    traced = trace_model(model)
-    photographs = _thinned(images)
-    count = 2 * len(photographs)
-    done = iter(range(1, count + 1))
-    statistics = collect_statistics(traced, photographs, lambda: on_progress("calibrating", next(done), count))
+    traced, statistics = _calibrated(model, images, on_progress)
 
     def to_artifact(quantized: QuantizedModel) -> Artifact:
         return lowered(quantized, provenance or {}, chosen.licence)
@@ -185,7 +182,10 @@ def finetune(
     Raises also ``TrainingError`` for all that keeps the training from starting or going on.
     """
     facts = dict(provenance or {})
-    mine, chosen = _begun(recipe, options, settings or Settings(), facts)
+    mine, chosen = identity(recipe, options, **facts), _starting(recipe, settings or Settings())
+    decided = decided_before(options, mine)
+    if decided is not None:  # the state that is resumed replaces what reconstruction would learn
+        chosen = replace(chosen, plan=Plan.from_json(decided), reconstruction_steps=0)
     fabric = fabric or make_fabric(options)
     start = quantize(model, images, method, budget, chosen, facts, on_progress)
     task = static_task(start.quantized, start.statistics, recipe)
@@ -214,43 +214,57 @@ def finetune_dynamic(
     latency of the widths is to count and ``settings.latency`` is missing, or if they cannot cost as little as asked.
     """
     facts = dict(provenance or {}) | dynamic.to_mapping()
-    mine, chosen = _begun(recipe, options, settings or Settings(), facts)
-    resumed = chosen.plan is not None
-    chosen = replace(chosen, plan=dynamic_plan(trace_model(model), dynamic.widths))
+    mine, chosen = identity(recipe, options, **facts), _starting(recipe, settings or Settings())
+    decided = decided_before(options, mine)
     fabric = fabric or make_fabric(options)
-    start = quantize(model, images, settings=chosen, provenance=facts, on_progress=on_progress)
-    nested = partial(make_dynamic, start.quantized, dynamic.widths, start.statistics, chosen.quantizer)
-    cost = _stage_cost(dynamic, start, images, chosen, on_progress)
+    traced, statistics = _calibrated(model, images, on_progress)
+    cost = _stage_cost(dynamic, traced, statistics, images, chosen, on_progress)
     crops, measuring = draw_crops(images, SELECTOR_CROPS, recipe.crop), partial(on_progress, "measuring stages")
-    centred = partial(centre_weights, nested, start.statistics, crops, recipe, dynamic, cost, measuring)
-    network, typical_bits = (nested(), {}) if resumed else centred()  # the saved state has what this would find
-    task = dynamic_task(network, start.statistics, recipe, dynamic, cost, typical_bits)
+
+    def quantized_for(candidates: Candidates) -> QuantizedModel:
+        return insert_quantizers(traced, dynamic_plan(traced, candidates), statistics, chosen.quantizer)
+
+    def centred(wide: QuantizedModel, candidates: Candidates) -> tuple[DynamicModel, dict[str, Tensor]]:
+        nested = partial(make_dynamic, wide, candidates, statistics, chosen.quantizer)
+        return centre_weights(nested, statistics, crops, recipe, dynamic, cost, measuring)
+
+    if decided is not None:  # the saved state has all else that would be found
+        candidates = {stage: tuple(widths) for stage, widths in decided.items()}
+        wide, typical_bits = quantized_for(candidates), {}
+        network = make_dynamic(wide, candidates, statistics, chosen.quantizer)
+    else:
+        candidates = same_candidates(traced, dynamic.widths)
+        candidates = widths_in_use(*centred(quantized_for(candidates), candidates), dynamic, cost)
+        wide = quantized_for(candidates)
+        _fit(wide, images, "uniform", chosen, on_progress)
+        network, wanted = centred(wide, candidates)
+        typical_bits = {stage: float(widths.mean()) for stage, widths in wanted.items()}
+    task = dynamic_task(network, statistics, recipe, dynamic, cost, typical_bits)
     adaptive = task.model
     assert isinstance(adaptive, AdaptiveModel)
     fit = partial(fit_to_losses, adaptive, crops, recipe, dynamic, cost, measuring)
-    if not resumed:
+    if decided is None:
         fit()
     task = replace(task, refit=Refit(sampling_steps(recipe), fit, list(adaptive.selectors.parameters())))
     outcome = train_quantized(task, recipe, options, mine, fabric)
     fit()
     made = _made(recipe, facts | {"gamma": float(adaptive.price)}, outcome)
-    artifact = lowered_dynamic(adaptive, made, chosen.licence)
-    return replace(start, artifact=artifact), outcome
+    return Result(lowered_dynamic(adaptive, made, chosen.licence), wide, statistics), outcome
 
 
-def _begun(
-    recipe: FinetuneRecipe, options: RunOptions, settings: Settings, facts: Mapping[str, Any]
-) -> tuple[dict[str, Any], Settings]:
-    """(the identity of a finetuning run, how the network is quantized that it starts from)."""
-    mine = identity(recipe, options, **facts)
-    plan = saved_plan(options, mine)
+def _calibrated(model: nn.Module, images: Sequence[RGB], on_progress: OnProgress) -> tuple[TracedModel, Statistics]:
+    traced, photographs = trace_model(model), _thinned(images)
+    count = 2 * len(photographs)
+    done = iter(range(1, count + 1))
+    return traced, collect_statistics(traced, photographs, lambda: on_progress("calibrating", next(done), count))
+
+
+def _starting(recipe: FinetuneRecipe, settings: Settings) -> Settings:
+    """How the network is quantized that a finetuning starts from."""
     grids = replace(
         settings.quantizer, per_channel=recipe.grids.per_channel, free_zero_points=recipe.grids.free_zero_points
     )
-    chosen = replace(settings, quantizer=grids, lmbda=recipe.lmbda)
-    if plan is not None:  # the state that is resumed replaces what reconstruction would learn
-        chosen = replace(chosen, plan=plan, reconstruction_steps=0)
-    return mine, chosen
+    return replace(settings, quantizer=grids, lmbda=recipe.lmbda)
 
 
 def _made(recipe: FinetuneRecipe, facts: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
@@ -259,13 +273,18 @@ def _made(recipe: FinetuneRecipe, facts: Mapping[str, Any], outcome: Outcome) ->
 
 
 def _stage_cost(
-    dynamic: DynamicSettings, start: Result, images: Sequence[RGB], settings: Settings, on_progress: OnProgress
+    dynamic: DynamicSettings,
+    traced: TracedModel,
+    statistics: Statistics,
+    images: Sequence[RGB],
+    settings: Settings,
+    on_progress: OnProgress,
 ) -> StageCost:
     """What a width of a stage costs, by its name in the settings."""
     if dynamic.bit_cost == LAYERS:
         return layer_average
     search = Search(
-        start.quantized.traced, images, start.statistics, settings.quantizer, settings.lmbda, settings.activation_bits,
+        traced, images, statistics, settings.quantizer, settings.lmbda, settings.activation_bits,
         max(dynamic.widths), lambda quantized: lowered(quantized, {}, settings.licence), settings.cache,
         settings.latency, on_progress=on_progress,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from licquant.program.openvino_engine import OpenVinoEngine
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.dynamic import insert_dynamic
 from licquant.quant.simulation import simulate_exactly
-from licquant.quant.stages import dynamic_plan
+from licquant.quant.stages import dynamic_plan, same_candidates
 from licquant.quant.synthetic import dead_leaves
 from tests.equivalence.test_openvino_engine import sqnr
 from tests.models_for_tests import hand_made, small_hyperprior, small_model
@@ -74,7 +74,7 @@ def test_choices_and_outputs_equal_the_simulation(found):
             entering = torch.from_numpy(q - part.part.input_grid.zero_point[:, None, None])[None]
             value = simulate_exactly(simulated.stages[0].widest, entering)
             chosen = selectors[name].choice(entering if chain.selects_by_input else value)[0]
-            assert tuple(simulated.widths[k] for k in chosen) == widths
+            assert tuple(of.widths[k] for of, k in zip(simulated.adaptive, chosen, strict=True)) == widths
             for stage, width in zip(simulated.stages[1:], widths, strict=True):
                 value = simulate_exactly(stage.parts[width], value)
             np.testing.assert_array_equal(value[0].numpy(), computed, err_msg=name)
@@ -101,7 +101,7 @@ def test_the_fast_engine_chooses_alike_and_stays_close(found):
         for q in inputs(part.part, 2):
             choices = [chain.choose(q if chain.selects_by_input else chain.start(q)) for chain in (exact, fast)]
             assert choices[0] == choices[1]
-            widest = tuple(part.selector.widths[-1:] * part.selector.stages)
+            widest = tuple(stage.widths[-1] for stage in part.stages[1:])
             reference, other = (chain.finish(chain.start(q), widest) for chain in (exact, fast))
             assert sqnr(reference, other) >= 20, part.part.name
 
@@ -110,10 +110,10 @@ def test_narrower_stages_lose_more(found):
     """Against the widest: each stage alone at each narrower width changes the output, less at more bits."""
     _, _, _, dynamic, _ = found
     part = dynamic["g_s"]
-    chain, widths = Chain(part, ExactEngine), part.selector.widths
+    chain, widths = Chain(part, ExactEngine), part.stages[1].widths
     q = inputs(part.part)[2]
-    widest = chain.finish(chain.start(q), widths[-1:] * part.selector.stages)
-    losses = [sqnr(widest, chain.finish(chain.start(q), (w,) * part.selector.stages)) for w in widths[:-1]]
+    widest = chain.finish(chain.start(q), widths[-1:] * (len(part.stages) - 1))
+    losses = [sqnr(widest, chain.finish(chain.start(q), (w,) * (len(part.stages) - 1))) for w in widths[:-1]]
     assert losses == sorted(losses)
     assert losses[-1] < float("inf")
     assert losses[-1] > 12
@@ -133,7 +133,7 @@ def test_three_widths_cost_a_few_per_cent_of_the_widest_alone():
     """The weights are stored once: a channel count near that of real models, weights of some size."""
     model = small_hyperprior(64, 96)
     _, _, program, dynamic, traced = lowered(model, (4, 6, 8))
-    plan = dynamic_plan(traced, (4, 6, 8))
+    plan = dynamic_plan(traced, same_candidates(traced, (4, 6, 8)))
     artifact = Artifact(traced.family, program, latent_tables(traced), plan, dynamic=dynamic)
     size, static = len(artifact.to_bytes()), len(replace(artifact, dynamic={}).to_bytes())
     assert static < size < 1.06 * static

@@ -7,7 +7,7 @@ import numpy as np
 
 from licquant.codec.artifact import Artifact, artifact_id
 from licquant.codec.codec import Codec
-from tests.dynamic_programs import Draws, dynamic_artifact
+from tests.dynamic_programs import UNEVEN, Draws, dynamic_artifact
 
 
 def image() -> np.ndarray:
@@ -32,7 +32,7 @@ def results(codec: Codec, coded: bytes) -> dict[str, object]:
 
 def make() -> dict[str, bytes]:
     """File name to bytes."""
-    data = dynamic_artifact().to_bytes()
+    data = dynamic_artifact(widths=UNEVEN).to_bytes()
     codec = open_codec(data)
     coded = codec.encode(image())
     text = json.dumps(results(codec, coded), indent=2) + "\n"

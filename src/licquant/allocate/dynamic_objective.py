@@ -7,9 +7,9 @@ L_bits is Σ over the stages of E[cost of the stage's width], with the selector'
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -18,7 +18,7 @@ from licquant.allocate.dynamic_settings import DynamicSettings
 from licquant.allocate.selector import BitWidthSelector, make_selectors
 from licquant.quant.calibrate import Statistics
 from licquant.quant.dataflow import Coded, code
-from licquant.quant.dynamic import DynamicModel, QuantizedStage, StagePart
+from licquant.quant.dynamic import DynamicModel, StagePart, one_hot
 from licquant.quant.finetune import Task, groups_of
 from licquant.quant.finetune_settings import FinetuneRecipe
 from licquant.quant.natural import bias_offset, weights_and_biases
@@ -26,6 +26,7 @@ from licquant.quant.nested import NestedLayer, NestedTensor
 from licquant.quant.objective import entropy_models, rate_distortion
 from licquant.quant.quantizers import learn_grids
 from licquant.quant.rounding import Estimator
+from licquant.quant.stages import Candidates
 from licquant.train import seeds
 
 # The paper does not say its schedule: from mixtures to nearly one-hot ones, since a mix of widths
@@ -87,13 +88,15 @@ class AdaptiveModel(nn.Module):
         probabilities = self.run(x)[1]
         found: list[dict[str, int]] = [{} for _ in x]
         for name, network in self.network.networks.items():
-            for image, chosen in enumerate(probabilities[name].argmax(2).tolist()):
-                pairs = zip(network.stages[1:], chosen, strict=True)
-                found[image] |= {stage.name: network.widths[k] for stage, k in pairs}
+            chosen = iter([p.argmax(1).tolist() for p in self.by_part[name].by_stage(probabilities[name])])
+            for stage in network.stages[1:]:
+                indices = next(chosen) if stage in network.adaptive else [0] * len(x)
+                for of_image, k in zip(found, indices, strict=True):
+                    of_image[stage.name] = stage.widths[k]
         return found
 
     def run(self, x: Tensor) -> tuple[Coded, dict[str, Tensor]]:
-        """(what coding the images x [B, 3, H, W] in [0, 1] gives, part → probabilities [B, stages, widths])."""
+        """(what coding the images x [B, 3, H, W] in [0, 1] gives, part → probabilities [B, widths])."""
         probabilities: dict[str, Tensor] = {}
 
         def run_part(name: str, value: Tensor) -> Tensor:
@@ -110,19 +113,20 @@ class DynamicObjective(nn.Module):
     """An adaptive model with its loss; in training mode the temperature falls with every call.
 
     target: average bits below which they cost nothing; None: they always cost γ, the model's price
-    cost:   what the widths of a stage cost;  steps: in which widths are sampled
+    costs:  what the widths cost;  steps: in which they are sampled
     """
 
     figures = ("loss", "bpp", "distortion", "bits")
 
     def __init__(
-        self, model: AdaptiveModel, lmbda: float, metric: str, target: float | None, cost: StageCost, steps: int
+        self, model: AdaptiveModel, lmbda: float, metric: str, target: float | None, costs: BitCosts, steps: int
     ) -> None:
         """metric: as in ``train.settings.BaseRecipe``"""
         super().__init__()
         self.model, self.lmbda, self.metric, self.target, self.steps = model, lmbda, metric, target, steps
         self.entropy_models = entropy_models(model.network.wide)
-        for name, table in cost_tables(model.network, cost).items():
+        self.fixed_bits = costs.fixed
+        for name, table in costs.tables.items():
             self.register_buffer(f"cost_{name}", table)
 
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,26 +138,26 @@ class DynamicObjective(nn.Module):
         coded, probabilities = self.model.run(x)
         found = rate_distortion(coded, x, self.lmbda, self.metric)
         bits = self._bits(probabilities)
-        chosen = self._bits({name: _chosen(p) for name, p in probabilities.items()})
+        chosen = self._bits({name: self._chosen(name, p) for name, p in probabilities.items()})
         if self.target is not None and chosen <= self.target + _ROUNDING:
             bits = bits.detach()
         loss = found[0] + self.model.price * bits
         figures = torch.stack([loss, found[1], found[2], bits]).detach()
         if self.training:
-            entropy = -sum((p * p.clamp(min=_TINY).log()).sum((1, 2)).mean() for p in probabilities.values())
+            entropy = -sum((p * p.clamp(min=_TINY).log()).sum(1).mean() for p in probabilities.values())
             loss = loss - ENTROPY * self.model.price * entropy
             # A width that no image wanted has a gradient too: in distributed training all must have one.
             loss = loss + 0 * sum(p.sum() for p in self.model.parameters() if p.requires_grad)
         return loss, figures
 
     def _bits(self, probabilities: Mapping[str, Tensor]) -> Tensor:
-        shares = [(p * self.get_buffer(f"cost_{name}")).sum((1, 2)).mean() for name, p in probabilities.items()]
-        return torch.stack(shares).sum()
+        shares = [(p * self.get_buffer(f"cost_{name}")).sum(1).mean() for name, p in probabilities.items()]
+        return torch.stack(shares).sum() + self.fixed_bits
 
-
-def _chosen(probabilities: Tensor) -> Tensor:
-    """One-hot, as at inference."""
-    return F.one_hot(probabilities.argmax(2), probabilities.shape[2]).to(probabilities.dtype)
+    def _chosen(self, name: str, probabilities: Tensor) -> Tensor:
+        """One-hot, as at inference."""
+        selector = self.model.by_part[name]
+        return one_hot(torch.stack([p.argmax(1) for p in selector.by_stage(probabilities)], 1), selector.sizes)
 
 
 def layer_average(layers: Sequence[str], bits: int) -> float:
@@ -166,18 +170,36 @@ def cost_weighted(costs: Costs) -> StageCost:
     return lambda layers, bits: sum(costs.of(layer, bits, bits) for layer in layers)
 
 
-def cost_tables(model: DynamicModel, cost: StageCost) -> dict[str, Tensor]:
-    """Part → float[stages, widths], in bits: at the widest widths of all parts they add up to the widest width."""
+@dataclass(frozen=True, eq=False)
+class BitCosts:
+    """What widths cost, in bits: the widest candidate in all stages but the first would cost as many as it has.
+
+    tables: part → float[widths of all its adaptive stages];  fixed: what the stages that keep a width cost together
+    """
+
+    tables: Mapping[str, Tensor]
+    fixed: float = 0.0
+
+    def to(self, device: torch.device) -> BitCosts:
+        return BitCosts({name: table.to(device) for name, table in self.tables.items()}, self.fixed)
+
+
+def bit_costs(model: DynamicModel, cost: StageCost, widest: int) -> BitCosts:
+    """The costs in the units of ``cost`` brought to bits; widest: the widest candidate of all."""
+    stages = [stage for network in model.networks.values() for stage in network.stages[1:]]
+    unit = widest / sum(cost(stage.layers, widest) for stage in stages)
     tables = {
-        name: torch.tensor([[cost(_layers(stage), bits) for bits in network.widths] for stage in network.stages[1:]])
+        name: torch.tensor([unit * cost(stage.layers, bits) for stage in network.adaptive for bits in stage.widths])
         for name, network in model.networks.items()
     }
-    most = sum(float(table[:, -1].sum()) for table in tables.values())
-    return {name: table * (max(model.widths) / most) for name, table in tables.items()}
+    return BitCosts(tables, unit * sum(cost(s.layers, s.widths[0]) for s in stages if len(s.widths) == 1))
 
 
-def _layers(stage: QuantizedStage) -> list[str]:
-    return [step.name for step in stage.widest.graph if step.has_weights]
+def least_bits(model: DynamicModel, cost: StageCost, widest: int, candidates: Candidates) -> float:
+    """What the narrowest of these candidates cost in all stages but the first, in the bits of ``bit_costs``."""
+    stages = [stage for network in model.networks.values() for stage in network.stages[1:]]
+    least = sum(cost(stage.layers, candidates[stage.name][0]) for stage in stages)
+    return least * widest / sum(cost(stage.layers, widest) for stage in stages)
 
 
 def dynamic_task(
@@ -190,16 +212,16 @@ def dynamic_task(
 ) -> Task:
     """A dynamic network and its selectors made trainable; statistics: what it was calibrated from.
 
-    typical_bits: stage → the width in whose grid's steps its weights move; the mean of the candidates by default
+    typical_bits: stage → the width in whose grid's steps its weights move; the mean of its candidates by default
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.mix(seeds.WEIGHTS, recipe.seed))
         model = AdaptiveModel.around(network, statistics)
     model.price.fill_(dynamic.gamma or 0.0)
     grids = learn_grids(network.wide, recipe.grids, recipe.rounding, statistics, recipe.crop)
-    middle = sum(network.widths) / len(network.widths)
-    chosen = [stage for part in network.networks.values() for stage in part.stages[1:]]
-    steps_of = {layer: (typical_bits or {}).get(stage.name, middle) for stage in chosen for layer in _layers(stage)}
+    adaptive = [stage for part in network.networks.values() for stage in part.adaptive]
+    typical = {stage.name: sum(stage.widths) / len(stage.widths) for stage in adaptive} | dict(typical_bits or {})
+    steps_of = {layer: typical[stage.name] for stage in adaptive for layer in stage.layers}
     weights, biases = weights_and_biases(network.wide, steps_of)
     for stage in (stage for part in network.networks.values() for stage in part.stages):
         for part in stage.parts.values():
@@ -207,8 +229,9 @@ def dynamic_task(
     selectors = [p for p in model.selectors.parameters() if p.requires_grad]
     groups = [*groups_of(recipe, weights, biases, grids), {"params": selectors, "share": _SELECTOR_RATE}]
     sampled = sampling_steps(recipe)
-    objective = DynamicObjective(model, recipe.lmbda, recipe.metric, dynamic.target, cost, sampled)
-    return Task(model, network.wide.plan, objective, groups)
+    costs = bit_costs(network, cost, dynamic.widths[-1])
+    objective = DynamicObjective(model, recipe.lmbda, recipe.metric, dynamic.target, costs, sampled)
+    return Task(model, network.candidates, objective, groups)
 
 
 def sampling_steps(recipe: FinetuneRecipe) -> int:

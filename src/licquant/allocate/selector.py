@@ -1,8 +1,8 @@
 """The dynamic bit-width selector (DBWS of DynaQuant, Bao 2026): which width each stage gets for an image.
 
-    tensor ──means of magnitudes, 5 × 5 cells──> flatten ──linear, ReLU, dropout, linear──> logits [stages, widths]
+    tensor ──means of magnitudes, 5 × 5 cells──> flatten ──linear, ReLU, dropout, linear──> logits of all stages' widths
 
-In training the widths are mixed with weights from the Gumbel-Softmax (Jang 2017), at inference the largest logit
+In training a stage's widths are mixed with weights from the Gumbel-Softmax (Jang 2017), at inference the largest logit
 wins. The network is simulated in integers like any other part, and lowered like one: a linear layer of 5 × 5
 flattened cells is a 5 × 5 convolution. What is pooled, and why: ``program/selector.py``.
 
@@ -11,6 +11,8 @@ with 16 units and 4 bits they are 2 % of a scale hyperprior model of 8 bits.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,7 @@ from licquant.program.arithmetic import FIXED_POINT_BITS, INT32_MAX
 from licquant.program.grid import Grid
 from licquant.program.selector import CELLS, FRACTION_BITS, cells
 from licquant.quant.calibrate import Statistics
-from licquant.quant.dynamic import DynamicModel, DynamicNetwork
+from licquant.quant.dynamic import DynamicModel, DynamicNetwork, one_hot
 from licquant.quant.layers import QuantizedLayer, QuantizedTensor
 from licquant.quant.network import QuantizedPart
 from licquant.quant.simulation import simulate_exactly
@@ -42,14 +44,14 @@ _FIRST_LOGIT = 1.0
 class BitWidthSelector(nn.Module):
     """A selector for one dynamic part.
 
-    means:  float[C], the mean magnitudes of the tensor that is read, in units of its grid
-    stages: how many get a width;  widths: the candidates, ascending
+    means: float[C], the mean magnitudes of the tensor that is read, in units of its grid
+    sizes: how many widths each stage may have
     """
 
-    def __init__(self, name: str, means: Tensor, stages: int, widths: tuple[int, ...], hidden: int = HIDDEN) -> None:
+    def __init__(self, name: str, means: Tensor, sizes: Sequence[int], hidden: int = HIDDEN) -> None:
         super().__init__()
-        self.stages, self.widths = stages, widths
-        self.network = _network(f"{name}.selector", means, hidden, stages, len(widths))
+        self.sizes = list(sizes)
+        self.network = _network(f"{name}.selector", means, hidden, self.sizes)
         self.temperature = 1.0
 
     def features(self, q: Tensor) -> Tensor:
@@ -65,14 +67,18 @@ class BitWidthSelector(nn.Module):
         return torch.div(2 * sums + counts, 2 * counts, rounding_mode="floor").clamp(max=INT32_MAX)
 
     def logits(self, features: Tensor) -> Tensor:
-        """[B, stages, widths] of ``features``, with a gradient and dropout: for training."""
+        """[B, widths of all stages] of ``features``, with a gradient and dropout: for training."""
         self.network.fit_units()  # as large as the weights have become
         value = features.float()
         for step in self.network.graph:
             value = self.network.run(step, [value])
             if step.negative_slope == 0:
                 value = F.dropout(value, DROPOUT, self.training)
-        return self._by_stage(self.network.tensors[self.network.graph.output].dequantize(value))
+        return self.network.tensors[self.network.graph.output].dequantize(value).flatten(1)
+
+    def by_stage(self, values: Tensor) -> tuple[Tensor, ...]:
+        """Values of all widths [B, widths of all stages] → those of each stage, [B, widths]."""
+        return values.split(self.sizes, 1)
 
     def choice(self, q: Tensor) -> Tensor:
         """The index of each stage's width [B, stages], exactly as at inference; the lowest of equal logits wins.
@@ -85,26 +91,28 @@ class BitWidthSelector(nn.Module):
         """``choice`` for what ``features`` gave."""
         if features.device.type == "cpu":
             self.network.fit_units()
-            logits = self._by_stage(simulate_exactly(self.network, features))
+            logits = simulate_exactly(self.network, features).flatten(1)
         else:
             logits = self.logits(features)
-        return (logits == logits.amax(2, keepdim=True)).int().argmax(2)
+        largest = [(of == of.amax(1, keepdim=True)).int().argmax(1) for of in self.by_stage(logits)]
+        return torch.stack(largest, 1)
 
     def forward(self, q: Tensor) -> tuple[Tensor, Tensor]:
-        """(weights of the widths to mix, their probabilities), [B, stages, widths] each.
+        """(weights of the widths to mix, their probabilities), [B, widths of all stages] each.
 
         In training the weights are sampled, and soft, but for the smallest ones; else both are one-hot.
         """
         if self.training:
-            logits = self.logits(self.features(q))
-            weights = F.gumbel_softmax(logits, self.temperature)
-            weights = torch.where(weights < _LEAST_WEIGHT, 0.0, weights)
-            return weights / weights.sum(2, keepdim=True), logits.softmax(2)
-        chosen = F.one_hot(self.choice(q), len(self.widths)).to(q.dtype)
+            logits = self.by_stage(self.logits(self.features(q)))
+            weights = torch.cat([self._sampled(of) for of in logits], 1)
+            return weights, torch.cat([of.softmax(1) for of in logits], 1)
+        chosen = one_hot(self.choice(q), self.sizes)
         return chosen, chosen
 
-    def _by_stage(self, outputs: Tensor) -> Tensor:
-        return outputs.flatten(1).view(len(outputs), self.stages, len(self.widths))
+    def _sampled(self, logits: Tensor) -> Tensor:
+        weights = F.gumbel_softmax(logits, self.temperature)
+        weights = torch.where(weights < _LEAST_WEIGHT, 0.0, weights)
+        return weights / weights.sum(1, keepdim=True)
 
 
 def make_selectors(model: DynamicModel, statistics: Statistics, hidden: int = HIDDEN) -> dict[str, BitWidthSelector]:
@@ -116,12 +124,12 @@ def _selector(name: str, network: DynamicNetwork, statistics: Statistics, hidden
     found = statistics[f"{name}.{INPUT}" if network.selected == INPUT else network.selected]
     mean = (found.counts * found.centres.abs()).sum(1) / found.counts.sum(1).clamp(min=1)
     means = mean / network.wide.tensors[network.selected].scale.detach()
-    return BitWidthSelector(name, means, len(network.stages) - 1, network.widths, hidden)
+    return BitWidthSelector(name, means, network.sizes, hidden)
 
 
-def _network(name: str, means: Tensor, hidden: int, stages: int, widths: int) -> QuantizedPart:
+def _network(name: str, means: Tensor, hidden: int, sizes: Sequence[int]) -> QuantizedPart:
     """Means in units of 2^-8 to logits. In real units features are means relative to ``means``."""
-    outputs = stages * widths
+    outputs = sum(sizes)
     features, layers = nn.Conv2d(len(means), hidden, CELLS), nn.Conv2d(hidden, outputs, 1)
     nn.init.kaiming_normal_(features.weight, nonlinearity="relu")
     nn.init.normal_(layers.weight, std=0.01)
@@ -129,7 +137,7 @@ def _network(name: str, means: Tensor, hidden: int, stages: int, widths: int) ->
     assert layers.bias is not None
     nn.init.zeros_(features.bias)
     with torch.no_grad():
-        layers.bias.copy_(torch.eye(widths)[-1].repeat(stages) * _FIRST_LOGIT)
+        layers.bias.copy_(torch.cat([torch.eye(widths)[-1] for widths in sizes]) * _FIRST_LOGIT)
     steps = (
         Step(f"{name}.features", ACTIVATION, (INPUT,), negative_slope=IDENTITY_SLOPE),
         Step(f"{name}.hidden", CONVOLUTION, (f"{name}.features",), features, negative_slope=0.0),

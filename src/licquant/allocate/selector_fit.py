@@ -12,19 +12,18 @@ and, to what the network has become, once more after it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from licquant.allocate.dynamic_objective import ENTROPY, AdaptiveModel, StageCost, cost_tables
+from licquant.allocate.dynamic_objective import ENTROPY, AdaptiveModel, BitCosts, StageCost, bit_costs
 from licquant.allocate.dynamic_settings import DynamicSettings
 from licquant.allocate.selector import BitWidthSelector
 from licquant.errors import BudgetError
 from licquant.quant.dataflow import code
-from licquant.quant.dynamic import DynamicModel
+from licquant.quant.dynamic import DynamicModel, one_hot
 from licquant.quant.finetune_settings import FinetuneRecipe
 from licquant.quant.objective import rate_distortion
 from licquant.train import seeds
@@ -51,7 +50,7 @@ def fit_to_losses(
     """
     device = model.price.device
     found = measure_stages(model.network, crops.to(device), recipe.lmbda, recipe.metric, on_progress)
-    costs = {name: table.to(device) for name, table in cost_tables(model.network, cost).items()}
+    costs = bit_costs(model.network, cost, dynamic.widths[-1]).to(device)
     model.price.fill_(price_of(found, costs, dynamic))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.mix(seeds.WEIGHTS, recipe.seed))
@@ -62,15 +61,17 @@ def fit_to_losses(
 
 @dataclass(frozen=True, eq=False)
 class StageLosses:
-    """What the stages of a dynamic part do to the loss, crop by crop.
+    """What the adaptive stages of a dynamic part do to the loss, crop by crop.
 
-    losses: float[crops, stages, widths], R + λ·D with one stage at that width and all others of both parts at the
-        widest, less that with all at the widest
+    losses: float[crops, widths of all stages], R + λ·D with one stage at that width and all others of both parts at
+        the widest, less that with all at the widest
     seen:   what the part's selector reads of every crop: centred integers [crops, C, H, W]
+    sizes:  how many widths each stage may have
     """
 
     losses: Tensor
     seen: Tensor
+    sizes: Sequence[int]
 
 
 @torch.no_grad()
@@ -92,13 +93,17 @@ def measure_stages(
         widest: list[Tensor] = []
         base = _loss(model, x, None, lmbda, metric, widest, {name: found.append for name, found in seen.items()})
         for name, network in model.networks.items():
-            table = torch.zeros(len(network.stages) - 1, len(network.widths), device=x.device)
-            for stage in range(len(table)):
-                for k in range(len(network.widths) - 1):
-                    table[stage, k] = _loss(model, x, (name, stage, k), lmbda, metric, widest, {}) - base
-            losses[name].append(table)
+            of_part = [
+                _loss(model, x, (name, stage, k), lmbda, metric, widest, {}) - base if k < size - 1 else 0.0 * base
+                for stage, size in enumerate(network.sizes)
+                for k in range(size)
+            ]
+            losses[name].append(torch.stack(of_part))
     on_progress(len(crops), len(crops))
-    return {name: StageLosses(torch.stack(losses[name]), torch.cat(seen[name])) for name in losses}
+    return {
+        name: StageLosses(torch.stack(losses[name]), torch.cat(seen[name]), network.sizes)
+        for name, network in model.networks.items()
+    }
 
 
 def _loss(
@@ -120,11 +125,11 @@ def _loss(
         def select(q: Tensor) -> Tensor:
             if name in see:
                 see[name](q)
-            network = model.networks[name]
-            chosen = torch.full((len(q), len(network.stages) - 1), len(network.widths) - 1, device=q.device)
+            sizes = model.networks[name].sizes
+            chosen = torch.tensor([sizes], device=q.device).expand(len(q), -1) - 1
             if narrow is not None and name == narrow[0]:
                 chosen[:, narrow[1]] = narrow[2]
-            return F.one_hot(chosen, len(network.widths)).to(q.dtype)
+            return one_hot(chosen, sizes)
 
         nonlocal reached
         reached = reached or (narrow is not None and name == narrow[0])
@@ -138,7 +143,7 @@ def _loss(
     return rate_distortion(code(model.wide.traced, run, x), x, lmbda, metric)[0]
 
 
-def price_of(found: Mapping[str, StageLosses], costs: Mapping[str, Tensor], dynamic: DynamicSettings) -> float:
+def price_of(found: Mapping[str, StageLosses], costs: BitCosts, dynamic: DynamicSettings) -> float:
     """γ, as the settings say it, or for the average that they ask for. Raises as ``price_for``."""
     if dynamic.target is not None:
         return price_for(found, costs, dynamic.target)
@@ -146,10 +151,9 @@ def price_of(found: Mapping[str, StageLosses], costs: Mapping[str, Tensor], dyna
     return dynamic.gamma
 
 
-def price_for(found: Mapping[str, StageLosses], costs: Mapping[str, Tensor], average: float) -> float:
+def price_for(found: Mapping[str, StageLosses], costs: BitCosts, average: float) -> float:
     """The lowest price γ of a bit at which the crops' own best widths cost at most ``average`` bits.
 
-    costs: part → float[stages, widths], as ``dynamic_objective.cost_tables`` gives them
     Raises ``BudgetError`` where even the cheapest widths cost more, as in latency widths may cost alike.
     """
     low, high = 1e-6, 1e6  # of a loss that is about 1
@@ -165,18 +169,20 @@ def price_for(found: Mapping[str, StageLosses], costs: Mapping[str, Tensor], ave
     return high
 
 
-def _mean_cost(found: Mapping[str, StageLosses], costs: Mapping[str, Tensor], price: float) -> float:
-    return sum(_cost_of(chosen, costs[name]) for name, chosen in best_choices(found, costs, price).items())
+def _mean_cost(found: Mapping[str, StageLosses], costs: BitCosts, price: float) -> float:
+    return _cost_of(best_choices(found, costs, price), found, costs)
 
 
-def best_choices(found: Mapping[str, StageLosses], costs: Mapping[str, Tensor], price: float) -> dict[str, Tensor]:
+def best_choices(found: Mapping[str, StageLosses], costs: BitCosts, price: float) -> dict[str, Tensor]:
     """Part → the index of the width that is best for each crop at that price of a bit, [crops, stages]."""
-    return {name: (of.losses + price * costs[name]).argmin(2) for name, of in found.items()}
+    priced = {name: (of.losses + price * costs.tables[name]).split(list(of.sizes), 1) for name, of in found.items()}
+    return {name: torch.stack([of_stage.argmin(1) for of_stage in stages], 1) for name, stages in priced.items()}
 
 
-def _cost_of(chosen: Tensor, costs: Tensor) -> float:
-    """The mean over the crops of what the widths of a part's stages cost; chosen: their index [crops, stages]."""
-    return float(costs.expand(len(chosen), *costs.shape).gather(2, chosen[..., None]).sum((1, 2)).mean())
+def _cost_of(chosen: Mapping[str, Tensor], found: Mapping[str, StageLosses], costs: BitCosts) -> float:
+    """The mean over the crops of what widths cost; chosen: part → their index [crops, stages]."""
+    shares = [float((one_hot(chosen[name], of.sizes) @ costs.tables[name]).mean()) for name, of in found.items()]
+    return costs.fixed + sum(shares)
 
 
 def _temperature(price: float) -> float:
@@ -187,7 +193,7 @@ def _temperature(price: float) -> float:
 def fit_selectors(
     selectors: Mapping[str, BitWidthSelector],
     found: Mapping[str, StageLosses],
-    costs: Mapping[str, Tensor],
+    costs: BitCosts,
     price: float,
 ) -> None:
     """Train the selectors on the measured losses, in place.
@@ -197,15 +203,15 @@ def fit_selectors(
     """
     temperature = _temperature(price)
     for name, of in found.items():
-        selector, total = selectors[name].train(), (of.losses + price * costs[name]) / temperature
+        selector, total = selectors[name].train(), (of.losses + price * costs.tables[name]) / temperature
         features = selector.features(of.seen)
         hidden, logits = selector.network.layers.values()
         groups = [{"params": layer.parameters(), "lr": r} for layer, r in zip((hidden, logits), _RATES, strict=True)]
         optimizer = torch.optim.AdamW(groups, weight_decay=_DECAY)
         for _ in range(_STEPS):
             optimizer.zero_grad()
-            log = selector.logits(features).log_softmax(2)
-            (log.exp() * (total + log)).sum((1, 2)).mean().backward()
+            log = torch.cat([of_stage.log_softmax(1) for of_stage in selector.by_stage(selector.logits(features))], 1)
+            (log.exp() * (total + log)).sum(1).mean().backward()
             optimizer.step()
 
 
@@ -213,7 +219,7 @@ def fit_selectors(
 def keep_average(
     selectors: Mapping[str, BitWidthSelector],
     found: Mapping[str, StageLosses],
-    costs: Mapping[str, Tensor],
+    costs: BitCosts,
     price: float,
     average: float,
 ) -> float:
@@ -233,8 +239,8 @@ def keep_average(
     def mean_cost(further: float) -> float:
         """With the price higher by that, in place."""
         for name, bias in biases.items():
-            bias.copy_(fitted[name] - further / _temperature(price) * costs[name].flatten())
-        return sum(_cost_of(selectors[name].choice_for(features[name]), costs[name]) for name in found)
+            bias.copy_(fitted[name] - further / _temperature(price) * costs.tables[name])
+        return _cost_of({name: selectors[name].choice_for(features[name]) for name in found}, found, costs)
 
     low, high = -price, _HIGHEST_RATIO * price
     for _ in range(_HALVINGS):

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from licquant.allocate.dynamic_objective import StageCost, cost_tables
+from licquant.allocate.dynamic_objective import StageCost, bit_costs
 from licquant.allocate.dynamic_settings import DynamicSettings
 from licquant.allocate.selector_fit import best_choices, measure_stages, price_of
 from licquant.models.graph import INPUT, NORMALIZATION, Step
@@ -30,7 +30,7 @@ from licquant.quant.network import QuantizedPart
 from licquant.quant.weight_ranges import mean_output, moments
 
 _MOST = 0.5  # steps of the stored integers, where only fewer bits are wanted
-_EVERY = 4  # of the crops: shares need not be exact
+_EVERY = 2  # of the crops: shares need not be exact
 _ROUNDS = 2  # the first makes fewer bits better, so that more images want them
 
 
@@ -42,11 +42,11 @@ def centre_weights(
     dynamic: DynamicSettings,
     cost: StageCost,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[DynamicModel, dict[str, float]]:
+) -> tuple[DynamicModel, dict[str, Tensor]]:
     """Move the weights of a wide network's convolutions in place.
 
-    Returned: the dynamic network with these weights, and stage → the mean of the widths that the crops want.
-    The norms of GDNs, whose weights must not be negative, keep theirs.
+    Returned: the dynamic network with these weights, and adaptive stage → the width that each crop looked at wants,
+    float[crops]. The norms of GDNs, whose weights must not be negative, keep theirs.
 
     nested: makes the dynamic network inside the wide one as it is;  statistics: what that was calibrated from
     crops:  [B, 3, H, W] in [0, 1], sides in 64s;  on_progress: called with (crops done, in all)
@@ -55,15 +55,15 @@ def centre_weights(
     for _ in range(_ROUNDS):
         wanted = _wanted_widths(model, crops, recipe, dynamic, cost, on_progress)
         for network in model.networks.values():
-            for stage in network.stages[1:]:
-                share = float((wanted[stage.name] < max(model.widths)).float().mean())
+            for stage in network.adaptive:
+                share = float((wanted[stage.name] < stage.widths[-1]).float().mean())
                 distance = _MOST * share - moved[stage.name]
                 moved[stage.name] += distance
                 for step in network.wide.graph:
                     if step.name in stage.widest.layers and step.has_weights and step.kind != NORMALIZATION:
                         move_weights(network.wide, step, statistics, distance)
         model = nested()
-    return model, {name: float(widths.mean()) for name, widths in wanted.items()}
+    return model, wanted
 
 
 def _wanted_widths(
@@ -74,14 +74,14 @@ def _wanted_widths(
     cost: StageCost,
     on_progress: Callable[[int, int], None],
 ) -> dict[str, Tensor]:
-    """Stage → the width, float[crops], that is best for each crop at the price of a bit."""
-    found, costs = measure_stages(model, crops, recipe.lmbda, recipe.metric, on_progress), cost_tables(model, cost)
+    """Adaptive stage → the width, float[crops], that is best for each crop at the price of a bit."""
+    found = measure_stages(model, crops, recipe.lmbda, recipe.metric, on_progress)
+    costs = bit_costs(model, cost, dynamic.widths[-1])
     best = best_choices(found, costs, price_of(found, costs, dynamic))
-    widths = torch.tensor(model.widths, dtype=torch.float32)
     return {
-        stage.name: widths[chosen]
+        stage.name: torch.tensor(stage.widths, dtype=torch.float32)[chosen]
         for name, network in model.networks.items()
-        for stage, chosen in zip(network.stages[1:], best[name].unbind(1), strict=True)
+        for stage, chosen in zip(network.adaptive, best[name].unbind(1), strict=True)
     }
 
 

@@ -58,14 +58,13 @@ def layer_contents(data: bytes, artifact: Artifact) -> list[LayerContents]:
 class SelectorContents:
     """What a part has whose widths depend on the image, beside its layers at the widest.
 
-    part:   g_a or g_s;  widths: the candidates;  stages: what gets one of them
+    part:   g_a or g_s;  stages: those that get a width for each image → the candidates
     bytes:  what the narrower widths take in the file: grids, biases and rescalings, no weights
     selector_bytes, selector_weights: of the selector
     """
 
     part: str
-    widths: tuple[int, ...]
-    stages: tuple[str, ...]
+    stages: dict[str, tuple[int, ...]]
     bytes: int
     selector_bytes: int
     selector_weights: int
@@ -82,8 +81,7 @@ def selector_contents(data: bytes, artifact: Artifact) -> list[SelectorContents]
         found.append(
             SelectorContents(
                 name,
-                part.selector.widths,
-                tuple(stage.name for stage in part.stages[1:]),
+                {stage.name: stage.widths for stage in part.stages if len(stage.parts) > 1},
                 sum(sizes[index] for index in set(_blobs(record["stages"])) - shared),
                 sum(sizes[index] for index in set(_blobs(record["selector"])) - shared),
                 sum(op.weight.size for op in network if isinstance(op, Convolution)),

@@ -3,10 +3,11 @@
     {"g_a": {"stages": [{"name": "g_a.0", "operations": 1, "width": 8, "narrower": []},
                         {"name": "g_a.1", "operations": 2, "width": 10,
                          "narrower": [{"width": 6, "operations": […]}, …]}],
-             "selector": {"tensor": "g_a.0", "widths": [6, 10], "network": {…}}}}
+             "selector": {"tensor": "g_a.0", "network": {…}}}}
 
 ``operations`` counts those of the program that the stage is made of; the weights of the narrower ones refer to
-theirs. What is stored for a width is its own grids, biases and rescalings.
+theirs. What is stored for a width is its own grids, biases and rescalings. The selector chooses of the widths of all
+stages that have a narrower one.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ def dynamic_to_json(
             "stages": [_stage_to_json(stage, stored[name], writer) for stage in part.stages],
             "selector": {
                 "tensor": part.selector.tensor,
-                "widths": list(part.selector.widths),
                 "network": part_to_json(part.selector.network, writer),
             },
         }
@@ -92,11 +92,9 @@ def _part_from_json(record: Any, part: Part, reader: BlobReader) -> DynamicPart:
     lengths = [get(stage, "operations", int) for stage in stages]
     built = [_stage_from_json(*pair, reader) for pair in zip(stages, split(part, lengths), strict=True)]
     selector = get(record, "selector", dict)
-    widths = get(selector, "widths", list)
-    if not all(type(width) is int for width in widths):
-        raise ArtifactError("the widths of a selector are not numbers")
     network = part_from_json(selector.get("network"), reader)
-    return DynamicPart(part, tuple(built), Selector(get(selector, "tensor", str), tuple(widths), network))
+    candidates = tuple(stage.widths for stage in built if len(stage.parts) > 1)
+    return DynamicPart(part, tuple(built), Selector(get(selector, "tensor", str), candidates, network))
 
 
 def _stage_from_json(record: Any, widest: Part, reader: BlobReader) -> Stage:

@@ -34,7 +34,8 @@ def _lower_network(network: DynamicNetwork, part: Part, selector: BitWidthSelect
         parts = {bits: _named(lower_part(stage.parts[bits]), piece.name) for bits in narrower}
         stages.append(Stage(stage.name, {**parts, width: piece}))
     selector.network.fit_units()  # as large as the weights have become
-    chooser = Selector(network.selected, network.widths, lower_part(selector.network))
+    candidates = tuple(stage.widths for stage in network.adaptive)
+    chooser = Selector(network.selected, candidates, lower_part(selector.network))
     return DynamicPart(part, tuple(stages), chooser)
 
 

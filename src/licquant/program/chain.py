@@ -59,7 +59,7 @@ class Chain:
     def choose_by_samples(self, samples: Handed, size: tuple[int, int]) -> tuple[int, ...]:
         """The widths for a tensor of that size, given at the selector's ``positions`` alone: [C, R, K]."""
         means = pool(centred(samples, self.part.selected_grid.zero_point), size)
-        return self.part.selector.choice(self._network.run(means))
+        return self.part.choose(self._network.run(means))
 
     @cached_property
     def _network(self) -> ExactEngine:

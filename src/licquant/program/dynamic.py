@@ -1,4 +1,4 @@
-"""A part whose stages each come in several widths, one of which is chosen for every image (DynaQuant, Bao 2026).
+"""A part of which stages come in several widths, one of which is chosen for every image (DynaQuant, Bao 2026).
 
     input ──stage 0, fixed──┬──stage 1 at b₁──stage 2 at b₂── … ──> output
                             └──selector──> b₁, b₂, …           (or the selector reads the input)
@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from licquant.errors import LoweringError
+from licquant.program.arithmetic import Ints
 from licquant.program.grid import Grid
 from licquant.program.ops import Operation
 from licquant.program.part import INPUT, Part
@@ -29,7 +30,7 @@ class Stage:
     """One link of the chain.
 
     name:  the module's path, e.g. ``g_a.2``
-    parts: width → the stage as a part of its own, ascending; a stage of fixed width has one
+    parts: width → the stage as a part of its own, ascending; a stage that keeps its width has one
     """
 
     name: str
@@ -44,8 +45,12 @@ class Stage:
                 raise LoweringError(f"{self.name}: what it reads and writes depends on its width")
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(self.parts)
+
+    @property
     def widest(self) -> Part:
-        return self.parts[max(self.parts)]
+        return self.parts[self.widths[-1]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +58,8 @@ class DynamicPart:
     """A part with its stages in every width.
 
     part:     the whole at the widest widths
-    stages:   the first has one width, all others the selector's; the widest are pieces of ``part``, in order
-    selector: chooses the widths of all stages but the first
+    stages:   the first has one width, others may; the widest are pieces of ``part``, in order
+    selector: chooses the widths of those that have several
 
     Raises ``LoweringError`` on construction if they do not fit one another.
     """
@@ -67,10 +72,10 @@ class DynamicPart:
         name, selector = self.part.name, self.selector
         if sum(len(stage.widest.operations) for stage in self.stages) != len(self.part.operations):
             raise LoweringError(f"{name}: its stages are not all of it")
-        if len(self.stages) != selector.stages + 1 or len(self.stages[0].parts) != 1:
-            raise LoweringError(f"{name}: its selector is made for another number of stages")
-        if any(tuple(stage.parts) != selector.widths for stage in self.stages[1:]):
-            raise LoweringError(f"{name}: its stages lack a width that its selector may choose")
+        if len(self.stages[0].parts) != 1:
+            raise LoweringError(f"{name}: its first stage has more than one width")
+        if tuple(stage.widths for stage in self.stages if len(stage.parts) > 1) != selector.candidates:
+            raise LoweringError(f"{name}: its selector chooses of other widths than its stages have")
         if selector.tensor not in (INPUT, self.stages[0].widest.output):
             raise LoweringError(f"{name}: its selector reads neither its input nor its first stage")
         if self.selected_grid.channels != selector.network.input_grid.channels:
@@ -80,6 +85,11 @@ class DynamicPart:
     def selected_grid(self) -> Grid:
         """The grid of what the selector pools."""
         return self.part.grid_of(self.selector.tensor)
+
+    def choose(self, logits: Ints) -> tuple[int, ...]:
+        """The widths of all stages but the first, given what the selector's network puts out."""
+        chosen = iter(self.selector.choice(logits))
+        return tuple(next(chosen) if len(stage.parts) > 1 else stage.widths[0] for stage in self.stages[1:])
 
     def static(self, widths: Sequence[int]) -> Part:
         """The part at these widths of all stages but the first: what a chain of them computes, as one program."""

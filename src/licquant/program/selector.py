@@ -98,32 +98,29 @@ def centred(samples: Handed, zero_point: Ints) -> Floats:
 class Selector:
     """What chooses the widths of a dynamic part.
 
-    tensor:  the name of what is pooled: the part's input, or the output of its first stage
-    widths:  the candidates, ascending
-    network: means [C, 5, 5] in fixed point to logits [stages · candidates, 1, 1], candidates innermost: 5×5 convolution
-        with ReLU (a linear layer of the flattened means), then 1×1 convolution
+    tensor:     the name of what is pooled: the part's input, or the output of its first stage
+    candidates: the widths that each stage may get, ascending
+    network:    means [C, 5, 5] in fixed point to logits [candidates of all stages, 1, 1]: 5×5 convolution with ReLU
+        (a linear layer of the flattened means), then 1×1 convolution
     """
 
     tensor: str
-    widths: tuple[int, ...]
+    candidates: tuple[tuple[int, ...], ...]
     network: Part
 
     def __post_init__(self) -> None:
-        if not self.widths or list(self.widths) != sorted(set(self.widths)):
-            raise LoweringError("candidate widths must be different, and ascend")
-        if not MIN_BITS <= self.widths[0] <= self.widths[-1] <= MAX_BITS:
+        if not self.candidates or any(len(of) < 2 or list(of) != sorted(set(of)) for of in self.candidates):
+            raise LoweringError("candidate widths must be at least two different ones, and ascend")
+        if not all(MIN_BITS <= of[0] <= of[-1] <= MAX_BITS for of in self.candidates):
             raise LoweringError(f"candidate widths lie between {MIN_BITS} and {MAX_BITS}")
-        grids = self.network.input_grid, self.network.output_grid
-        if any(grid.bits != FIXED_POINT_BITS for grid in grids) or grids[1].channels % len(self.widths):
+        grids, logits = (self.network.input_grid, self.network.output_grid), sum(map(len, self.candidates))
+        if any(grid.bits != FIXED_POINT_BITS for grid in grids) or grids[1].channels != logits:
             raise LoweringError("the selector's input or logits do not fit")
         if self.network.output_size((CELLS, CELLS)) != (1, 1):
             raise LoweringError("the selector's network does not read 5 × 5 cells")
 
-    @property
-    def stages(self) -> int:
-        """How many stages get a width."""
-        return self.network.output_grid.channels // len(self.widths)
-
     def choice(self, logits: Ints) -> tuple[int, ...]:
         """The width of each stage: that of the largest logit, the lowest width of equal ones."""
-        return tuple(self.widths[k] for k in logits.reshape(self.stages, -1).argmax(axis=1))
+        ends = np.cumsum([len(of) for of in self.candidates])
+        of_stages = np.split(logits.ravel(), ends[:-1])
+        return tuple(of[int(own.argmax())] for of, own in zip(self.candidates, of_stages, strict=True))

@@ -1,9 +1,10 @@
-"""The dynamic network, simulated: every stage of g_a and g_s in several widths that share one set of weights.
+"""The dynamic network, simulated: stages of g_a and g_s in several widths that share one set of weights.
 
     x ──stage 0──> x₁ ──Σ_k p₁ₖ · stage 1 at bₖ──> x₂ ──Σ_k p₂ₖ · stage 2 at bₖ──> …       (figure 3 of DynaQuant)
 
-p comes from a selector (``allocate/selector.py``): soft in training, so that it has a gradient, one-hot at inference,
-where only the chosen widths are computed. ``lower`` turns the same parameters into ``program.dynamic``.
+The first stage has one width; others may have one too, where all images want the same. p comes from a selector
+(``allocate/selector.py``): soft in training, so that it has a gradient, one-hot at inference, where only the chosen
+widths are computed. ``lower`` turns the same parameters into ``program.dynamic``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from licquant.config import Plan
@@ -24,10 +26,18 @@ from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.layers import QuantizedLayer, QuantizedTensor, ShuffledTensor
 from licquant.quant.nested import NestedLayer, NestedTensor
 from licquant.quant.network import QuantizedModel, QuantizedPart
-from licquant.quant.stages import DYNAMIC_PARTS, StageSteps, at_width, dynamic_plan, stages_of
+from licquant.quant.stages import (
+    DYNAMIC_PARTS,
+    Candidates,
+    StageSteps,
+    at_width,
+    dynamic_plan,
+    same_candidates,
+    stages_of,
+)
 from licquant.quant.weight_ranges import correct_bias, moments
 
-# The centred integers that a selector reads [B, C, H, W] → the weights of its stages' widths [B, stages, widths].
+# The centred integers that a selector reads [B, C, H, W] → the weights of the widths [B, widths of all its stages].
 Select = Callable[[Tensor], Tensor]
 
 _TINY = 1e-20
@@ -48,21 +58,32 @@ class QuantizedStage:
     parts: Mapping[int, StagePart]
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        return tuple(self.parts)
+
+    @property
     def widest(self) -> StagePart:
-        return self.parts[max(self.parts)]
+        return self.parts[self.widths[-1]]
+
+    @property
+    def layers(self) -> list[str]:
+        """Those that have a width."""
+        return [step.name for step in self.widest.graph if step.has_weights]
 
 
 class DynamicNetwork(nn.Module):
     """g_a or g_s with its stages in every width.
 
-    wide:   the whole at the widest widths, whose weights all others are nested in
-    stages: the first has one width
-    widths: the candidates of all others, ascending
+    wide:     the whole at the widest widths, whose weights all others are nested in
+    stages:   the first has one width
+    adaptive: those that have several;  sizes: how many, in that order
     """
 
-    def __init__(self, wide: QuantizedPart, stages: Sequence[QuantizedStage], widths: Sequence[int]) -> None:
+    def __init__(self, wide: QuantizedPart, stages: Sequence[QuantizedStage]) -> None:
         super().__init__()
-        self.wide, self.stages, self.widths = wide, tuple(stages), tuple(widths)
+        self.wide, self.stages = wide, tuple(stages)
+        self.adaptive = tuple(stage for stage in stages if len(stage.parts) > 1)
+        self.sizes = [len(stage.parts) for stage in self.adaptive]
         self._registered = nn.ModuleList([part for stage in self.stages for part in stage.parts.values()])
 
     @property
@@ -77,10 +98,15 @@ class DynamicNetwork(nn.Module):
     def forward(self, q: Tensor, select: Select) -> Tensor:
         """Centred integers of the input [B, C, H, W] to those of the output, mixed by the selector's weights."""
         first = self.stages[0].widest(q)
-        weights = select(q if self.selected == INPUT else first)
-        for index, stage in enumerate(self.stages[1:]):
-            first = _mixed(stage, first, weights[:, index])
+        weights = iter(select(q if self.selected == INPUT else first).split(self.sizes, 1))
+        for stage in self.stages[1:]:
+            first = _mixed(stage, first, next(weights)) if stage in self.adaptive else stage.widest(first)
         return first
+
+
+def one_hot(chosen: Tensor, sizes: Sequence[int]) -> Tensor:
+    """The index of each stage's width [B, stages] → weights [B, widths of all stages], as a ``Select`` gives them."""
+    return torch.cat([F.one_hot(k, n) for k, n in zip(chosen.unbind(1), sizes, strict=True)], 1).float()
 
 
 def _mixed(stage: QuantizedStage, q: Tensor, weights: Tensor) -> Tensor:
@@ -110,8 +136,8 @@ class DynamicModel(nn.Module):
         self._registered = nn.ModuleList(self.networks.values())
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        return next(iter(self.networks.values())).widths
+    def candidates(self) -> dict[str, tuple[int, ...]]:
+        return {stage.name: stage.widths for network in self.networks.values() for stage in network.stages[1:]}
 
     def run(self, name: str, value: Tensor, select: Select) -> Tensor:
         """A part on real values, for ``dataflow.code``; ``select`` is asked where the part is dynamic."""
@@ -132,37 +158,37 @@ def insert_dynamic(
 ) -> DynamicModel:
     """The dynamic network with weights rounded to nearest and calibrated ranges: where finetuning begins.
 
-    widths: the candidates;  fixed_bits: of the first stage of g_a and of g_s, and of all other parts
+    widths: the candidates of every stage;  fixed_bits: of the first stage of g_a and of g_s, and of all other parts
 
     Raises ``ModelError`` for unusable widths, and for a model whose g_a or g_s is not a chain of modules.
     """
-    plan = dynamic_plan(traced, widths, fixed_bits)
-    return make_dynamic(insert_quantizers(traced, plan, statistics, settings), widths, statistics, settings)
+    candidates = same_candidates(traced, widths)
+    plan = dynamic_plan(traced, candidates, fixed_bits)
+    return make_dynamic(insert_quantizers(traced, plan, statistics, settings), candidates, statistics, settings)
 
 
 def make_dynamic(
-    wide: QuantizedModel, widths: Sequence[int], statistics: Statistics, settings: QuantizerSettings | None = None
+    wide: QuantizedModel, candidates: Candidates, statistics: Statistics, settings: QuantizerSettings | None = None
 ) -> DynamicModel:
-    """The dynamic network inside a quantized one, which has the plan of ``dynamic_plan`` for these widths."""
+    """The dynamic network inside a quantized one, which has the plan of ``dynamic_plan`` for these candidates."""
     chosen = settings or QuantizerSettings()
-    candidates = sorted(set(widths))
     networks = {}
     for name in DYNAMIC_PARTS:
         part = wide.part(name)
         steps = stages_of(part.graph)
         before = [INPUT, *(stage.output for stage in steps)]
-        fixed = max(bits.activation for layer, bits in wide.plan.items() if layer in steps[0])
+        fixed = (max(bits.activation for layer, bits in wide.plan.items() if layer in steps[0]),)
         stages = [
             QuantizedStage(
                 stage.name,
                 {
                     bits: _Narrowing(part, stage, source, bits, wide.plan, statistics, chosen).part()
-                    for bits in (candidates if source != INPUT else [fixed])
+                    for bits in (candidates[stage.name] if source != INPUT else fixed)
                 },
             )
             for stage, source in zip(steps, before, strict=False)
         ]
-        networks[name] = DynamicNetwork(part, stages, candidates)
+        networks[name] = DynamicNetwork(part, stages)
     return DynamicModel(wide, networks)
 
 

@@ -21,7 +21,6 @@ from lightning.fabric import Fabric
 from rich.console import Console
 from torch import Tensor, nn
 
-from licquant.config import Plan
 from licquant.quant.calibrate import Statistics
 from licquant.quant.finetune_settings import FinetuneRecipe
 from licquant.quant.gradients import Bfloat16Gradients
@@ -36,7 +35,7 @@ from licquant.train.progress import Clock
 from licquant.train.settings import PICTURE, STATE, RunOptions
 from licquant.train.stepper import SCHEDULED, Stepper
 
-_PLAN = "plan"  # in the saved state, so that it is not searched for again
+_DECIDED = "decided"  # in the saved state, so that it is not searched for again
 
 Group = dict[str, Any]  # of Adam's parameters: ``params``, and ``share``, its rate over the recipe's learning rate
 
@@ -57,14 +56,14 @@ class Refit:
 class Task:
     """What is finetuned: a network of any kind that is made of quantized parts.
 
-    model:     all that is stored of it;  plan: its widths
+    model:     all that is stored of it;  decided: its widths, in JSON: what ``decided_before`` tells a resumed run
     objective: a module from samples, uint8 B×3×H×W, to (the loss, its figures [n]), whose attribute ``figures`` names
                them, ``loss``, ``bpp`` and ``distortion`` among them
     groups:    the parameters that are trained;  refit: what is fitted on the way
     """
 
     model: nn.Module
-    plan: Plan
+    decided: Mapping[str, Any]
     objective: nn.Module
     groups: Sequence[Group]
     refit: Refit | None = None
@@ -83,7 +82,8 @@ def static_task(quantized: QuantizedModel, statistics: Statistics, recipe: Finet
     """A model of fixed widths with its grids and weights made trainable; statistics: that it was calibrated from."""
     grids = learn_grids(quantized, recipe.grids, recipe.rounding, statistics, recipe.crop)
     groups = groups_of(recipe, *weights_and_biases(quantized), grids)
-    return Task(quantized, quantized.plan, QuantizedObjective(quantized, recipe.lmbda, recipe.metric), groups)
+    decided = quantized.plan.to_json()
+    return Task(quantized, decided, QuantizedObjective(quantized, recipe.lmbda, recipe.metric), groups)
 
 
 def groups_of(
@@ -97,10 +97,10 @@ def groups_of(
     return [{"params": list(kind), "share": rate / recipe.learning_rate} for kind, rate in kinds if kind]
 
 
-def saved_plan(options: RunOptions, mine: Mapping[str, Any]) -> Plan | None:
-    """The widths of the interrupted run that is to be resumed; None if there is none."""
+def decided_before(options: RunOptions, mine: Mapping[str, Any]) -> dict[str, Any] | None:
+    """``Task.decided`` of the interrupted run that is to be resumed; None if there is none."""
     saved = _saved(options, mine)
-    return None if saved is None else Plan.from_json(json.loads(saved.trainer[_PLAN]))
+    return None if saved is None else json.loads(saved.trainer[_DECIDED])
 
 
 def finetune(
@@ -168,7 +168,7 @@ class Finetuner(Stepper):
         return chain(self.model.parameters(), self.model.buffers())
 
     def state(self) -> dict[str, Any]:
-        return super().state() | {_PLAN: json.dumps(self.task.plan.to_json())}
+        return super().state() | {_DECIDED: json.dumps(dict(self.task.decided))}
 
     @torch.no_grad()
     def finish(self) -> None:

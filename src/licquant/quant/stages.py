@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from licquant.config import LayerBits, Plan
@@ -13,6 +13,9 @@ from licquant.program.arithmetic import MAX_BITS, MIN_BITS
 from licquant.quant.network import uniform_plan
 
 DYNAMIC_PARTS = ("g_a", "g_s")
+
+# Stage → the widths that it may have, ascending; one for a stage that keeps it. Without the first of g_a and of g_s.
+Candidates = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,16 +72,19 @@ def _check_chain(graph: Graph, stages: Sequence[StageSteps]) -> None:
         raise ModelError(f"{graph.name}: has one stage, whose width is fixed")
 
 
-def dynamic_plan(traced: TracedModel, widths: Sequence[int], fixed_bits: int = 8) -> Plan:
-    """The plan at the widest widths: ``fixed_bits`` for the first stage of g_a and g_s and for all other parts.
-
-    Raises as ``check_widths``.
-    """
+def same_candidates(traced: TracedModel, widths: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """These widths for every stage that may have several. Raises as ``check_widths`` and ``stages_of``."""
     check_widths(widths)
+    ascending = tuple(sorted(set(widths)))
+    return {stage.name: ascending for name in DYNAMIC_PARTS for stage in stages_of(traced.graphs[name])[1:]}
+
+
+def dynamic_plan(traced: TracedModel, candidates: Candidates, fixed_bits: int = 8) -> Plan:
+    """The plan at the widest widths: ``fixed_bits`` for the first stage of g_a and g_s and for all other parts."""
     layers = dict(uniform_plan(traced, fixed_bits, fixed_bits))
     for name in DYNAMIC_PARTS:
         for stage in stages_of(traced.graphs[name])[1:]:
-            layers |= at_width(stage, Plan(layers), max(widths))
+            layers |= at_width(stage, Plan(layers), candidates[stage.name][-1])
     return Plan(layers)
 
 

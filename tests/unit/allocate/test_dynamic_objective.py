@@ -11,7 +11,7 @@ from licquant.allocate.dynamic_objective import (
     LAST_TEMPERATURE,
     AdaptiveModel,
     DynamicObjective,
-    cost_tables,
+    bit_costs,
     cost_weighted,
     dynamic_task,
     layer_average,
@@ -24,11 +24,11 @@ from licquant.lower.dynamic import lower_dynamic
 from licquant.models.trace import trace_model
 from licquant.program.selector import pool, positions, sample
 from licquant.quant.calibrate import collect_statistics
-from licquant.quant.dynamic import insert_dynamic
+from licquant.quant.dynamic import insert_dynamic, one_hot
 from licquant.quant.finetune_settings import FinetuneRecipe
 from licquant.quant.natural import settle
 from licquant.quant.nested import NestedLayer, NestedTensor
-from licquant.quant.stages import dynamic_plan, stages_of
+from licquant.quant.stages import dynamic_plan, same_candidates, stages_of
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import small_hyperprior
 
@@ -62,12 +62,12 @@ def test_stages_are_the_modules_with_their_normalization(traced):
 
 
 def test_the_plan_has_fixed_widths_where_nothing_is_chosen(traced):
-    plan = dynamic_plan(traced, (6, 8, 10), 7)
+    plan = dynamic_plan(traced, same_candidates(traced, (10, 6, 8)), 7)
     assert {plan[name].weight for name in ("g_a.0", "g_a.1", "g_s.0", "h_a.0", "h_s.2")} == {7}
     assert {plan[name].weight for name in ("g_a.2", "g_a.6", "g_s.3", "g_s.6")} == {10}
     for widths in ((8,), (8, 8), (1, 8), (8, 17)):
         with pytest.raises(ModelError, match="candidate widths"):
-            dynamic_plan(traced, widths)
+            same_candidates(traced, widths)
 
 
 def test_features_are_those_of_the_codec(network, statistics):
@@ -90,7 +90,7 @@ def test_a_one_hot_mixture_is_the_chosen_width(network):
     q = torch.randint(0, 256, (3, 3, 64, 64)).float()
     choice = torch.tensor([[0, 1, 2], [2, 2, 2], [0, 0, 1]])
     with torch.no_grad():
-        mixed = part(q, lambda _: torch.nn.functional.one_hot(choice, 3).float())
+        mixed = part(q, lambda _: one_hot(choice, part.sizes))
         for image, widths in enumerate(choice.tolist()):
             value = part.stages[0].widest(q[image : image + 1])
             for stage, k in zip(part.stages[1:], widths, strict=True):
@@ -102,7 +102,7 @@ def test_a_soft_mixture_is_weighted(network):
     part = network.networks["g_a"]
     stage = part.stages[-1]
     q = torch.randint(0, 256, (1, 3, 64, 64)).float()
-    weights = torch.tensor([[[0.0, 0, 1], [0, 0, 1], [0.2, 0.3, 0.5]]])
+    weights = torch.tensor([[0.0, 0, 1, 0, 0, 1, 0.2, 0.3, 0.5]])
     with torch.no_grad():
         value = part.stages[0].widest(q)
         for before in part.stages[1:-1]:
@@ -112,26 +112,27 @@ def test_a_soft_mixture_is_weighted(network):
 
 
 def test_bits_count_every_layer_alike(network):
-    tables = cost_tables(network, layer_average)
-    assert sum(float(t[:, -1].sum()) for t in tables.values()) == pytest.approx(8)
+    costs = bit_costs(network, layer_average, 8)
+    assert sum(float(t[2::3].sum()) for t in costs.tables.values()) == pytest.approx(8)
+    assert costs.fixed == 0
     # Two stages of two layers (GDN included) and one of one, on either side.
-    torch.testing.assert_close(tables["g_a"], torch.tensor([[8.0, 12, 16], [8, 12, 16], [4, 6, 8]]) / 10)
+    torch.testing.assert_close(costs.tables["g_a"], torch.tensor([8.0, 12, 16, 8, 12, 16, 4, 6, 8]) / 10)
 
 
 def test_bits_weighted_by_operations(network, traced):
     costs = bops_cost(traced)
-    tables = cost_tables(network, cost_weighted(costs))
-    assert sum(float(t[:, -1].sum()) for t in tables.values()) == pytest.approx(8)
-    assert float(tables["g_a"][0, 0] / tables["g_a"][0, 2]) == pytest.approx(0.25)  # (4 / 8)²
+    tables = bit_costs(network, cost_weighted(costs), 8).tables
+    assert sum(float(t[2::3].sum()) for t in tables.values()) == pytest.approx(8)
+    assert float(tables["g_a"][0] / tables["g_a"][2]) == pytest.approx(0.25)  # (4 / 8)²
     share = costs.of("g_s.2", 8, 8) + costs.of("g_s.3", 8, 8)
     whole = sum(costs.of(f"{p}.{i}", 8, 8) for p in ("g_a", "g_s") for i in range(2, 7))
-    assert float(tables["g_s"][0, 2]) == pytest.approx(8 * share / whole, rel=1e-5)
+    assert float(tables["g_s"][2]) == pytest.approx(8 * share / whole, rel=1e-5)
 
 
 def test_the_loss_is_what_its_figures_say(network, statistics, samples):
     model = AdaptiveModel.around(network, statistics)
     model.price.fill_(0.5)
-    objective = DynamicObjective(model, 0.01, "mse", None, layer_average, 10).eval()
+    objective = DynamicObjective(model, 0.01, "mse", None, bit_costs(network, layer_average, 8), 10).eval()
     loss, figures = objective(samples)
     named = dict(zip(objective.figures, figures.tolist(), strict=True))
     assert named["bits"] == pytest.approx(8)
@@ -147,7 +148,7 @@ def test_bits_below_the_target_cost_nothing(network, statistics, samples, monkey
     model.price.fill_(3.0)
     slopes, losses = [], []
     for target in (None, 8.0, 7.9):
-        objective = DynamicObjective(model, 0.0, "mse", target, layer_average, 10)
+        objective = DynamicObjective(model, 0.0, "mse", target, bit_costs(network, layer_average, 8), 10)
         model.steps.zero_()  # the temperature's
         torch.manual_seed(0)
         loss, _ = objective(samples)
@@ -165,7 +166,7 @@ def test_probabilities_are_kept_from_0_and_1(network, statistics, samples):
     """Where all widths lose alike and cost nothing that counts, they become alike."""
     model = AdaptiveModel.around(network, statistics)
     model.price.fill_(1000.0)
-    loss, _ = DynamicObjective(model, 0.0, "mse", 8.0, layer_average, 10)(samples)
+    loss, _ = DynamicObjective(model, 0.0, "mse", 8.0, bit_costs(network, layer_average, 8), 10)(samples)
     bias = model.selectors["g_s"].network.layers["g_s.selector.logits"].bias
     slope = torch.autograd.grad(loss, bias)[0].view(3, 3)
     assert (slope[:, 2] > 0).all()  # of the widest, which begins with the largest logit
@@ -178,7 +179,7 @@ def test_widths_that_hardly_count_are_not_computed(network, statistics, samples)
     selector.temperature = 0.1
     q = torch.randint(0, 256, (64, 8, 16, 16)).float()
     weights, probabilities = selector(q)
-    torch.testing.assert_close(weights.sum(2), torch.ones(64, 3))
+    torch.testing.assert_close(weights.view(64, 3, 3).sum(2), torch.ones(64, 3))
     assert (weights == 0).float().mean() > 0.5
     assert weights[weights > 0].min() >= 2.0**-7
     assert probabilities.min() > 0.1
@@ -186,7 +187,7 @@ def test_widths_that_hardly_count_are_not_computed(network, statistics, samples)
 
 def test_the_temperature_falls_with_training(network, statistics, samples):
     model = AdaptiveModel.around(network, statistics)
-    objective = DynamicObjective(model, 0.01, "mse", None, layer_average, 2)
+    objective = DynamicObjective(model, 0.01, "mse", None, bit_costs(network, layer_average, 8), 2)
     seen = []
     for _ in range(3):
         objective(samples)
@@ -219,6 +220,7 @@ def test_logits_choose_as_at_inference(network, statistics):
             layer.weight.normal_(std=0.5)
         q = torch.randint(0, 256, (64, 8, 16, 16)).float() * torch.rand(64, 8, 1, 1) ** 3
         logits, exact = selector.logits(selector.features(q)), selector.choice(q)
+    logits = logits.view(64, 3, 3)
     sure = (lambda top: top[..., 0] - top[..., 1] > 0.05)(logits.topk(2).values)
     assert sure.float().mean() > 0.8
     assert len(exact.unique()) > 1
@@ -229,7 +231,7 @@ def test_after_the_sampling_widths_are_those_of_inference(network, statistics, s
     """No noise and no mixtures: the same loss twice, and nothing that the selectors could learn from."""
     model = AdaptiveModel.around(network, statistics).train()
     model.price.fill_(1.0)
-    objective = DynamicObjective(model, 0.01, "mse", None, layer_average, 3)
+    objective = DynamicObjective(model, 0.01, "mse", None, bit_costs(network, layer_average, 8), 3)
     bias = model.selectors["g_s"].network.layers["g_s.selector.logits"].bias
     losses, moved = [], []
     for _ in range(5):

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from licquant.allocate import selector_fit
-from licquant.allocate.dynamic_objective import AdaptiveModel, cost_tables, layer_average
+from licquant.allocate.dynamic_objective import AdaptiveModel, BitCosts, bit_costs, layer_average
 from licquant.allocate.dynamic_settings import DynamicSettings
 from licquant.allocate.selector import make_selectors
 from licquant.allocate.selector_fit import (
     StageLosses,
+    best_choices,
     fit_selectors,
     fit_to_losses,
     keep_average,
@@ -62,7 +63,7 @@ def test_losses_are_those_of_one_narrow_stage(network, crops, found):
                 weights = torch.zeros(1, 3, 3)
                 for stage in range(3):
                     weights[0, stage, narrow.get((name, stage), 2)] = 1
-                return weights
+                return weights.flatten(1)
 
             return network.run(name, value, select)
 
@@ -72,11 +73,12 @@ def test_losses_are_those_of_one_narrow_stage(network, crops, found):
     base = loss(crops[1:2], {})
     for name, stage, k in (("g_a", 0, 0), ("g_a", 2, 1), ("g_s", 1, 0), ("g_s", 2, 1)):
         expected = loss(crops[1:2], {(name, stage): k}) - base
-        torch.testing.assert_close(found[name].losses[1, stage, k], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[name].losses[1].view(3, 3)[stage, k], expected, rtol=1e-4, atol=1e-5)
         assert expected != 0
     for of in found.values():
-        assert of.losses.shape == (3, 3, 3)
-        assert not of.losses[:, :, 2].any()
+        assert of.losses.shape == (3, 9)
+        assert of.sizes == [3, 3, 3]
+        assert not of.losses[:, 2::3].any()
 
 
 def test_selectors_are_shown_what_they_read(network, crops, found):
@@ -88,14 +90,23 @@ def test_selectors_are_shown_what_they_read(network, crops, found):
 
 
 def test_the_price_is_the_lowest_that_reaches_the_average():
-    costs = {"g_a": torch.tensor([[3.0, 5.0, 8.0]])}
-    losses = torch.tensor([[[9.0, 3.0, 0.0]], [[18.0, 6.0, 0.0]]])
-    found = {"g_a": StageLosses(losses, torch.zeros(2, 1, 8, 8))}
+    losses = torch.tensor([[9.0, 3.0, 0.0], [18.0, 6.0, 0.0]])
+    found = {"g_a": StageLosses(losses, torch.zeros(2, 1, 8, 8), [3])}
     # Image 0 goes from 8 to 5 bits at a price of 1 and to 3 bits at 3, image 1 at 2 and 6.
-    for average, price in ((7.9, 1), (6.5, 1), (6.4, 2), (5, 2), (4, 3), (3, 6)):
-        assert price_for(found, costs, average) == pytest.approx(price, rel=1e-5)
-    with pytest.raises(BudgetError, match=r"2\.9 bits cannot be met: these widths cost at least 3\.00"):
-        price_for(found, costs, 2.9)
+    for fixed in (0.0, 10.0):
+        costs = BitCosts({"g_a": torch.tensor([3.0, 5.0, 8.0])}, fixed)
+        for average, price in ((7.9, 1), (6.5, 1), (6.4, 2), (5, 2), (4, 3), (3, 6)):
+            assert price_for(found, costs, fixed + average) == pytest.approx(price, rel=1e-5)
+    with pytest.raises(BudgetError, match=r"12\.9 bits cannot be met: these widths cost at least 13\.00"):
+        price_for(found, costs, 12.9)
+
+
+def test_stages_may_have_different_numbers_of_widths():
+    losses = torch.tensor([[4.0, 0.0, 9.0, 3.0, 0.0], [1.0, 0.0, 0.0, 6.0, 0.0]])
+    found = {"g_a": StageLosses(losses, torch.zeros(2, 1, 8, 8), [2, 3])}
+    costs = BitCosts({"g_a": torch.tensor([6.0, 8.0, 3.0, 5.0, 8.0])}, 7.0)
+    assert best_choices(found, costs, 1.1)["g_a"].tolist() == [[1, 1], [0, 0]]
+    assert price_for(found, costs, 7 + (8 + 5 + 6 + 3) / 2) == pytest.approx(1, rel=1e-5)
 
 
 def test_selectors_learn_which_images_lose_what(network, statistics):
@@ -106,8 +117,9 @@ def test_selectors_learn_which_images_lose_what(network, statistics):
     seen[::2] *= 0.1
     losses = torch.zeros(24, 3, 3)
     losses[1::2, :, :2] = 10.0
-    costs = {"g_a": torch.tensor([[3.0, 5.0, 8.0]]).repeat(3, 1)}
-    fit_selectors({"g_a": selectors["g_a"]}, {"g_a": StageLosses(losses, seen)}, costs, 1.0)
+    costs = BitCosts({"g_a": torch.tensor([3.0, 5.0, 8.0]).repeat(3)})
+    found = {"g_a": StageLosses(losses.flatten(1), seen, [3, 3, 3])}
+    fit_selectors({"g_a": selectors["g_a"]}, found, costs, 1.0)
     unseen = torch.randn(6, 8, 32, 32) * 40
     unseen[::2] *= 0.1
     chosen = selectors["g_a"].eval().choice(unseen)
@@ -121,10 +133,10 @@ def test_the_selectors_own_choices_keep_the_average(network, statistics, average
     selector = make_selectors(network, statistics)["g_a"]
     torch.manual_seed(0)
     activity = torch.linspace(0.2, 1.8, 32)
-    found = {"g_a": StageLosses(torch.zeros(32, 3, 3), torch.randn(32, 8, 32, 32) * 40 * activity.view(-1, 1, 1, 1))}
-    found["g_a"].losses[:, :, 0] = 6 * activity[:, None]
-    found["g_a"].losses[:, :, 1] = 3 * activity[:, None]
-    costs = {"g_a": torch.tensor([[1.0, 2.0, 3.0]]).repeat(3, 1)}
+    seen = torch.randn(32, 8, 32, 32) * 40 * activity.view(-1, 1, 1, 1)
+    losses = torch.outer(activity, torch.tensor([6.0, 3.0, 0.0])).repeat(1, 3)
+    found = {"g_a": StageLosses(losses, seen, [3, 3, 3])}
+    costs = BitCosts({"g_a": torch.tensor([1.0, 2.0, 3.0]).repeat(3)})
     fit_selectors({"g_a": selector}, found, costs, 3.0)
     price = keep_average({"g_a": selector}, found, costs, 3.0, average)
     bits = selector.eval().choice(found["g_a"].seen).float().add(1).sum(1)
@@ -135,11 +147,11 @@ def test_the_selectors_own_choices_keep_the_average(network, statistics, average
 
 def test_a_start_reaches_the_average(network, statistics, crops, monkeypatch):
     recipe = FinetuneRecipe.from_mapping({"model": "bmshj2018-hyperprior", "lmbda": LMBDA, "crop": 64})
-    costs = cost_tables(network, layer_average)
+    costs = bit_costs(network, layer_average, 8)
     seen = measure_stages(network, crops, LMBDA, "mse")
     # Stages lose the more the later they come, all crops alike: a trained model's, which this one is not.
-    rising = torch.tensor([[9.0, 3, 0], [18, 6, 0], [36, 12, 0]]).expand(3, 3, 3)
-    losses = {name: StageLosses(rising, of.seen) for name, of in seen.items()}
+    rising = torch.tensor([9.0, 3, 0, 18, 6, 0, 36, 12, 0]).expand(3, 9)
+    losses = {name: StageLosses(rising, of.seen, of.sizes) for name, of in seen.items()}
     monkeypatch.setattr(selector_fit, "measure_stages", lambda *_: losses)
     prices = []
     for average in (7.0, 4.0):
@@ -148,8 +160,9 @@ def test_a_start_reaches_the_average(network, statistics, crops, monkeypatch):
         model.eval()
         bits = 0.0
         for name, of in losses.items():  # not those of a run, where g_s reads what narrow widths in g_a put out
-            chosen = model.by_part[name].choice(of.seen)[..., None]
-            bits += float(costs[name].expand(3, 3, 3).gather(2, chosen).sum((1, 2)).mean())
+            chosen = model.by_part[name].choice(of.seen)
+            table = costs.tables[name].view(3, 3)
+            bits += sum(float(table[stage, chosen[:, stage]].mean()) for stage in range(3))
         assert average - 1 < bits <= average + 1e-4
         prices.append(float(model.price))
     assert prices[0] < prices[1]

@@ -17,7 +17,7 @@ from licquant.quant.dynamic import make_dynamic
 from licquant.quant.finetune_settings import FinetuneRecipe
 from licquant.quant.insert import insert_quantizers
 from licquant.quant.nested import NestedLayer
-from licquant.quant.stages import dynamic_plan
+from licquant.quant.stages import dynamic_plan, same_candidates
 from licquant.quant.synthetic import dead_leaves
 from licquant.quant.weight_ranges import moments
 from tests.models_for_tests import small_hyperprior
@@ -38,7 +38,7 @@ def statistics(traced):
 
 @pytest.fixture(scope="module")
 def calibrated(traced, statistics):
-    return insert_quantizers(traced, dynamic_plan(traced, WIDTHS), statistics)
+    return insert_quantizers(traced, dynamic_plan(traced, same_candidates(traced, WIDTHS)), statistics)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def in_steps(part, step):
 
 def narrow_integers(wide, name, statistics):
     """(step's name, bits) → integers of the narrower convolutions."""
-    network, found = make_dynamic(wide, WIDTHS, statistics).networks[name], {}
+    network, found = make_dynamic(wide, same_candidates(wide.traced, WIDTHS), statistics).networks[name], {}
     for part in (part for stage in network.stages for part in stage.parts.values()):
         for step in convolutions(part):
             layer = part.layers[step.name]
@@ -110,23 +110,29 @@ def test_a_stage_moves_by_half_the_share_of_the_images_that_want_fewer_bits(wide
     shares = iter([{"g_a": (0, 0.5, 1), "g_s": (1, 1, 0.25)}, {"g_a": (0, 1, 0.5), "g_s": (1, 0, 0.75)}])
 
     def measured(model, crops, lmbda, metric, on_progress):
-        assert len(crops) == 2  # a quarter is enough for shares
+        assert len(crops) == 8  # half of them are enough for shares
         wanted, found = next(shares), {}
         for name in model.networks:
-            losses = torch.zeros(4, 3, 3)
+            losses = torch.zeros(8, 3, 3)
             for stage, share in enumerate(wanted[name]):
                 losses[:, stage, :2] = 9.0
-                losses[: int(4 * share), stage, 1] = 0.0
-            found[name] = StageLosses(losses, torch.zeros(4, 1, 8, 8))
+                losses[: int(8 * share), stage, 1] = 0.0
+            found[name] = StageLosses(losses.flatten(1), torch.zeros(8, 1, 8, 8), [3, 3, 3])
         return found
 
     monkeypatch.setattr(shared_weights, "measure_stages", measured)
     dynamic = DynamicSettings(WIDTHS, gamma=0.001)
-    made, typical = centre_weights(
-        lambda: make_dynamic(wide, WIDTHS, statistics), statistics, torch.zeros(8), RECIPE, dynamic, layer_average
+    made, found = centre_weights(
+        lambda: make_dynamic(wide, same_candidates(wide.traced, WIDTHS), statistics),
+        statistics,
+        torch.zeros(16),
+        RECIPE,
+        dynamic,
+        layer_average,
     )
     assert made.wide is wide
-    assert list(typical.values()) == [8, 6, 7, 6, 8, 6.5]
+    assert [float(widths.mean()) for widths in found.values()] == [8, 6, 7, 6, 8, 6.5]
+    assert found["g_s.6"].tolist() == [6] * 6 + [8] * 2
     for name, wanted in (("g_a", (0, 0, 1, 0.5)), ("g_s", (0, 1, 0, 0.75))):
         part, before = wide.part(name), calibrated.part(name)
         steps = convolutions(part)

@@ -106,7 +106,7 @@ def test_a_dynamic_run_is_continued_and_codes_images(
     done = run(capsys, *words(place, output, *options, "--resume"))
     assert done["status"] == "complete"
     artifact = Artifact.from_bytes(read_artifact_bytes(output))
-    assert artifact.dynamic["g_a"].selector.widths == (4, 6, 8)
+    assert all(set(of) <= {4, 6, 8} for of in artifact.dynamic["g_a"].selector.candidates)
     told = artifact.provenance
     assert (told["method"], told["budget"]) == ("dpa-dq-dgm2", "widths=4,6,8")
     assert (told["widths"], told["gamma"], told["bit_cost"], told["steps"]) == ([4, 6, 8], 0.5, "bops", 2)

@@ -19,7 +19,7 @@ from licquant.program.openvino_engine import OpenVinoEngine
 from licquant.program.part import Part
 from licquant.program.selector import positions
 from licquant.quant.synthetic import dead_leaves
-from tests.dynamic_programs import WIDTHS, dynamic_artifact
+from tests.dynamic_programs import UNEVEN, WIDTHS, dynamic_artifact
 from tests.fuzz.test_fuzz_artifact import rebuilt
 
 IMAGES = [image // shade for image in dead_leaves(3, 96, seed=1) for shade in (1, 8)]
@@ -111,6 +111,21 @@ def test_the_widest_chain_is_the_static_program(artifact):
     part = artifact.dynamic["g_s"]
     q = np.random.default_rng(0).integers(-9, 10, (6, 4, 5))
     np.testing.assert_array_equal(ExactEngine(part.static((8, 8))).run(q), ExactEngine(part.part).run(q))
+
+
+def test_a_stage_that_keeps_its_width_has_it_in_every_choice():
+    again = Artifact.from_bytes(dynamic_artifact(19, UNEVEN).to_bytes())
+    codec, seen = Codec(again, bytes(8), "exact", 1), set()
+    assert [stage.widths for stage in again.dynamic["g_s"].stages] == [(8,), (8,), (4, 6, 8)]
+    for rgb in IMAGES:
+        y = codec.analyse(rgb).y
+        analysed, synthesised = codec.analysis_widths(rgb), codec.synthesis_widths(y)
+        assert analysed["g_a.2"] in (6, 8)
+        assert synthesised["g_s.1"] == 8
+        seen |= {("g_a", *analysed.values()), ("g_s", *synthesised.values())}
+        static = ExactEngine(again.dynamic["g_s"].static(tuple(synthesised.values()))).run(y)
+        np.testing.assert_array_equal(codec.synthesise(y, 96, 96), np.moveaxis(static, 0, -1)[:96, :96])
+    assert len(seen) > 2
 
 
 def test_choices_do_not_depend_on_the_engine(codecs):
@@ -207,5 +222,5 @@ def test_stages_that_are_no_chain_are_refused(artifact):
     with pytest.raises(LoweringError, match="not all of it"):
         replace(dynamic, stages=dynamic.stages[:2])
     stage = dynamic.stages[1]
-    with pytest.raises(LoweringError, match="lack a width"):
+    with pytest.raises(LoweringError, match="other widths than its stages have"):
         replace(dynamic, stages=(dynamic.stages[0], Stage(stage.name, {8: stage.widest}), dynamic.stages[2]))

@@ -1,5 +1,6 @@
 """Nested weights, the cells of the pooling and the choice: every rule against its definition."""
 
+from dataclasses import replace
 from fractions import Fraction
 from math import floor
 
@@ -72,7 +73,7 @@ def selector() -> Selector:
 
 
 def test_the_lowest_of_equal_logits_is_chosen(selector):
-    assert selector.widths == (4, 6, 8)
+    assert selector.candidates == ((4, 6, 8), (4, 6, 8))
     assert selector.choice(np.array([5, 5, 1, -3, 7, 7]).reshape(6, 1, 1)) == (4, 6)
     assert selector.choice(np.array([0, 0, 0, -3, -4, 7]).reshape(6, 1, 1)) == (4, 8)
 
@@ -84,7 +85,15 @@ def test_the_choice_depends_on_what_is_read(selector):
     assert len(found) > 2
 
 
-@pytest.mark.parametrize("widths", [(), (6, 4, 8), (4, 4, 8), (1, 4, 8), (4, 8, 17), (4, 5, 6, 7)])
+@pytest.mark.parametrize("widths", [(6, 4, 8), (4, 4, 8), (1, 4, 8), (4, 8, 17), (4, 5, 6, 7), (8,), ()])
 def test_widths_that_do_not_fit_are_refused(selector, widths):
     with pytest.raises(LoweringError):
-        Selector(selector.tensor, widths, selector.network)
+        Selector(selector.tensor, ((4, 6, 8), widths), selector.network)
+    with pytest.raises(LoweringError):
+        Selector(selector.tensor, (), selector.network)
+
+
+def test_stages_may_have_different_numbers_of_widths(selector):
+    uneven = replace(selector, candidates=((4, 8), (3, 4, 6, 7)))
+    assert uneven.choice(np.array([5, 7, 9, 1, 9, -3]).reshape(6, 1, 1)) == (8, 3)
+    assert uneven.choice(np.array([5, 5, 1, 1, 1, 2]).reshape(6, 1, 1)) == (4, 7)

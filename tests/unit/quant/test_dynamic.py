@@ -2,15 +2,14 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from licquant.models.trace import trace_model
 from licquant.quant.calibrate import collect_statistics, to_tensor
 from licquant.quant.dataflow import code, run_float
-from licquant.quant.dynamic import insert_dynamic
+from licquant.quant.dynamic import insert_dynamic, one_hot
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.nested import NestedTensor
-from licquant.quant.stages import at_width, dynamic_plan, stages_of
+from licquant.quant.stages import at_width, dynamic_plan, same_candidates, stages_of
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import small_hyperprior
 
@@ -45,7 +44,10 @@ def test_a_zero_point_stays_where_it_is_in_the_range(traced, statistics, free):
 def test_a_narrow_stage_is_not_much_worse_than_a_static_one(traced, statistics, free):
     """Each stage alone at 4 and 6 bits: the error that it adds to the picture, beside that of a plan for it alone."""
     settings = QuantizerSettings(free_zero_points=free)
-    network, plan = insert_dynamic(traced, WIDTHS, statistics, settings), dynamic_plan(traced, WIDTHS)
+    network, plan = (
+        insert_dynamic(traced, WIDTHS, statistics, settings),
+        dynamic_plan(traced, same_candidates(traced, WIDTHS)),
+    )
     x = torch.cat([to_tensor(rgb) for rgb in dead_leaves(4, 128)])
 
     def error(run) -> float:
@@ -59,7 +61,7 @@ def test_a_narrow_stage_is_not_much_worse_than_a_static_one(traced, statistics, 
                 def run(name, value, part=part, index=index, k=k):
                     chosen = torch.full((len(value), 3), 2)
                     chosen[:, index] = k if name == part else 2
-                    return network.run(name, value, lambda q: F.one_hot(chosen, 3).to(q.dtype))
+                    return network.run(name, value, lambda _: one_hot(chosen, [3, 3, 3]))
 
                 static = insert_quantizers(traced, at_width(stage, plan, bits), statistics, settings)
                 assert error(run) < 2 * error(static.run), (stage.name, bits)

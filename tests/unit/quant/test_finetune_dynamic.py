@@ -127,7 +127,9 @@ def test_the_cost_of_a_bit_is_what_was_asked_for(images: Path) -> None:
 
     def cost(name: str, **settings: Any) -> list[float]:
         dynamic = DynamicSettings(WIDTHS, bit_cost=name)
-        found = pipeline._stage_cost(dynamic, start, pictures, pipeline.Settings(**settings), lambda *_: None)
+        found = pipeline._stage_cost(
+            dynamic, start.quantized.traced, start.statistics, pictures, pipeline.Settings(**settings), lambda *_: None
+        )
         return [found(["g_a.2", "g_a.3"], bits) for bits in WIDTHS]
 
     assert cost("layers") == [8, 12, 16]

@@ -1,0 +1,93 @@
+"""Which widths a stage keeps: those that enough images want, and with which the average can be kept."""
+
+import pytest
+import torch
+
+from licquant.allocate.candidates import widths_in_use
+from licquant.allocate.dynamic_objective import bit_costs, layer_average
+from licquant.allocate.dynamic_settings import DynamicSettings
+from licquant.models.trace import trace_model
+from licquant.quant.calibrate import collect_statistics
+from licquant.quant.dynamic import insert_dynamic, make_dynamic
+from licquant.quant.insert import insert_quantizers
+from licquant.quant.stages import dynamic_plan
+from licquant.quant.synthetic import dead_leaves
+from tests.models_for_tests import small_hyperprior
+
+WIDTHS = (4, 6, 8)
+STAGES = ("g_a.2", "g_a.4", "g_a.6", "g_s.2", "g_s.4", "g_s.6")
+
+
+@pytest.fixture(scope="module")
+def traced():
+    return trace_model(small_hyperprior())
+
+
+@pytest.fixture(scope="module")
+def statistics(traced):
+    return collect_statistics(traced, dead_leaves(2, 128))
+
+
+@pytest.fixture(scope="module")
+def network(traced, statistics):
+    return insert_dynamic(traced, WIDTHS, statistics)
+
+
+def wanted(**shares):
+    """Of 100 images, how many want each of 4, 6 and 8 bits; all want 8 where nothing is said."""
+    return {
+        stage: torch.tensor(WIDTHS)
+        .float()
+        .repeat_interleave(torch.tensor(shares.get(stage[:3] + stage[4:], (0, 0, 100))))
+        for stage in STAGES
+    }
+
+
+def kept(network, given, average=8.0):
+    return widths_in_use(network, given, DynamicSettings(WIDTHS, average_bits=average), layer_average)
+
+
+def test_what_a_tenth_of_the_images_want_is_kept(network):
+    given = wanted(g_a2=(100, 0, 0), g_a4=(10, 0, 90), g_a6=(9, 0, 91), g_s2=(30, 30, 40), g_s4=(0, 95, 5))
+    assert kept(network, given) == {
+        "g_a.2": (4,), "g_a.4": (4, 8), "g_a.6": (8,), "g_s.2": (4, 6, 8), "g_s.4": (6,), "g_s.6": (8,)
+    }  # fmt: skip
+
+
+def test_every_part_keeps_something_to_choose(network):
+    found = kept(network, wanted(g_a2=(0, 98, 2), g_a4=(4, 95, 1), g_s4=(40, 60, 0)))
+    assert found["g_a.4"] == (4, 6)
+    assert [len(found[stage]) for stage in STAGES] == [1, 2, 1, 1, 2, 1]
+
+
+def test_rare_widths_are_kept_where_the_average_needs_them(network):
+    """All stages at 8 but for some images: without these no choice would cost less than 8."""
+    given = wanted(**dict.fromkeys(("g_a2", "g_a4", "g_a6", "g_s2", "g_s4", "g_s6"), (5, 0, 95)))
+    assert sum(len(widths) == 2 for widths in kept(network, given).values()) == 2
+    assert set(kept(network, given, 6.0).values()) == {(4, 8)}
+    none = wanted(**dict.fromkeys(("g_a2", "g_a4", "g_a6", "g_s2", "g_s4", "g_s6"), (1, 0, 99)))
+    assert set(kept(network, none, 6.0).values()) == {(4, 8)}
+
+
+def test_a_price_needs_no_average(network):
+    given = wanted(**dict.fromkeys(("g_a2", "g_a4", "g_a6", "g_s2", "g_s4", "g_s6"), (5, 0, 95)))
+    found = widths_in_use(network, given, DynamicSettings(WIDTHS, gamma=0.1), layer_average)
+    assert sum(len(widths) == 1 for widths in found.values()) == 4
+
+
+def test_stages_that_keep_a_width_are_those_of_a_static_network(traced, statistics):
+    candidates = {"g_a.2": (4,), "g_a.4": (6, 8), "g_a.6": (8,), "g_s.2": (6,), "g_s.4": (4, 6, 8), "g_s.6": (8,)}
+    plan = dynamic_plan(traced, candidates)
+    assert [plan[stage].weight for stage in STAGES] == [4, 8, 8, 6, 8, 8]
+    model = make_dynamic(insert_quantizers(traced, plan, statistics), candidates, statistics)
+    assert model.candidates == candidates
+    static, x = insert_quantizers(traced, plan, statistics), torch.rand(2, 3, 64, 64)
+    for name, network in model.networks.items():
+        assert [stage.widths for stage in network.adaptive] == [w for s, w in candidates.items() if name in s and w[1:]]
+        value = x if name == "g_a" else torch.randint(-9, 10, (2, 12, 4, 4)).float()
+        widest = torch.cat([torch.eye(n)[-1] for n in network.sizes]).expand(2, -1)
+        with torch.no_grad():
+            torch.testing.assert_close(model.run(name, value, lambda _, w=widest: w), static.run(name, value))
+    costs = bit_costs(model, layer_average, 8)
+    assert costs.fixed == pytest.approx((2 * 4 + 8 + 2 * 6 + 8) / 10)
+    torch.testing.assert_close(costs.tables["g_s"], torch.tensor([8.0, 12, 16]) / 10)
