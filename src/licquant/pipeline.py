@@ -34,7 +34,7 @@ from licquant.allocate.dynamic_objective import (
 from licquant.allocate.dynamic_settings import LAYERS, DynamicSettings
 from licquant.allocate.methods import METHODS, allocate
 from licquant.allocate.search import Search
-from licquant.allocate.selector_fit import SELECTOR_CROPS, fit_to_losses
+from licquant.allocate.selector_fit import SELECTOR_CROPS, SELECTOR_SIDE, fit_to_losses
 from licquant.allocate.sensitivity import Sensitivity, draw_crops
 from licquant.allocate.shared_weights import centre_weights
 from licquant.codec.artifact import Artifact
@@ -219,7 +219,7 @@ def finetune_dynamic(
     fabric = fabric or make_fabric(options)
     traced, statistics = _calibrated(model, images, on_progress)
     cost = _stage_cost(dynamic, traced, statistics, images, chosen, on_progress)
-    crops, measuring = draw_crops(images, SELECTOR_CROPS, recipe.crop), partial(on_progress, "measuring stages")
+    crops, measuring = draw_crops(images, SELECTOR_CROPS, SELECTOR_SIDE), partial(on_progress, "measuring stages")
 
     def quantized_for(candidates: Candidates) -> QuantizedModel:
         return insert_quantizers(traced, dynamic_plan(traced, candidates), statistics, chosen.quantizer)

@@ -54,20 +54,8 @@ class BitWidthSelector(nn.Module):
         self.network = _network(f"{name}.selector", means, hidden, self.sizes)
         self.temperature = 1.0
 
-    def features(self, q: Tensor) -> Tensor:
-        """Means of the centred integers' magnitudes in units of 2^-8, int64 [B, C, 5, 5]: ``program.selector.pool``.
-
-        Without a gradient: what is read is not bent to please the selector.
-        """
-        rows, columns = ([torch.from_numpy(cell).to(q.device) for cell in cells(n)] for n in q.shape[2:])
-        magnitude = q.detach().abs().long()
-        in_rows = torch.stack([magnitude[:, :, cell].sum(2) for cell in rows], 2)
-        sums = torch.stack([in_rows[..., cell].sum(3) for cell in columns], 3) << FRACTION_BITS
-        counts = torch.tensor([[len(a) * len(b) for b in columns] for a in rows], device=q.device)
-        return torch.div(2 * sums + counts, 2 * counts, rounding_mode="floor").clamp(max=INT32_MAX)
-
     def logits(self, features: Tensor) -> Tensor:
-        """[B, widths of all stages] of ``features``, with a gradient and dropout: for training."""
+        """[B, widths of all stages] of ``features_of``, with a gradient and dropout: for training."""
         self.network.fit_units()  # as large as the weights have become
         value = features.float()
         for step in self.network.graph:
@@ -85,10 +73,10 @@ class BitWidthSelector(nn.Module):
 
         On other devices than the CPU, where the exact constants are not, by ``logits``: the same but for near ties.
         """
-        return self.choice_for(self.features(q))
+        return self.choice_for(features_of(q))
 
     def choice_for(self, features: Tensor) -> Tensor:
-        """``choice`` for what ``features`` gave."""
+        """``choice`` for what ``features_of`` gave."""
         if features.device.type == "cpu":
             self.network.fit_units()
             logits = simulate_exactly(self.network, features).flatten(1)
@@ -103,7 +91,7 @@ class BitWidthSelector(nn.Module):
         In training the weights are sampled, and soft, but for the smallest ones; else both are one-hot.
         """
         if self.training:
-            logits = self.by_stage(self.logits(self.features(q)))
+            logits = self.by_stage(self.logits(features_of(q)))
             weights = torch.cat([self._sampled(of) for of in logits], 1)
             return weights, torch.cat([of.softmax(1) for of in logits], 1)
         chosen = one_hot(self.choice(q), self.sizes)
@@ -113,6 +101,19 @@ class BitWidthSelector(nn.Module):
         weights = F.gumbel_softmax(logits, self.temperature)
         weights = torch.where(weights < _LEAST_WEIGHT, 0.0, weights)
         return weights / weights.sum(1, keepdim=True)
+
+
+def features_of(q: Tensor) -> Tensor:
+    """Means of the centred integers' magnitudes in units of 2^-8, int64 [B, C, 5, 5]: ``program.selector.pool``.
+
+    Without a gradient: what is read is not bent to please the selector.
+    """
+    rows, columns = ([torch.from_numpy(cell).to(q.device) for cell in cells(n)] for n in q.shape[2:])
+    magnitude = q.detach().abs().long()
+    in_rows = torch.stack([magnitude[:, :, cell].sum(2) for cell in rows], 2)
+    sums = torch.stack([in_rows[..., cell].sum(3) for cell in columns], 3) << FRACTION_BITS
+    counts = torch.tensor([[len(a) * len(b) for b in columns] for a in rows], device=q.device)
+    return torch.div(2 * sums + counts, 2 * counts, rounding_mode="floor").clamp(max=INT32_MAX)
 
 
 def make_selectors(model: DynamicModel, statistics: Statistics, hidden: int = HIDDEN) -> dict[str, BitWidthSelector]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from licquant.allocate.dynamic_objective import ENTROPY, AdaptiveModel, BitCosts, StageCost, bit_costs
 from licquant.allocate.dynamic_settings import DynamicSettings
-from licquant.allocate.selector import BitWidthSelector
+from licquant.allocate.selector import BitWidthSelector, features_of
 from licquant.errors import BudgetError
 from licquant.quant.dataflow import code
 from licquant.quant.dynamic import DynamicModel, one_hot
@@ -29,6 +29,7 @@ from licquant.quant.objective import rate_distortion
 from licquant.train import seeds
 
 SELECTOR_CROPS = 64
+SELECTOR_SIDE = 256  # of the crops, in pixels: what is chosen for smaller ones says less of what is for whole images
 _STEPS, _DECAY = 400, 0.05
 _RATES = 0.001, 0.01  # of the hidden layer, whose thousands of weights move every logit, and of the logits' own
 _ROUNDING = 1e-5  # of sums of bits, in float32
@@ -65,12 +66,12 @@ class StageLosses:
 
     losses: float[crops, widths of all stages], R + λ·D with one stage at that width and all others of both parts at
         the widest, less that with all at the widest
-    seen:   what the part's selector reads of every crop: centred integers [crops, C, H, W]
+    features: what the part's selector reads of every crop, int64 [crops, C, 5, 5], ``selector.features_of``
     sizes:  how many widths each stage may have
     """
 
     losses: Tensor
-    seen: Tensor
+    features: Tensor
     sizes: Sequence[int]
 
 
@@ -86,12 +87,12 @@ def measure_stages(
 
     metric: as in ``train.settings.BaseRecipe``;  on_progress: called with (crops done, in all)
     """
-    seen: dict[str, list[Tensor]] = {name: [] for name in model.networks}
+    features: dict[str, list[Tensor]] = {name: [] for name in model.networks}
     losses: dict[str, list[Tensor]] = {name: [] for name in model.networks}
     for index, x in enumerate(crops.split(1)):
         on_progress(index, len(crops))
         widest: list[Tensor] = []
-        base = _loss(model, x, None, lmbda, metric, widest, {name: found.append for name, found in seen.items()})
+        base = _loss(model, x, None, lmbda, metric, widest, features)
         for name, network in model.networks.items():
             of_part = [
                 _loss(model, x, (name, stage, k), lmbda, metric, widest, {}) - base if k < size - 1 else 0.0 * base
@@ -101,7 +102,7 @@ def measure_stages(
             losses[name].append(torch.stack(of_part))
     on_progress(len(crops), len(crops))
     return {
-        name: StageLosses(torch.stack(losses[name]), torch.cat(seen[name]), network.sizes)
+        name: StageLosses(torch.stack(losses[name]), torch.cat(features[name]), network.sizes)
         for name, network in model.networks.items()
     }
 
@@ -113,7 +114,7 @@ def _loss(
     lmbda: float,
     metric: str,
     widest: list[Tensor],
-    see: Mapping[str, Callable[[Tensor], None]],
+    see: Mapping[str, list[Tensor]],
 ) -> Tensor:
     """The loss with the widest widths but for that of ``narrow``: (part, stage, index of its width).
 
@@ -124,7 +125,7 @@ def _loss(
     def run(name: str, value: Tensor) -> Tensor:
         def select(q: Tensor) -> Tensor:
             if name in see:
-                see[name](q)
+                see[name].append(features_of(q))
             sizes = model.networks[name].sizes
             chosen = torch.tensor([sizes], device=q.device).expand(len(q), -1) - 1
             if narrow is not None and name == narrow[0]:
@@ -204,13 +205,14 @@ def fit_selectors(
     temperature = _temperature(price)
     for name, of in found.items():
         selector, total = selectors[name].train(), (of.losses + price * costs.tables[name]) / temperature
-        features = selector.features(of.seen)
         hidden, logits = selector.network.layers.values()
         groups = [{"params": layer.parameters(), "lr": r} for layer, r in zip((hidden, logits), _RATES, strict=True)]
         optimizer = torch.optim.AdamW(groups, weight_decay=_DECAY)
         for _ in range(_STEPS):
             optimizer.zero_grad()
-            log = torch.cat([of_stage.log_softmax(1) for of_stage in selector.by_stage(selector.logits(features))], 1)
+            log = torch.cat(
+                [of_stage.log_softmax(1) for of_stage in selector.by_stage(selector.logits(of.features))], 1
+            )
             (log.exp() * (total + log)).sum(1).mean().backward()
             optimizer.step()
 
@@ -232,7 +234,7 @@ def keep_average(
 
     price: that they were fitted for;  returned: the other
     """
-    features = {name: selectors[name].eval().features(of.seen) for name, of in found.items()}
+    choosing = {name: selectors[name].eval() for name in found}
     biases = {name: list(selectors[name].network.layers.values())[-1].bias for name in found}
     fitted = {name: bias.clone() for name, bias in biases.items()}
 
@@ -240,7 +242,8 @@ def keep_average(
         """With the price higher by that, in place."""
         for name, bias in biases.items():
             bias.copy_(fitted[name] - further / _temperature(price) * costs.tables[name])
-        return _cost_of({name: selectors[name].choice_for(features[name]) for name in found}, found, costs)
+        chosen = {name: choosing[name].choice_for(of.features) for name, of in found.items()}
+        return _cost_of(chosen, found, costs)
 
     low, high = -price, _HIGHEST_RATIO * price
     for _ in range(_HALVINGS):

@@ -18,7 +18,7 @@ from licquant.allocate.dynamic_objective import (
     sampling_steps,
 )
 from licquant.allocate.dynamic_settings import DynamicSettings
-from licquant.allocate.selector import make_selectors
+from licquant.allocate.selector import features_of
 from licquant.errors import ModelError
 from licquant.lower.dynamic import lower_dynamic
 from licquant.models.trace import trace_model
@@ -70,10 +70,9 @@ def test_the_plan_has_fixed_widths_where_nothing_is_chosen(traced):
             same_candidates(traced, widths)
 
 
-def test_features_are_those_of_the_codec(network, statistics):
-    selector = make_selectors(network, statistics)["g_a"]
+def test_features_are_those_of_the_codec():
     q = torch.from_numpy(np.random.default_rng(0).integers(-40000, 40000, (2, 8, 61, 37))).float()
-    found = selector.features(q)
+    found = features_of(q)
     for image, expected in zip(q.long().numpy(), found.numpy(), strict=True):
         np.testing.assert_array_equal(pool(sample(image, positions(61), positions(37)), (61, 37)), expected)
 
@@ -219,7 +218,7 @@ def test_logits_choose_as_at_inference(network, statistics):
         for layer in selector.network.layers.values():
             layer.weight.normal_(std=0.5)
         q = torch.randint(0, 256, (64, 8, 16, 16)).float() * torch.rand(64, 8, 1, 1) ** 3
-        logits, exact = selector.logits(selector.features(q)), selector.choice(q)
+        logits, exact = selector.logits(features_of(q)), selector.choice(q)
     logits = logits.view(64, 3, 3)
     sure = (lambda top: top[..., 0] - top[..., 1] > 0.05)(logits.topk(2).values)
     assert sure.float().mean() > 0.8
