@@ -21,9 +21,12 @@ _ENOUGH = 0.1, 0.03, 1e-9
 def widths_in_use(
     network: DynamicModel, wanted: Mapping[str, Tensor], dynamic: DynamicSettings, cost: StageCost
 ) -> dict[str, tuple[int, ...]]:
-    """Adaptive stage → those of its widths that at least a tenth of the images want, ascending.
+    """Adaptive stage → the one width that more than nine tenths of the images want, or those that it chooses from.
 
-    In a part where that leaves every stage one width, the stage that most images want otherwise keeps its second.
+    These are all from the narrowest that a tenth of the images want up to the widest: what a stage reads is rounded to
+    its widest width first, and a narrow one's error grows by less the more bits the widest has beyond it.
+    In a part where every stage would keep one width, the stage that most images want otherwise has its second too.
+
     wanted: adaptive stage → the width that is best for each image, float[images], as ``centre_weights`` finds it
     """
     found: dict[str, tuple[int, ...]] = {}
@@ -45,5 +48,7 @@ def _wanted_by(enough: float, network: DynamicModel, wanted: Mapping[str, Tensor
         if all(len(widths) == 1 for widths in kept.values()):
             undecided = min(shares, key=lambda name: max(shares[name].values()))
             kept[undecided] = sorted(shares[undecided], key=lambda width: shares[undecided][width])[-2:]
-        found |= {name: tuple(sorted(widths)) for name, widths in kept.items()}
+        for stage in part.adaptive:
+            widths = kept[stage.name]
+            found[stage.name] = tuple(w for w in stage.widths if w >= min(widths)) if len(widths) > 1 else (*widths,)
     return found
