@@ -207,8 +207,9 @@ def finetune_dynamic(
 ) -> tuple[Result, Outcome]:
     """Train a model whose widths are chosen for every image, together with what chooses them: as ``finetune``, but
 
-    dynamic: the candidates, and what bits cost or how many there may be.  The first stages and all other parts have
-             8 bits; reconstruction is that of the network at the widest widths: ``quantized`` of the result
+    dynamic: the candidates, and what bits cost or how many there may be; stages about which the images agree keep one.
+             The first stages and all other parts have 8 bits; reconstruction is that of the network at the widest
+             widths in use: ``quantized`` of the result
 
     Raises also ``ModelError`` for a model whose g_a or g_s is not a chain of modules, and ``BudgetError`` if the
     latency of the widths is to count and ``settings.latency`` is missing, or if they cannot cost as little as asked.
