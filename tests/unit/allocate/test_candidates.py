@@ -69,6 +69,7 @@ def test_every_part_keeps_something_to_choose(network):
 def test_fewer_stages_are_decided_where_the_average_needs_it(network):
     given = wanted(**dict.fromkeys(ALL, (30, 0, 70)))
     assert sum(len(widths) > 1 for widths in kept(network, given).values()) == 2
+    assert kept(network, given, 7.3) == kept(network, given)  # 7.2 with the two
     assert set(kept(network, given, 6.0).values()) == {WIDTHS}
     nearly = wanted(**dict.fromkeys(ALL, (10, 0, 90)))
     assert set(kept(network, nearly, 6.0).values()) == {WIDTHS}

@@ -24,8 +24,9 @@ from licquant.lower.dynamic import lower_dynamic
 from licquant.models.trace import trace_model
 from licquant.program.selector import pool, positions, sample
 from licquant.quant.calibrate import collect_statistics
-from licquant.quant.dynamic import insert_dynamic, one_hot
+from licquant.quant.dynamic import insert_dynamic, make_dynamic, one_hot
 from licquant.quant.finetune_settings import FinetuneRecipe
+from licquant.quant.insert import insert_quantizers
 from licquant.quant.natural import settle
 from licquant.quant.nested import NestedLayer, NestedTensor
 from licquant.quant.stages import dynamic_plan, same_candidates, stages_of
@@ -138,6 +139,17 @@ def test_the_loss_is_what_its_figures_say(network, statistics, samples):
     expected = named["bpp"] + 0.01 * 255**2 * named["distortion"] + 0.5 * named["bits"]
     assert float(loss) == pytest.approx(expected, rel=1e-5)
     assert float(model.steps) == 0
+
+
+def test_stages_that_keep_a_width_count(traced, statistics, samples):
+    candidates = {"g_a.2": (4,), "g_a.4": (6, 8), "g_a.6": (8,), "g_s.2": (6,), "g_s.4": (4, 6, 8), "g_s.6": (8,)}
+    wide = insert_quantizers(traced, dynamic_plan(traced, candidates), statistics)
+    network = make_dynamic(wide, candidates, statistics)
+    model = AdaptiveModel.around(network, statistics)
+    objective = DynamicObjective(model, 0.01, "mse", None, bit_costs(network, layer_average, 8), 10).eval()
+    assert float(objective(samples)[1][3]) == pytest.approx((8 + 16 + 8 + 12 + 16 + 8) / 10)
+    chosen = model.widths(samples.float() / 255)
+    assert chosen == [{"g_a.2": 4, "g_a.4": 8, "g_a.6": 8, "g_s.2": 6, "g_s.4": 8, "g_s.6": 8}] * 2
 
 
 def test_bits_below_the_target_cost_nothing(network, statistics, samples, monkeypatch):
