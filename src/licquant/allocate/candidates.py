@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from licquant.allocate.dynamic_objective import StageCost, least_bits
+from licquant.allocate.dynamic_objective import ROUNDING, StageCost, least_bits
 from licquant.allocate.dynamic_settings import DynamicSettings
 from licquant.quant.dynamic import DynamicModel
 
@@ -41,7 +41,7 @@ def widths_in_use(
     for agreed in _AGREED:
         for part in network.networks.values():
             found |= _of_part({stage.name: shares[stage.name] for stage in part.adaptive}, agreed)
-        if dynamic.target is None or least_bits(network, cost, dynamic.widths[-1], found) <= dynamic.target:
+        if dynamic.target is None or least_bits(network, cost, dynamic.widths[-1], found) <= dynamic.target + ROUNDING:
             break
     return found
 

@@ -41,7 +41,7 @@ _SELECTOR_RATE = 0.02  # of the selectors, over that of the network: thousands o
 ENTROPY = 0.2
 
 _TINY = 1e-9
-_ROUNDING = 1e-5  # of sums of bits, in float32
+ROUNDING = 1e-5  # of sums of bits, in float32
 
 # The quantized layers of a stage, and its width → what that costs, in any unit.
 StageCost = Callable[[Sequence[str], int], float]
@@ -139,7 +139,7 @@ class DynamicObjective(nn.Module):
         found = rate_distortion(coded, x, self.lmbda, self.metric)
         bits = self._bits(probabilities)
         chosen = self._bits({name: self._chosen(name, p) for name, p in probabilities.items()})
-        if self.target is not None and chosen <= self.target + _ROUNDING:
+        if self.target is not None and chosen <= self.target + ROUNDING:
             bits = bits.detach()
         loss = found[0] + self.model.price * bits
         figures = torch.stack([loss, found[1], found[2], bits]).detach()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from licquant.allocate.dynamic_objective import ENTROPY, AdaptiveModel, BitCosts, StageCost, bit_costs
+from licquant.allocate.dynamic_objective import ENTROPY, ROUNDING, AdaptiveModel, BitCosts, StageCost, bit_costs
 from licquant.allocate.dynamic_settings import DynamicSettings
 from licquant.allocate.selector import BitWidthSelector, features_of
 from licquant.errors import BudgetError
@@ -32,7 +32,6 @@ SELECTOR_CROPS = 64
 SELECTOR_SIDE = 256  # of the crops, in pixels: what is chosen for smaller ones says less of what is for whole images
 _STEPS, _DECAY = 400, 0.05
 _RATES = 0.001, 0.01  # of the hidden layer, whose thousands of weights move every logit, and of the logits' own
-_ROUNDING = 1e-5  # of sums of bits, in float32
 _LEAST_TEMPERATURE = 1e-6  # where bits cost nothing
 _HIGHEST_RATIO, _HALVINGS = 1e3, 30  # of prices, where another is looked for
 
@@ -159,7 +158,7 @@ def price_for(found: Mapping[str, StageLosses], costs: BitCosts, average: float)
     """
     low, high = 1e-6, 1e6  # of a loss that is about 1
     least = _mean_cost(found, costs, high)
-    if least > average + _ROUNDING:
+    if least > average + ROUNDING:
         raise BudgetError(f"the average of {average:g} bits cannot be met: these widths cost at least {least:.2f}")
     for _ in range(60):
         middle = math.sqrt(low * high)
@@ -248,7 +247,7 @@ def keep_average(
     low, high = -price, _HIGHEST_RATIO * price
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if mean_cost(middle) > average + _ROUNDING:
+        if mean_cost(middle) > average + ROUNDING:
             low = middle
         else:
             high = middle

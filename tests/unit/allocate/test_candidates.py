@@ -75,6 +75,19 @@ def test_fewer_stages_are_decided_where_the_average_needs_it(network):
     assert set(kept(network, nearly, 6.0).values()) == {WIDTHS}
 
 
+def test_an_average_that_is_just_kept_is_kept(network):
+    """Whatever the sums of its costs are rounded to."""
+    given = wanted(**dict.fromkeys(ALL, (30, 0, 70)))
+    for unit in (0.1, 0.3, 0.7, 1.1, 1 / 3):
+        found = widths_in_use(
+            network,
+            given,
+            DynamicSettings(WIDTHS, average_bits=7.2),
+            lambda layers, bits, u=unit: u * len(layers) * bits,
+        )
+        assert found == kept(network, given)
+
+
 def test_a_price_needs_no_average(network):
     found = widths_in_use(
         network, wanted(**dict.fromkeys(ALL, (30, 0, 70))), DynamicSettings(WIDTHS, gamma=0.1), layer_average
