@@ -8,12 +8,16 @@ it would be in a static network.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor
 
 from licquant.allocate.dynamic_objective import ROUNDING, StageCost, least_bits
 from licquant.allocate.dynamic_settings import DynamicSettings
 from licquant.quant.dynamic import DynamicModel
+from licquant.quant.stages import Candidates
+
+Shares = Mapping[str, Mapping[int, float]]  # stage → width → of the images that want it
 
 # The share of the images that decides for all: the first that leaves widths with which the average can be kept.
 _AGREED = 0.6, 0.8, 0.95, 1.0
@@ -27,31 +31,33 @@ def widths_in_use(
 
     These are all from the narrowest that a tenth of the images want up to the widest: what a stage reads is rounded to
     its widest width first, and a narrow one's error grows by less the more bits the widest has beyond it.
-    In a part about which the images agree, one stage chooses all the same, between the two widest: the one that is
-    mostly wide, so that it is seldom narrow, and about which they agree least.
+    Where the average allows every image the widest that is left, none would choose less: then the stage that most
+    images want wider than it is gets the next width too, and images compete for it.
+    In a part about which the images agree, one stage chooses all the same, between its width and the one below: one of
+    the widest width if there is any, so that it is seldom narrow, and the one about which they agree least.
 
     wanted: adaptive stage → the width that is best for each image, float[images], as ``centre_weights`` finds it
     """
-    shares = {
+    parts = [[stage.name for stage in part.adaptive] for part in network.networks.values()]
+    shares: Shares = {
         stage.name: {width: float((wanted[stage.name] == width).float().mean()) for width in stage.widths}
         for part in network.networks.values()
         for stage in part.adaptive
     }
+    least = partial(least_bits, network, cost, dynamic.widths[-1])
+    most = dynamic.target or 0.0
     found: dict[str, tuple[int, ...]] = {}
     for agreed in _AGREED:
-        for part in network.networks.values():
-            found |= _of_part({stage.name: shares[stage.name] for stage in part.adaptive}, agreed)
-        if dynamic.target is None or least_bits(network, cost, dynamic.widths[-1], found) <= dynamic.target + ROUNDING:
+        found = {name: _of_stage(of, agreed) for name, of in shares.items()}
+        while least({name: widths[-1:] for name, widths in found.items()}) <= most + ROUNDING:
+            further = _further(shares, found)
+            if not further:
+                break
+            found |= further
+        for names in parts:
+            found |= _one_that_chooses({name: shares[name] for name in names}, found)
+        if dynamic.target is None or least(found) <= most + ROUNDING:
             break
-    return found
-
-
-def _of_part(shares: Mapping[str, Mapping[int, float]], agreed: float) -> dict[str, tuple[int, ...]]:
-    """shares: stage → width → of the images that want it"""
-    found = {name: _of_stage(of, agreed) for name, of in shares.items()}
-    if all(len(widths) == 1 for widths in found.values()):
-        undecided = min(shares, key=lambda name: (found[name] != (max(shares[name]),), max(shares[name].values())))
-        found[undecided] = tuple(sorted(shares[undecided])[-2:])
     return found
 
 
@@ -61,3 +67,20 @@ def _of_stage(shares: Mapping[int, float], agreed: float) -> tuple[int, ...]:
         return (most,)
     narrowest = min([width for width, share in shares.items() if share >= _ENOUGH], default=most)
     return tuple(width for width in sorted(shares) if width >= narrowest) if narrowest < max(shares) else (most,)
+
+
+def _further(shares: Shares, found: Candidates) -> dict[str, tuple[int, ...]]:
+    """The stage that most images want wider than it can be, with its next width; empty if there is none."""
+    wider = {name: sum(share for width, share in of.items() if width > found[name][-1]) for name, of in shares.items()}
+    name = max(wider, key=lambda stage: wider[stage])
+    return {name: (*found[name], min(w for w in shares[name] if w > found[name][-1]))} if wider[name] > 0 else {}
+
+
+def _one_that_chooses(shares: Shares, found: Candidates) -> dict[str, tuple[int, ...]]:
+    """What has to change in a part for one of its stages to choose; empty if one does."""
+    if any(len(found[name]) > 1 for name in shares):
+        return {}
+    undecided = min(shares, key=lambda name: (found[name] != (max(shares[name]),), max(shares[name].values())))
+    widths = sorted(shares[undecided])
+    wide = max(1, widths.index(found[undecided][0]))
+    return {undecided: tuple(widths[wide - 1 : wide + 1])}

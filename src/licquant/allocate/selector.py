@@ -53,6 +53,21 @@ class BitWidthSelector(nn.Module):
         self.sizes = list(sizes)
         self.network = _network(f"{name}.selector", means, hidden, self.sizes)
         self.temperature = 1.0
+        self.restart()
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Forget what was learned: random weights, every hidden unit on for about half of the images."""
+        hidden, logits = self.network.layers.values()
+        nn.init.kaiming_normal_(hidden.weight, nonlinearity="relu")
+        hidden.bias.copy_(-hidden.weight.sum((1, 2, 3)))  # features are 1 on average
+        nn.init.normal_(logits.weight, std=0.01)
+        logits.bias.copy_(torch.cat([torch.eye(widths)[-1] for widths in self.sizes]) * _FIRST_LOGIT)
+
+    @property
+    def unit(self) -> Tensor:
+        """float[C]: what 2^-8 of a mean is as a feature."""
+        return self.network.tensors[INPUT].scale.detach()
 
     def logits(self, features: Tensor) -> Tensor:
         """[B, widths of all stages] of ``features_of``, with a gradient and dropout: for training."""
@@ -132,13 +147,6 @@ def _network(name: str, means: Tensor, hidden: int, sizes: Sequence[int]) -> Qua
     """Means in units of 2^-8 to logits. In real units features are means relative to ``means``."""
     outputs = sum(sizes)
     features, layers = nn.Conv2d(len(means), hidden, CELLS), nn.Conv2d(hidden, outputs, 1)
-    nn.init.kaiming_normal_(features.weight, nonlinearity="relu")
-    nn.init.normal_(layers.weight, std=0.01)
-    assert features.bias is not None
-    assert layers.bias is not None
-    nn.init.zeros_(features.bias)
-    with torch.no_grad():
-        layers.bias.copy_(torch.cat([torch.eye(widths)[-1] for widths in sizes]) * _FIRST_LOGIT)
     steps = (
         Step(f"{name}.features", ACTIVATION, (INPUT,), negative_slope=IDENTITY_SLOPE),
         Step(f"{name}.hidden", CONVOLUTION, (f"{name}.features",), features, negative_slope=0.0),

@@ -52,7 +52,7 @@ ALL = ("g_a2", "g_a4", "g_a6", "g_s2", "g_s4", "g_s6")
 
 def test_three_fifths_of_the_images_decide(network):
     given = wanted(g_a2=(60, 40, 0), g_a4=(10, 31, 59), g_a6=(9, 32, 59), g_s2=(41, 59, 0), g_s4=(0, 95, 5))
-    assert kept(network, given) == {
+    assert kept(network, given, 6.5) == {
         "g_a.2": (4,), "g_a.4": (4, 6, 8), "g_a.6": (6, 8), "g_s.2": (4, 6, 8), "g_s.4": (6,), "g_s.6": (8,)
     }  # fmt: skip
 
@@ -60,10 +60,22 @@ def test_three_fifths_of_the_images_decide(network):
 def test_every_part_keeps_something_to_choose(network):
     """Where most want the widest, if there is such a stage; else where most want something else than most."""
     found = kept(network, wanted(g_a2=(40, 60, 0), g_a4=(0, 5, 95), g_a6=(6, 0, 94), g_s2=(2, 98, 0), g_s4=(95, 5, 0),
-                                 g_s6=(0, 100, 0)))  # fmt: skip
+                                 g_s6=(0, 100, 0)), 6.1)  # fmt: skip
     assert found == {
-        "g_a.2": (6,), "g_a.4": (8,), "g_a.6": (6, 8), "g_s.2": (6,), "g_s.4": (6, 8), "g_s.6": (6,)
+        "g_a.2": (6,), "g_a.4": (8,), "g_a.6": (6, 8), "g_s.2": (6,), "g_s.4": (4, 6), "g_s.6": (6,)
     }  # fmt: skip
+
+
+def test_images_compete_for_what_the_average_leaves(network):
+    """The stages that most images want wider get their next width, until not all can have it."""
+    given = wanted(g_a2=(70, 20, 10), g_a4=(80, 20, 0), g_s2=(0, 99, 1), g_s4=(0, 100, 0))
+    alone = {"g_a.2": (4,), "g_a.4": (4,), "g_a.6": (8,), "g_s.2": (6,), "g_s.4": (6,), "g_s.6": (6, 8)}
+    assert kept(network, given, 5.5) == alone | {"g_a.6": (6, 8)}  # 5.6 bits where all are at the widest
+    further = alone | {"g_a.2": (4, 6)}
+    assert [kept(network, given, average) for average in (5.6, 5.99)] == [further, further]
+    assert kept(network, given, 6.0) == further | {"g_a.4": (4, 6)}
+    assert kept(network, given, 6.4) == further | {"g_a.4": (4, 6), "g_a.2": (4, 6, 8)}
+    assert kept(network, given, 8.0) == further | {"g_a.4": (4, 6), "g_a.2": (4, 6, 8), "g_s.2": (6, 8), "g_s.6": (8,)}
 
 
 def test_fewer_stages_are_decided_where_the_average_needs_it(network):

@@ -6,7 +6,7 @@ import torch
 from licquant.allocate import selector_fit
 from licquant.allocate.dynamic_objective import AdaptiveModel, BitCosts, bit_costs, layer_average
 from licquant.allocate.dynamic_settings import DynamicSettings
-from licquant.allocate.selector import features_of, make_selectors
+from licquant.allocate.selector import BitWidthSelector, features_of, make_selectors
 from licquant.allocate.selector_fit import (
     StageLosses,
     best_choices,
@@ -126,6 +126,21 @@ def test_selectors_learn_which_images_lose_what(network, statistics):
     chosen = selectors["g_a"].eval().choice(unseen)
     assert chosen[::2].eq(0).all()
     assert chosen[1::2].eq(2).all()
+
+
+def test_selectors_tell_apart_crops_that_they_have_not_seen():
+    """From few crops whose cells differ by chance: neither learned by heart nor the same for all."""
+    torch.manual_seed(0)
+    activity = torch.rand(96, 32)
+    cells = activity[:, :, None, None] * torch.rand(96, 32, 5, 5).mul(2)
+    features = (cells * 20 * (1 << 8)).long()
+    lost = activity[:, ::4].mean(1) - activity[:, 1::4].mean(1)
+    losses = torch.stack([lost, torch.zeros(96)], 1)
+    selector = BitWidthSelector("g_a", torch.full((32,), 10.0), [2])
+    seen = {"g_a": StageLosses(losses[:48], features[:48], [2])}
+    fit_selectors({"g_a": selector}, seen, BitCosts({"g_a": torch.tensor([7.0, 7.01])}), 0.01)
+    logits = selector.eval().logits(features[48:]).detach()
+    assert torch.corrcoef(torch.stack([logits[:, 1] - logits[:, 0], lost[48:]]))[0, 1] > 0.6
 
 
 @pytest.mark.parametrize("average", [3.5, 5.0, 7.5])
