@@ -66,18 +66,6 @@ def test_every_part_keeps_something_to_choose(network):
     }  # fmt: skip
 
 
-def test_images_compete_for_what_the_average_leaves(network):
-    """The stages that most images want wider get their next width, until not all can have it."""
-    given = wanted(g_a2=(70, 20, 10), g_a4=(80, 20, 0), g_s2=(0, 99, 1), g_s4=(0, 100, 0))
-    alone = {"g_a.2": (4,), "g_a.4": (4,), "g_a.6": (8,), "g_s.2": (6,), "g_s.4": (6,), "g_s.6": (6, 8)}
-    assert kept(network, given, 5.5) == alone | {"g_a.6": (6, 8)}  # 5.6 bits where all are at the widest
-    further = alone | {"g_a.2": (4, 6)}
-    assert [kept(network, given, average) for average in (5.6, 5.99)] == [further, further]
-    assert kept(network, given, 6.0) == further | {"g_a.4": (4, 6)}
-    assert kept(network, given, 6.4) == further | {"g_a.4": (4, 6), "g_a.2": (4, 6, 8)}
-    assert kept(network, given, 8.0) == further | {"g_a.4": (4, 6), "g_a.2": (4, 6, 8), "g_s.2": (6, 8), "g_s.6": (8,)}
-
-
 def test_fewer_stages_are_decided_where_the_average_needs_it(network):
     given = wanted(**dict.fromkeys(ALL, (30, 0, 70)))
     assert sum(len(widths) > 1 for widths in kept(network, given).values()) == 2
