@@ -143,6 +143,22 @@ def test_selectors_tell_apart_crops_that_they_have_not_seen():
     assert torch.corrcoef(torch.stack([logits[:, 1] - logits[:, 0], lost[48:]]))[0, 1] > 0.6
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_hidden_units_stay_alive(seed):
+    """Where thousands of magnitudes are alike in all crops but for a little, and whatever was learned before."""
+    torch.manual_seed(seed)
+    texture = torch.rand(64)
+    differences = 0.1 * (texture - 0.5)[:, None, None, None] * torch.rand(192)[:, None, None]
+    features = ((1 + differences + 0.05 * torch.randn(64, 192, 5, 5)) * 20 * (1 << 8)).long()
+    losses = torch.stack([texture, torch.zeros(64)], 1)
+    selector = BitWidthSelector("g_a", torch.full((192,), 20.0), [2])
+    next(iter(selector.network.layers.values())).bias.data.fill_(-1e3)
+    seen = {"g_a": StageLosses(losses[:32], features[:32], [2])}
+    fit_selectors({"g_a": selector}, seen, BitCosts({"g_a": torch.tensor([0.0, 0.5])}), 1.0)
+    logits = selector.eval().logits(features[32:]).detach()
+    assert torch.corrcoef(torch.stack([logits[:, 1] - logits[:, 0], texture[32:]]))[0, 1] > 0.8
+
+
 @pytest.mark.parametrize("average", [3.5, 5.0, 7.5])
 def test_the_selectors_own_choices_keep_the_average(network, statistics, average):
     """Fitted for a price at which they choose otherwise; the busiest images get what bits there are."""
