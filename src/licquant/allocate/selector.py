@@ -57,10 +57,10 @@ class BitWidthSelector(nn.Module):
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Forget what was learned: random weights, every hidden unit on for about half of the images."""
+        """Forget what was learned: random weights, and the widest widths."""
         hidden, logits = self.network.layers.values()
         nn.init.kaiming_normal_(hidden.weight, nonlinearity="relu")
-        hidden.bias.copy_(-hidden.weight.sum((1, 2, 3)))  # features are 1 on average
+        nn.init.zeros_(hidden.bias)
         nn.init.normal_(logits.weight, std=0.01)
         logits.bias.copy_(torch.cat([torch.eye(widths)[-1] for widths in self.sizes]) * _FIRST_LOGIT)
 
