@@ -48,7 +48,7 @@ from licquant.models.trace import TracedModel, trace_model
 from licquant.program.dynamic import DynamicPart
 from licquant.program.part import Program
 from licquant.quant.calibrate import Statistics, collect_statistics
-from licquant.quant.dynamic import DynamicModel, make_dynamic
+from licquant.quant.dynamic import DynamicModel, insert_widest, make_dynamic
 from licquant.quant.finetune import Outcome, Refit, decided_before, static_task
 from licquant.quant.finetune import finetune as train_quantized
 from licquant.quant.finetune_settings import FinetuneRecipe
@@ -57,7 +57,7 @@ from licquant.quant.network import QuantizedModel
 from licquant.quant.ranges import min_max
 from licquant.quant.rdo_ptq import all_blocks, rdo_ptq
 from licquant.quant.reconstruct import reconstruct
-from licquant.quant.stages import Candidates, dynamic_plan, same_candidates
+from licquant.quant.stages import Candidates, same_candidates, stage_statistics
 from licquant.train.command import make_fabric
 from licquant.train.resume import identity
 from licquant.train.settings import RunOptions
@@ -220,10 +220,11 @@ def finetune_dynamic(
     fabric = fabric or make_fabric(options)
     traced, statistics = _calibrated(model, images, on_progress)
     cost = _stage_cost(dynamic, traced, statistics, images, chosen, on_progress)
+    statistics = stage_statistics(traced, statistics)
     crops, measuring = draw_crops(images, SELECTOR_CROPS, SELECTOR_SIDE), partial(on_progress, "measuring stages")
 
     def quantized_for(candidates: Candidates) -> QuantizedModel:
-        return insert_quantizers(traced, dynamic_plan(traced, candidates), statistics, chosen.quantizer)
+        return insert_widest(traced, candidates, statistics, chosen.quantizer)
 
     def centred(wide: QuantizedModel, candidates: Candidates) -> tuple[DynamicModel, dict[str, Tensor]]:
         nested = partial(make_dynamic, wide, candidates, statistics, chosen.quantizer)

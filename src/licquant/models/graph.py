@@ -54,6 +54,11 @@ class Step:
     def has_weights(self) -> bool:
         return self.module is not None
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether it changes nothing but the grid."""
+        return self.kind == ACTIVATION and self.negative_slope == IDENTITY_SLOPE
+
 
 @dataclass(frozen=True, eq=False)
 class Graph:

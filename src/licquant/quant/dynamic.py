@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from licquant.config import Plan
-from licquant.models.graph import ACTIVATION, IDENTITY_SLOPE, INPUT, NORMALIZATION, PIXEL_SHUFFLE, SIGMOID, Graph, Step
+from licquant.models.graph import INPUT, NORMALIZATION, PIXEL_SHUFFLE, SIGMOID, Graph, Step
 from licquant.models.trace import TracedModel
 from licquant.program.arithmetic import activation_range
 from licquant.quant.calibrate import Statistics, TensorStatistics
@@ -32,8 +32,11 @@ from licquant.quant.stages import (
     StageSteps,
     at_width,
     dynamic_plan,
+    input_of,
     same_candidates,
+    stage_statistics,
     stages_of,
+    with_stage_inputs,
 )
 from licquant.quant.weight_ranges import correct_bias, moments
 
@@ -162,15 +165,30 @@ def insert_dynamic(
 
     Raises ``ModelError`` for unusable widths, and for a model whose g_a or g_s is not a chain of modules.
     """
-    candidates = same_candidates(traced, widths)
+    candidates, found = same_candidates(traced, widths), stage_statistics(traced, statistics)
+    wide = insert_widest(traced, candidates, found, settings, fixed_bits)
+    return make_dynamic(wide, candidates, found, settings)
+
+
+def insert_widest(
+    traced: TracedModel,
+    candidates: Candidates,
+    statistics: Statistics,
+    settings: QuantizerSettings | None = None,
+    fixed_bits: int = 8,
+) -> QuantizedModel:
+    """The network at its widest widths, in which ``make_dynamic`` nests the others.
+
+    statistics: with those of ``stage_statistics``
+    """
     plan = dynamic_plan(traced, candidates, fixed_bits)
-    return make_dynamic(insert_quantizers(traced, plan, statistics, settings), candidates, statistics, settings)
+    return insert_quantizers(with_stage_inputs(traced, candidates), plan, statistics, settings)
 
 
 def make_dynamic(
     wide: QuantizedModel, candidates: Candidates, statistics: Statistics, settings: QuantizerSettings | None = None
 ) -> DynamicModel:
-    """The dynamic network inside a quantized one, which has the plan of ``dynamic_plan`` for these candidates."""
+    """The dynamic network inside the one of ``insert_widest`` for these candidates."""
     chosen = settings or QuantizerSettings()
     networks = {}
     for name in DYNAMIC_PARTS:
@@ -219,54 +237,35 @@ class _Narrowing:
         for step in graph:
             layer = part.layers.get(step.name)
             if isinstance(layer, NestedLayer):
-                mean, _ = moments(self.statistics[self._known(step.inputs[0])], squared=step.kind == NORMALIZATION)
+                mean, _ = moments(self._found(step.inputs[0]), squared=step.kind == NORMALIZATION)
                 correct_bias(layer, part.weight_scale(step).detach(), mean)
         return part
 
-    @property
-    def _narrowed(self) -> str:
-        """The name of the stage's input in fewer bits."""
-        return f"{self.stage.name}/{INPUT}"
-
     def _graph(self) -> Graph:
-        """The stage's steps, after one that brings its input to their width where it is wider.
-
-        A GDN's numerator keeps the width that it has, see ``grids.NUMERATOR_BITS``.
-        """
-        narrow = self.source != INPUT and self._bits(self.source) < self.wide.tensors[self.source].bits
-
-        def source_of(step: Step) -> str:
-            return self._narrowed if narrow and step.kind != NORMALIZATION else INPUT
-
+        """The stage's steps, on what the stage before writes."""
         steps = [
-            replace(step, inputs=tuple(source_of(step) if name == self.source else name for name in step.inputs))
+            replace(step, inputs=tuple(INPUT if name == self.source else name for name in step.inputs))
             for step in self.stage.steps
         ]
-        first = Step(self._narrowed, ACTIVATION, (INPUT,), negative_slope=IDENTITY_SLOPE)
-        read = any(self._narrowed in step.inputs for step in steps)
-        return Graph(self.stage.name, (first, *steps) if read else tuple(steps))
+        return Graph(self.stage.name, tuple(steps))
 
     def _bits(self, tensor: str) -> int:
         return tensor_bits(self.wide.graph, tensor, at_width(self.stage, self.plan, self.bits))
 
-    def _known(self, tensor: str) -> str:
-        """The tensor of the wide part that a tensor of the stage stands for; named as in the statistics."""
-        known = self.source if tensor in (INPUT, self._narrowed) else tensor
-        return f"{self.wide.graph.name}.{INPUT}" if known == INPUT else known
+    def _found(self, tensor: str) -> TensorStatistics:
+        return self.statistics[input_of(self.stage.name) if tensor == INPUT else tensor]
 
     def _tensor(self, step: Step) -> QuantizedTensor:
-        name = self.source if step.name == self._narrowed else step.name
-        tensor = self.wide.tensors[name]
-        if step.name == self.stage.output or self._bits(name) == tensor.bits:
+        tensor, bits = self.wide.tensors[step.name], self._bits(step.name)
+        if step.name == self.stage.output or bits == tensor.bits:
             return tensor
         if step.kind == SIGMOID:
             nested = NestedTensor(tensor, self.bits, activation_range(tensor.bits)[1] / activation_range(self.bits)[1])
             nested.log_factor.requires_grad_(False)
             return nested
-        found, bits = self.statistics[self._known(step.name)], self._bits(name)
         high = activation_range(tensor.bits)[1]
         scale, zero_point = tensor.scale.detach(), tensor.zero_point
-        share = self._range_share(found, bits, zero_point * scale, (high - zero_point) * scale)
+        share = self._range_share(self._found(step.name), bits, zero_point * scale, (high - zero_point) * scale)
         return NestedTensor(tensor, bits, share * high / activation_range(bits)[1])
 
     def _squares(self, step: Step) -> QuantizedTensor:
@@ -275,7 +274,7 @@ class _Narrowing:
             return squares
         high = activation_range(squares.bits)[1]
         limit = torch.sqrt(high * squares.scale.detach())
-        share = self._range_share(self.statistics[self._known(step.inputs[0])], self.bits, limit, limit)
+        share = self._range_share(self._found(step.inputs[0]), self.bits, limit, limit)
         return NestedTensor(squares, self.bits, share**2 * high / activation_range(self.bits)[1])
 
     def _range_share(self, found: TensorStatistics, bits: int, below: Tensor, above: Tensor) -> float:

@@ -24,9 +24,10 @@ from licquant.program.grid import Grid
 LATENT_FRACTION_BITS = 8  # y and z on their way to rounding, ẑ with its medians, ŷ with its means
 SCALE_FRACTION_BITS = 10  # σ: a tenth of the finest step of the scale table; and μ
 ENTROPY_PARAMETERS = "entropy_parameters"  # what the names of the parts begin with that read several parts' outputs
-# What only a GDN reads: its matrix product reads squares in the plan's own width, and its numerator, which no
-# matrix product reads, is nearly the accumulator of the layer before. Narrowing it would cost loss and save no time.
-NUMERATOR_BITS = 16
+# What no matrix product reads: a GDN's numerator (its product reads squares, in the plan's own width), which is nearly
+# the accumulator of the layer before, and what is brought to another grid first. Narrowing it would cost loss and
+# save no time.
+SPARE_BITS = 16
 _TRANSPARENT = (ACTIVATION, PIXEL_SHUFFLE)  # what has no widths of its own: the readers of its output say which
 
 
@@ -85,11 +86,15 @@ def with_input_step(graph: Graph, plan: Plan) -> Graph:
 
 
 def tensor_bits(graph: Graph, tensor: str, plan: Plan) -> int:
-    """The width of a tensor inside a part: the widest that any of its readers asks for; see ``NUMERATOR_BITS``."""
-    readers = [s for s in graph.consumers(tensor) if s.kind != NORMALIZATION]
+    """The width of a tensor inside a part: the widest that any of its readers asks for; see ``SPARE_BITS``."""
+    readers = [s for s in graph.consumers(tensor) if not _has_bits_to_spare(s)]
     if not readers:
-        return NUMERATOR_BITS
+        return SPARE_BITS
     return max(tensor_bits(graph, s.name, plan) if s.kind in _TRANSPARENT else plan[s.name].activation for s in readers)
+
+
+def _has_bits_to_spare(reader: Step) -> bool:
+    return reader.kind == NORMALIZATION or reader.is_identity
 
 
 class ZeroPoints(Enum):
@@ -107,10 +112,10 @@ class ZeroPoints(Enum):
 
 
 def zero_points_of(graph: Graph, tensor: str) -> ZeroPoints:
-    """By the tensor's readers; what only a GDN reads has bits to spare (``NUMERATOR_BITS``) and stays fixed."""
+    """By the tensor's readers; what has ``SPARE_BITS`` stays fixed."""
     readers = graph.consumers(tensor)
     kinds = {step.kind for step in readers}
-    if TRANSPOSED_CONVOLUTION in kinds or kinds <= {NORMALIZATION}:
+    if TRANSPOSED_CONVOLUTION in kinds or all(_has_bits_to_spare(step) for step in readers):
         return ZeroPoints.FIXED
     padded = any(isinstance(step.module, nn.Conv2d) and any(map(int, step.module.padding)) for step in readers)
     return ZeroPoints.SHARED if padded else ZeroPoints.FREE

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from licquant.config import LayerBits, Plan
 from licquant.errors import ModelError
-from licquant.models.graph import INPUT, NORMALIZATION, PIXEL_SHUFFLE, Graph, Step
+from licquant.models.graph import ACTIVATION, IDENTITY_SLOPE, INPUT, NORMALIZATION, PIXEL_SHUFFLE, Graph, Step
 from licquant.models.trace import TracedModel
 from licquant.program.arithmetic import MAX_BITS, MIN_BITS
+from licquant.quant.calibrate import Statistics
 from licquant.quant.network import uniform_plan
 
 DYNAMIC_PARTS = ("g_a", "g_s")
@@ -36,16 +37,17 @@ class StageSteps:
 def stages_of(graph: Graph) -> list[StageSteps]:
     """The stages of g_a or g_s, in order.
 
-    What has no weights (an addition, a pixel shuffle) goes with the module before it, at the beginning with the one
-    after it; a GDN, the activation function of its convolution, goes with it too: what stands between them has 16 bits
-    (``grids.NUMERATOR_BITS``), and handing it on takes longer than most convolutions.
+    What has no weights (an addition, a pixel shuffle) goes with the module before it, at the beginning and where it is
+    the step of ``with_stage_inputs`` with the one after it; a GDN, the activation function of its convolution, goes
+    with it too: handing on what stands between them takes longer than most convolutions.
     ``ModelError`` unless each stage reads the one before alone.
     """
     found: list[tuple[str, list[Step]]] = []
     pending: list[Step] = []
     for step in graph:
         name = ".".join(step.name.split("@")[0].split(".")[:2])
-        if found and (name == found[-1][0] or not step.has_weights or step.kind == NORMALIZATION):
+        begins = not found or pending or step.is_identity
+        if not begins and (name == found[-1][0] or not step.has_weights or step.kind == NORMALIZATION):
             found[-1][1].append(step)
         elif step.has_weights:
             found.append((name, [*pending, step]))
@@ -55,6 +57,49 @@ def stages_of(graph: Graph) -> list[StageSteps]:
     stages = [StageSteps(name, tuple(steps)) for name, steps in found]
     _check_chain(graph, stages)
     return stages
+
+
+def with_stage_inputs(traced: TracedModel, candidates: Candidates) -> TracedModel:
+    """The model with a step before every stage of several widths that brings what it reads to its width.
+
+    What the stage before writes then has bits to spare (``grids.SPARE_BITS``): rounded to 8 bits first and to 7 then,
+    it would lose a third more than what 7 bits lose.
+    """
+    graphs = dict(traced.graphs)
+    for name in DYNAMIC_PARTS:
+        before, steps = INPUT, list[Step]()
+        for stage in stages_of(graphs[name]):
+            if len(candidates.get(stage.name, ())) > 1:
+                first = Step(input_of(stage.name), ACTIVATION, (before,), negative_slope=IDENTITY_SLOPE)
+                steps += [first, *(_reading(step, before, first.name) for step in stage.steps)]
+            else:
+                steps += stage.steps
+            before = stage.output
+        graphs[name] = Graph(name, tuple(steps))
+    return replace(traced, graphs=graphs)
+
+
+def input_of(stage: str) -> str:
+    """The name of a stage's input in its own width."""
+    return f"{stage}.{INPUT}"
+
+
+def _reading(step: Step, old: str, new: str) -> Step:
+    """The step with an input renamed; a GDN reads what has bits to spare, see ``grids.SPARE_BITS``."""
+    if step.kind == NORMALIZATION:
+        return step
+    return replace(step, inputs=tuple(new if name == old else name for name in step.inputs))
+
+
+def stage_statistics(traced: TracedModel, statistics: Statistics) -> Statistics:
+    """The statistics with those of every stage's input under the name that ``with_stage_inputs`` gives it."""
+    found = dict(statistics)
+    for name in DYNAMIC_PARTS:
+        before = f"{name}.{INPUT}"
+        for stage in stages_of(traced.graphs[name]):
+            found[input_of(stage.name)] = statistics[before]
+            before = stage.output
+    return found
 
 
 def _check_chain(graph: Graph, stages: Sequence[StageSteps]) -> None:

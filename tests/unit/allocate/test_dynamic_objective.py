@@ -24,12 +24,11 @@ from licquant.lower.dynamic import lower_dynamic
 from licquant.models.trace import trace_model
 from licquant.program.selector import pool, positions, sample
 from licquant.quant.calibrate import collect_statistics
-from licquant.quant.dynamic import insert_dynamic, make_dynamic, one_hot
+from licquant.quant.dynamic import insert_dynamic, insert_widest, make_dynamic, one_hot
 from licquant.quant.finetune_settings import FinetuneRecipe
-from licquant.quant.insert import insert_quantizers
 from licquant.quant.natural import settle
 from licquant.quant.nested import NestedLayer, NestedTensor
-from licquant.quant.stages import dynamic_plan, same_candidates, stages_of
+from licquant.quant.stages import dynamic_plan, same_candidates, stage_statistics, stages_of
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import small_hyperprior
 
@@ -43,7 +42,7 @@ def traced():
 
 @pytest.fixture(scope="module")
 def statistics(traced):
-    return collect_statistics(traced, dead_leaves(2, 128))
+    return stage_statistics(traced, collect_statistics(traced, dead_leaves(2, 128)))
 
 
 @pytest.fixture
@@ -143,8 +142,7 @@ def test_the_loss_is_what_its_figures_say(network, statistics, samples):
 
 def test_stages_that_keep_a_width_count(traced, statistics, samples):
     candidates = {"g_a.2": (4,), "g_a.4": (6, 8), "g_a.6": (8,), "g_s.2": (6,), "g_s.4": (4, 6, 8), "g_s.6": (8,)}
-    wide = insert_quantizers(traced, dynamic_plan(traced, candidates), statistics)
-    network = make_dynamic(wide, candidates, statistics)
+    network = make_dynamic(insert_widest(traced, candidates, statistics), candidates, statistics)
     model = AdaptiveModel.around(network, statistics)
     objective = DynamicObjective(model, 0.01, "mse", None, bit_costs(network, layer_average, 8), 10).eval()
     assert float(objective(samples)[1][3]) == pytest.approx((8 + 16 + 8 + 12 + 16 + 8) / 10)
@@ -188,7 +186,7 @@ def test_widths_that_hardly_count_are_not_computed(network, statistics, samples)
     model = AdaptiveModel.around(network, statistics)
     selector = model.selectors["g_a"]
     selector.temperature = 0.1
-    q = torch.randint(0, 256, (64, 8, 16, 16)).float()
+    q = torch.randint(0, 1 << 16, (64, 8, 16, 16)).float()
     weights, probabilities = selector(q)
     torch.testing.assert_close(weights.view(64, 3, 3).sum(2), torch.ones(64, 3))
     assert (weights == 0).float().mean() > 0.5
@@ -229,7 +227,7 @@ def test_logits_choose_as_at_inference(network, statistics):
     with torch.no_grad():
         for layer in selector.network.layers.values():
             layer.weight.normal_(std=0.5)
-        q = torch.randint(0, 256, (64, 8, 16, 16)).float() * torch.rand(64, 8, 1, 1) ** 3
+        q = torch.randint(0, 1 << 16, (64, 8, 16, 16)).float() * torch.rand(64, 8, 1, 1) ** 3
         logits, exact = selector.logits(features_of(q)), selector.choice(q)
     logits = logits.view(64, 3, 3)
     sure = (lambda top: top[..., 0] - top[..., 1] > 0.05)(logits.topk(2).values)

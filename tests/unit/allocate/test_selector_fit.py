@@ -114,14 +114,14 @@ def test_selectors_learn_which_images_lose_what(network, statistics):
     """Busy images lose by narrow widths, flat ones do not; no width is the best for both."""
     selectors = make_selectors(network, statistics)
     torch.manual_seed(0)
-    seen = torch.randn(24, 8, 32, 32) * 40
+    seen = torch.randn(24, 8, 32, 32) * 1e4
     seen[::2] *= 0.1
     losses = torch.zeros(24, 3, 3)
     losses[1::2, :, :2] = 10.0
     costs = BitCosts({"g_a": torch.tensor([3.0, 5.0, 8.0]).repeat(3)})
     found = {"g_a": StageLosses(losses.flatten(1), features_of(seen), [3, 3, 3])}
     fit_selectors({"g_a": selectors["g_a"]}, found, costs, 1.0)
-    unseen = torch.randn(6, 8, 32, 32) * 40
+    unseen = torch.randn(6, 8, 32, 32) * 1e4
     unseen[::2] *= 0.1
     chosen = selectors["g_a"].eval().choice(unseen)
     assert chosen[::2].eq(0).all()
@@ -165,7 +165,7 @@ def test_the_selectors_own_choices_keep_the_average(network, statistics, average
     selector = make_selectors(network, statistics)["g_a"]
     torch.manual_seed(0)
     activity = torch.linspace(0.2, 1.8, 32)
-    seen = torch.randn(32, 8, 32, 32) * 40 * activity.view(-1, 1, 1, 1)
+    seen = torch.randn(32, 8, 32, 32) * 1e4 * activity.view(-1, 1, 1, 1)
     losses = torch.outer(activity, torch.tensor([6.0, 3.0, 0.0])).repeat(1, 3)
     found = {"g_a": StageLosses(losses, features_of(seen), [3, 3, 3])}
     costs = BitCosts({"g_a": torch.tensor([1.0, 2.0, 3.0]).repeat(3)})

@@ -13,11 +13,10 @@ from licquant.allocate.shared_weights import centre_weights, move_weights
 from licquant.models.graph import NORMALIZATION
 from licquant.models.trace import trace_model
 from licquant.quant.calibrate import collect_statistics
-from licquant.quant.dynamic import make_dynamic
+from licquant.quant.dynamic import insert_widest, make_dynamic
 from licquant.quant.finetune_settings import FinetuneRecipe
-from licquant.quant.insert import insert_quantizers
 from licquant.quant.nested import NestedLayer
-from licquant.quant.stages import dynamic_plan, same_candidates
+from licquant.quant.stages import same_candidates, stage_statistics
 from licquant.quant.synthetic import dead_leaves
 from licquant.quant.weight_ranges import moments
 from tests.models_for_tests import small_hyperprior
@@ -33,12 +32,12 @@ def traced():
 
 @pytest.fixture(scope="module")
 def statistics(traced):
-    return collect_statistics(traced, dead_leaves(4, 128))
+    return stage_statistics(traced, collect_statistics(traced, dead_leaves(4, 128)))
 
 
 @pytest.fixture(scope="module")
 def calibrated(traced, statistics):
-    return insert_quantizers(traced, dynamic_plan(traced, same_candidates(traced, WIDTHS)), statistics)
+    return insert_widest(traced, same_candidates(traced, WIDTHS), statistics)
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ def test_the_training_begins_with_the_widths_that_the_crops_want(
     monkeypatch.setattr(pipeline, "centre_weights", centred)
     monkeypatch.setattr(pipeline, "dynamic_task", task)
     with pytest.raises(Begun) as begun:
-        run(recipe(), options(images, tmp_path / "m.licq"), DynamicSettings(WIDTHS, average_bits=7.0))
+        run(recipe(), options(images, tmp_path / "m.licq"), DynamicSettings(WIDTHS, average_bits=6.6))
     assert candidates[0] == dict.fromkeys(STAGES, WIDTHS)
     assert candidates[1] == {
         "g_a.2": (4,), "g_a.4": WIDTHS, "g_a.6": (8,), "g_s.2": (6, 8), "g_s.4": (6,), "g_s.6": (8,)
