@@ -4,8 +4,9 @@
                             └──selector──> b₁, b₂, …           (or the selector reads the input)
 
 A stage is a child module of the model's part. The tensor between two stages has one grid, that of the program at
-the widest widths, whatever the widths before and after it: a narrower stage brings it to its own grid first. So one
-program for each stage and width is enough, and at the widest widths the chain is the static program itself.
+the widest widths, whatever the widths before and after it: a stage of several widths brings it to its own grid
+first, from 16 bits. So one program for each stage and width is enough, and at the widest widths the chain is the
+static program itself.
 """
 
 from __future__ import annotations

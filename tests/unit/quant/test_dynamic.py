@@ -41,7 +41,7 @@ def test_a_zero_point_stays_where_it_is_in_the_range(traced, statistics, free):
 
 
 @pytest.mark.parametrize("free", [False, True])
-def test_a_narrow_stage_is_not_much_worse_than_a_static_one(traced, statistics, free):
+def test_a_narrow_stage_is_as_good_as_a_static_one(traced, statistics, free):
     """Each stage alone at 4 and 6 bits: the error that it adds to the picture, beside that of a plan for it alone."""
     settings = QuantizerSettings(free_zero_points=free)
     network, plan = (
@@ -64,4 +64,4 @@ def test_a_narrow_stage_is_not_much_worse_than_a_static_one(traced, statistics, 
                     return network.run(name, value, lambda _: one_hot(chosen, [3, 3, 3]))
 
                 static = insert_quantizers(traced, at_width(stage, plan, bits), statistics, settings)
-                assert error(run) < 2 * error(static.run), (stage.name, bits)
+                assert error(run) < 1.02 * error(static.run), (stage.name, bits)
