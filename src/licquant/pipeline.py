@@ -47,7 +47,7 @@ from licquant.lower.dynamic import lower_dynamic
 from licquant.models.trace import TracedModel, trace_model
 from licquant.program.dynamic import DynamicPart
 from licquant.program.part import Program
-from licquant.quant.calibrate import Statistics, collect_statistics
+from licquant.quant.calibrate import Statistics, collect_statistics, to_tensor
 from licquant.quant.dynamic import DynamicModel, insert_widest, make_dynamic
 from licquant.quant.finetune import Outcome, Refit, decided_before, static_task
 from licquant.quant.finetune import finetune as train_quantized
@@ -244,7 +244,8 @@ def finetune_dynamic(
     task = dynamic_task(network, statistics, recipe, dynamic, cost, typical_bits)
     adaptive = task.model
     assert isinstance(adaptive, AdaptiveModel)
-    fit = partial(fit_to_losses, adaptive, crops, recipe, dynamic, cost, measuring)
+    photographs = [to_tensor(rgb) for rgb in _thinned(images)]
+    fit = partial(fit_to_losses, adaptive, crops, photographs, recipe, dynamic, cost, measuring)
     if decided is None:
         fit()
     task = replace(task, refit=Refit(sampling_steps(recipe), fit, list(adaptive.selectors.parameters())))

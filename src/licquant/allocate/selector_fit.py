@@ -6,7 +6,7 @@
 That is the training's objective to first order (FMPQ's change of the loss, by image and stage), without the noise of
 sampled widths. The paper trains random selectors, for millions of steps. A finetuning of hundreds or thousands ends
 before they tell images apart, and trains the weights for widths that are not chosen: so they are fitted before it,
-and, to what the network has become, once more after it.
+and, to what the network has become, once more after it. The average is kept by their choices for whole images.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ _HIGHEST_RATIO, _HALVINGS = 1e3, 30  # of prices, where another is looked for
 def fit_to_losses(
     model: AdaptiveModel,
     crops: Tensor,
+    photographs: Sequence[Tensor],
     recipe: FinetuneRecipe,
     dynamic: DynamicSettings,
     cost: StageCost,
@@ -46,7 +47,8 @@ def fit_to_losses(
 ) -> None:
     """Measure, set the model's price of a bit unless ``dynamic`` says it, and fit the selectors, in place.
 
-    crops: [B, 3, H, W] in [0, 1], sides in 64s;  on_progress: called with (crops done, in all)
+    crops: [B, 3, H, W] in [0, 1], sides in 64s, whose losses are measured;  on_progress: called with (done, in all)
+    photographs: [1, 3, H, W] each, whose choices keep the average: crops are busier or flatter than whole images
     """
     device = model.price.device
     found = measure_stages(model.network, crops.to(device), recipe.lmbda, recipe.metric, on_progress)
@@ -56,7 +58,8 @@ def fit_to_losses(
         torch.manual_seed(seeds.mix(seeds.WEIGHTS, recipe.seed))
         fit_selectors(model.by_part, found, costs, float(model.price))
     if dynamic.target is not None:
-        model.price.fill_(keep_average(model.by_part, found, costs, float(model.price), dynamic.target))
+        seen = features_of_images(model.network, [x.to(device) for x in photographs], recipe.lmbda, recipe.metric)
+        model.price.fill_(keep_average(model.by_part, seen, costs, float(model.price), dynamic.target))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +107,15 @@ def measure_stages(
         name: StageLosses(torch.stack(losses[name]), torch.cat(features[name]), network.sizes)
         for name, network in model.networks.items()
     }
+
+
+@torch.no_grad()
+def features_of_images(model: DynamicModel, images: Sequence[Tensor], lmbda: float, metric: str) -> dict[str, Tensor]:
+    """Part → ``selector.features_of`` what its selector reads of every image [1, 3, H, W]: int64 [images, C, 5, 5]."""
+    features: dict[str, list[Tensor]] = {name: [] for name in model.networks}
+    for x in images:
+        _loss(model, x, None, lmbda, metric, [], features)
+    return {name: torch.cat(of_part) for name, of_part in features.items()}
 
 
 def _loss(
@@ -170,7 +182,7 @@ def price_for(found: Mapping[str, StageLosses], costs: BitCosts, average: float)
 
 
 def _mean_cost(found: Mapping[str, StageLosses], costs: BitCosts, price: float) -> float:
-    return _cost_of(best_choices(found, costs, price), found, costs)
+    return _cost_of(best_choices(found, costs, price), {name: of.sizes for name, of in found.items()}, costs)
 
 
 def best_choices(found: Mapping[str, StageLosses], costs: BitCosts, price: float) -> dict[str, Tensor]:
@@ -179,9 +191,9 @@ def best_choices(found: Mapping[str, StageLosses], costs: BitCosts, price: float
     return {name: torch.stack([of_stage.argmin(1) for of_stage in stages], 1) for name, stages in priced.items()}
 
 
-def _cost_of(chosen: Mapping[str, Tensor], found: Mapping[str, StageLosses], costs: BitCosts) -> float:
-    """The mean over the crops of what widths cost; chosen: part → their index [crops, stages]."""
-    shares = [float((one_hot(chosen[name], of.sizes) @ costs.tables[name]).mean()) for name, of in found.items()]
+def _cost_of(chosen: Mapping[str, Tensor], sizes: Mapping[str, Sequence[int]], costs: BitCosts) -> float:
+    """The mean over the images of what widths cost; chosen: part → their index [images, stages]."""
+    shares = [float((one_hot(chosen[name], of) @ costs.tables[name]).mean()) for name, of in sizes.items()]
     return costs.fixed + sum(shares)
 
 
@@ -234,30 +246,31 @@ def _shuffled(features: Tensor) -> Tensor:
 @torch.no_grad()
 def keep_average(
     selectors: Mapping[str, BitWidthSelector],
-    found: Mapping[str, StageLosses],
+    features: Mapping[str, Tensor],
     costs: BitCosts,
     price: float,
     average: float,
 ) -> float:
     """Have fitted selectors choose for another price: the lowest at which their choices cost at most ``average`` bits.
 
-    They know less of a crop than its losses say, so that at the price for which these keep the average they may not:
+    They know less of an image than its losses say, so that at the price for which these keep the average they may not:
     they may even choose the same for all. Where fitted for γ, logits are about -(J + γ · cost) / T, so for another
-    price their biases move by the difference times -cost / T. Of the crops that are told apart, those that gain most
+    price their biases move by the difference times -cost / T. Of the images that are told apart, those that gain most
     get what bits there are.
 
-    price: that they were fitted for;  returned: the other
+    features: part → ``selector.features_of`` of every image;  price: that they were fitted for;  returned: the other
     """
-    choosing = {name: selectors[name].eval() for name in found}
-    biases = {name: list(selectors[name].network.layers.values())[-1].bias for name in found}
+    choosing = {name: selectors[name].eval() for name in features}
+    sizes = {name: selector.sizes for name, selector in choosing.items()}
+    biases = {name: list(selectors[name].network.layers.values())[-1].bias for name in features}
     fitted = {name: bias.clone() for name, bias in biases.items()}
 
     def mean_cost(further: float) -> float:
         """With the price higher by that, in place."""
         for name, bias in biases.items():
             bias.copy_(fitted[name] - further / _temperature(price) * costs.tables[name])
-        chosen = {name: choosing[name].choice_for(of.features) for name, of in found.items()}
-        return _cost_of(chosen, found, costs)
+        chosen = {name: choosing[name].choice_for(of_part) for name, of_part in features.items()}
+        return _cost_of(chosen, sizes, costs)
 
     low, high = -price, _HIGHEST_RATIO * price
     for _ in range(_HALVINGS):

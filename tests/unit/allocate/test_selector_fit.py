@@ -10,6 +10,7 @@ from licquant.allocate.selector import BitWidthSelector, features_of, make_selec
 from licquant.allocate.selector_fit import (
     StageLosses,
     best_choices,
+    features_of_images,
     fit_selectors,
     fit_to_losses,
     keep_average,
@@ -170,7 +171,7 @@ def test_the_selectors_own_choices_keep_the_average(network, statistics, average
     found = {"g_a": StageLosses(losses, features_of(seen), [3, 3, 3])}
     costs = BitCosts({"g_a": torch.tensor([1.0, 2.0, 3.0]).repeat(3)})
     fit_selectors({"g_a": selector}, found, costs, 3.0)
-    price = keep_average({"g_a": selector}, found, costs, 3.0, average)
+    price = keep_average({"g_a": selector}, {"g_a": found["g_a"].features}, costs, 3.0, average)
     bits = selector.eval().choice(seen).float().add(1).sum(1)
     assert average - 0.3 < float(bits.mean()) <= average + 1e-4
     assert (price > 3) == (average < 6)
@@ -188,7 +189,9 @@ def test_a_start_reaches_the_average(network, statistics, crops, monkeypatch):
     prices = []
     for average in (7.0, 4.0):
         model = AdaptiveModel.around(network, statistics)
-        fit_to_losses(model, crops, recipe, DynamicSettings(WIDTHS, average_bits=average), layer_average)
+        fit_to_losses(
+            model, crops, [*crops.split(1)], recipe, DynamicSettings(WIDTHS, average_bits=average), layer_average
+        )
         model.eval()
         bits = 0.0
         for name, of in losses.items():  # not those of a run, where g_s reads what narrow widths in g_a put out
@@ -204,14 +207,30 @@ def test_the_price_becomes_that_of_the_selectors_own_choices(network, statistics
     recipe = FinetuneRecipe.from_mapping({"model": "bmshj2018-hyperprior", "lmbda": LMBDA, "crop": 64})
     model = AdaptiveModel.around(network, statistics)
     monkeypatch.setattr(selector_fit, "keep_average", lambda *_: 7.5)
-    fit_to_losses(model, crops, recipe, DynamicSettings(WIDTHS, average_bits=6.0), layer_average)
+    fit_to_losses(model, crops, [*crops.split(1)], recipe, DynamicSettings(WIDTHS, average_bits=6.0), layer_average)
     assert float(model.price) == 7.5
+
+
+def test_the_average_is_that_of_whole_images(network, statistics, crops, monkeypatch):
+    """Of whatever sizes; crops, which are busier or flatter, only say what widths lose."""
+    recipe = FinetuneRecipe.from_mapping({"model": "bmshj2018-hyperprior", "lmbda": LMBDA, "crop": 64})
+    model = AdaptiveModel.around(network, statistics)
+    photographs, kept = [torch.rand(1, 3, 64, 128), torch.rand(1, 3, 192, 64)], []
+    monkeypatch.setattr(selector_fit, "keep_average", lambda _, features, *others: kept.append(features) or 1.0)
+    fit_to_losses(model, crops, photographs, recipe, DynamicSettings(WIDTHS, average_bits=6.0), layer_average)
+    seen = [features_of_images(network, [x], LMBDA, "mse") for x in photographs]
+    for name, of_part in kept[0].items():
+        assert torch.equal(of_part, torch.cat([of[name] for of in seen]))
+        assert not torch.equal(of_part[0], of_part[1])
+    measured = measure_stages(network, crops, LMBDA, "mse")
+    same = features_of_images(network, crops.split(1), LMBDA, "mse")
+    assert all(torch.equal(of_part, measured[name].features) for name, of_part in same.items())
 
 
 def test_a_given_price_is_kept(network, statistics, crops):
     recipe = FinetuneRecipe.from_mapping({"model": "bmshj2018-hyperprior", "lmbda": LMBDA, "crop": 64})
     model = AdaptiveModel.around(network, statistics)
     model.price.fill_(1e6)
-    fit_to_losses(model, crops, recipe, DynamicSettings(WIDTHS, 1e6), layer_average)
+    fit_to_losses(model, crops, [*crops.split(1)], recipe, DynamicSettings(WIDTHS, 1e6), layer_average)
     assert float(model.price) == 1e6
     assert set(model.eval().widths(crops[:1])[0].values()) == {3}

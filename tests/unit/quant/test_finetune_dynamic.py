@@ -129,7 +129,7 @@ def test_the_training_begins_with_the_widths_that_the_crops_want(
     class Begun(BaseException):
         pass
 
-    wanted = {"g_a.2": [4] * 4, "g_a.4": [4, 6, 8, 8], "g_s.2": [6, 6, 8, 8], "g_s.4": [6, 6, 6, 6]}
+    wanted = {"g_a.2": [4, 4, 4, 8], "g_a.4": [4, 6, 8, 8], "g_s.2": [6, 6, 8, 8], "g_s.4": [6, 6, 6, 6]}
     candidates = []
 
     def centred(nested: Any, *_: Any) -> tuple[Any, dict[str, torch.Tensor]]:
