@@ -2,9 +2,9 @@
 
 python -m benchmarks.dynamic_static --dynamic dynamic.licq --checkpoint CKPT --data DIR --calib DIR --images DIR -o DIR
 
-The static plan has, for every stage, a width as near as possible to the average that the dynamic model chose on these
-images, and on average over the layers no fewer bits. It is finetuned with the recipe that the dynamic model tells of,
-and both are measured on real files.
+The static plan has on average over the layers as nearly as possible the bits that the dynamic model chose on these
+images, and of such plans the widths nearest to its averages of the stages. It is finetuned with the recipe that the
+dynamic model tells of, and both are measured on real files.
 """
 
 from collections.abc import Mapping
@@ -32,18 +32,19 @@ from licquant.train.settings import RunOptions
 
 
 def nearest_plan(averages: Mapping[str, float], layers: Mapping[str, int], widths: tuple[int, ...]) -> dict[str, int]:
-    """Stage → the width nearest to its average, of all choices with no fewer bits over the layers.
+    """Stage → its width: the choice whose bits over the layers are nearest, no fewer of two that are; then by stage.
 
     averages: stage → average bits;  layers: stage → how many layers it has
     """
     stages = list(averages)
-    least = sum(layers[stage] * averages[stage] for stage in stages) - 1e-9
+    wanted = sum(layers[stage] * averages[stage] for stage in stages)
 
-    def distance(chosen: Mapping[str, int]) -> float:
-        return sum(layers[stage] * (chosen[stage] - averages[stage]) ** 2 for stage in stages)
+    def distance(chosen: Mapping[str, int]) -> tuple[float, bool, float]:
+        more = sum(layers[stage] * chosen[stage] for stage in stages) - wanted
+        by_stage = sum(layers[stage] * (chosen[stage] - averages[stage]) ** 2 for stage in stages)
+        return round(abs(more), 6), more < 0, by_stage
 
-    every = (dict(zip(stages, chosen, strict=True)) for chosen in product(widths, repeat=len(stages)))
-    return min((c for c in every if sum(layers[stage] * c[stage] for stage in stages) >= least), key=distance)
+    return min((dict(zip(stages, chosen, strict=True)) for chosen in product(widths, repeat=len(stages))), key=distance)
 
 
 def static_plan(artifact: Artifact, averages: Mapping[str, float]) -> tuple[Plan, float, float]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from licquant.config import Plan
@@ -35,6 +34,7 @@ from licquant.quant.ranges import (
     free_scale,
     largest_magnitude,
     min_mse,
+    scale_of_multiples,
     shared_zero_point_scale,
 )
 from licquant.quant.weight_ranges import fit_weight_ranges
@@ -132,14 +132,14 @@ class _Insertion:
             return _sigmoid_input(found, bits, self.settings)
         zero_points = zero_points_of(self.graph, step.name) if self.settings.free_zero_points else ZeroPoints.FIXED
         tensor = self._calibrated(found, bits, _SCALES[zero_points])
-        read = (
-            input_grid(self.family, self.graph.name, len(found.low))
-            if step.name == f"{self.graph.name}.{INPUT}"
-            else None
-        )
-        if read is not None:
-            # A step of exactly what is read is exact, a finer one is not: ŷ is integers, ẑ has 8 fractional bits.
-            tensor.log_scale.data.clamp_(min=float(np.log(read.scale.max())))
+        read = input_grid(self.family, self.graph.name, len(found.low))
+        if read is not None and step.name == f"{self.graph.name}.{INPUT}":  # ŷ is integers, ẑ has 8 fractional bits
+            unit = float(read.scale.max())
+            scale = scale_of_multiples(found, bits, unit, tensor.scale, tensor.zero_point)
+            tensor.log_scale.data.copy_(scale.log())
+            # Training would move ŷ's off what is exact: integers are in the middle of a cell, where the slope of the
+            # distance-aware gradient is steepest, and not 1 on average.
+            tensor.log_scale.requires_grad_(unit < 1 or not bool((scale == unit).any()))
         return tensor
 
     def _calibrated(self, found: TensorStatistics, bits: int, choose: ScaleRule = activation_scale) -> QuantizedTensor:

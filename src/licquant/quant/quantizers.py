@@ -111,7 +111,10 @@ def learn_grids(
 ) -> list[nn.Parameter]:
     """Make the grids of a calibrated model trainable, in place; returns the offsets that are the parameters.
 
-    The grids of the parts' inputs and outputs stay: they are the formats of files and pixels, or are shared.
+    The grids of the parts' inputs and outputs stay: they are the formats of files and pixels, or are shared. So does
+    one that reads integers as they are, but what is read passes its gradient by the estimator too: the distance-aware
+    one lets β·sech²(β/2) / (2·tanh(β/2)) of the distortion's through to the encoder, 0.55 for β = 2. On training crops
+    that changes the rate by -5 % and the loss not at all, on whole photographs the loss is lower.
     rounding:   the estimator of the grids that are trained, and of the weights
     statistics: from which the model was calibrated;  crop: side of the images that it is trained on
     """
@@ -130,10 +133,13 @@ def _learn_step(
     found: list[nn.Parameter] = []
     for name, read in ((step.name, step.name), (squares_of(step.name), step.inputs[0])):
         tensor = part.tensors.get(name)
-        if tensor is not None and trainable(part, name):
+        if tensor is None:
+            continue
+        if trainable(part, name) or name == f"{part.graph.name}.{INPUT}":
+            tensor.rounding = rounding
+        if trainable(part, name):
             values = share * float(statistics[read].counts.sum())
             zero_points = zero_points_of(part.graph, name)  # squares, which no step reads, are FIXED
-            tensor.rounding = rounding
             found += quantizer.activations(tensor, values, zero_points)
     if step.has_weights:
         part.layers[step.name].rounding = rounding

@@ -115,6 +115,24 @@ def _extremes(
     return torch.maximum(low * HEADROOM, -limit), torch.minimum(high * HEADROOM, limit), limit
 
 
+def scale_of_multiples(
+    statistics: TensorStatistics, bits: int, unit: float, scale: Tensor, zero_point: Tensor
+) -> Tensor:
+    """Scales [C] for values that are multiples of ``unit``, from those for any values: the unit itself where it may be.
+
+    With exactly that scale they are not rounded again, so that it is better than a finer one; and than a coarser one,
+    unless what it clips weighs more than rounding to the coarser one's steps.
+    """
+    exact = torch.full_like(scale, unit)
+
+    def clipped(at: Tensor) -> Tensor:
+        low, high = -zero_point * at, (activation_range(bits)[1] - zero_point) * at
+        beyond = statistics.centres - torch.clamp(statistics.centres, low[:, None], high[:, None])
+        return CLIPPING_WEIGHT * (statistics.counts * beyond**2).sum(1) / statistics.counts.sum(1).clamp(min=1)
+
+    return torch.where(clipped(exact) <= clipped(scale) + scale**2 / 12, exact, scale)
+
+
 def largest_magnitude(statistics: TensorStatistics, bits: int, method: RangeMethod, per_channel: bool) -> Tensor:
     """The largest magnitude to represent, [C] > 0."""
     signed = bool((statistics.low < 0).any())

@@ -10,13 +10,16 @@ from benchmarks.dynamic_static import nearest_plan
     [
         ((6.0, 7.0, 8.0), (6, 7, 8)),
         ((6.1, 6.9, 7.9), (6, 7, 8)),  # 33.9 bits of all layers, 34 in the plan
-        ((6.1, 7.0, 7.9), (7, 7, 8)),  # 34.1: those nearest to every stage are too few
+        ((6.1, 7.0, 7.9), (6, 7, 8)),  # 34.1
+        ((6.3, 7.0, 7.9), (7, 7, 7)),  # 34.5: of 34 and 35, which are as near, the more
+        ((6.4, 7.0, 7.9), (7, 7, 7)),  # 34.7: those nearest to every stage are too few
         ((6.4, 6.3, 6.4), (7, 6, 6)),
         ((8.0, 8.0, 8.0), (8, 8, 8)),
     ],
 )
-def test_the_nearest_plan_has_no_fewer_bits(averages: tuple[float, ...], expected: tuple[int, ...]) -> None:
+def test_the_nearest_plan_has_the_nearest_bits(averages: tuple[float, ...], expected: tuple[int, ...]) -> None:
     layers = {"a": 2, "b": 2, "c": 1}
     found = nearest_plan(dict(zip("abc", averages, strict=True)), layers, (6, 7, 8))
     assert tuple(found.values()) == expected
-    assert sum(layers[s] * found[s] for s in "abc") >= sum(layers[s] * a for s, a in zip("abc", averages, strict=True))
+    wanted = sum(layers[s] * a for s, a in zip("abc", averages, strict=True))
+    assert abs(sum(layers[s] * found[s] for s in "abc") - wanted) <= 0.5

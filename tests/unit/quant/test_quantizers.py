@@ -21,7 +21,7 @@ from licquant.quant.ranges import free_scale, min_max, shared_zero_point_scale
 from licquant.quant.rd import evaluate_quantized
 from licquant.quant.rounding import DistanceAware, Estimator, straight_through
 from licquant.quant.synthetic import dead_leaves
-from tests.models_for_tests import hand_made
+from tests.models_for_tests import hand_made, small_hyperprior
 
 ESTIMATORS = [straight_through, DistanceAware(2.0)]
 CROP = 64
@@ -65,6 +65,17 @@ def test_everything_that_is_trained_has_a_gradient(traced, statistics, name: str
     assert all(g is not None and torch.isfinite(g).all() for g in gradients)
     assert sum(bool(g.any()) for g in gradients) >= 0.75 * len(offsets)  # zero points that clip nothing have none
     assert not any(offset.any() for offset in offsets)
+
+
+@pytest.mark.parametrize("bits", [6, 8])
+def test_latents_are_read_as_the_integers_that_they_are_after_training_too(bits: int) -> None:
+    traced = trace_model(small_hyperprior())
+    statistics = collect_statistics(traced, dead_leaves(1, 64))
+    model = quantized(traced, statistics, QUANTIZERS["dpa"], bits)
+    moved(learn_grids(model, QUANTIZERS["dpa"], DistanceAware(2.0), statistics, CROP))
+    integers = torch.arange(-20.0, 21.0).expand(1, len(statistics["g_s.input"].low), 1, -1)
+    read = model.part("g_s").tensors["g_s.input"]
+    assert torch.equal(read.dequantize(read.quantize(integers)), integers)
 
 
 def test_training_starts_from_the_calibrated_model(traced, statistics) -> None:

@@ -6,7 +6,7 @@ import torch
 from licquant.errors import DataError
 from licquant.models.trace import trace_model
 from licquant.quant.calibrate import BINS, TensorStatistics, collect_statistics, to_tensor
-from licquant.quant.ranges import HEADROOM, activation_scale, min_max, min_mse, percentile
+from licquant.quant.ranges import HEADROOM, activation_scale, min_max, min_mse, percentile, scale_of_multiples
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import small_hyperprior
 
@@ -57,6 +57,39 @@ def test_min_mse_balances_clipping_and_rounding():
     }
     assert limits[3] < limits[4] < limits[8]
     assert limits[8] <= float(values.abs().max()) * 1.3 * HEADROOM
+
+
+def test_integers_are_read_as_they_are_where_that_clips_little():
+    torch.manual_seed(0)
+    narrow = torch.randint(-20, 21, (1, 10_000)).float()
+    rare = narrow.clone()
+    rare[0, 0] = 35.0  # one that 6 bits do not reach
+    wide = 3 * narrow
+    scale = torch.tensor([1.1])
+    middle = torch.tensor([32.0])
+
+    def chosen(values: torch.Tensor, scale: torch.Tensor) -> float:
+        return float(scale_of_multiples(statistics(values), 6, 1.0, scale, middle))
+
+    assert chosen(narrow, 0.7 * scale) == 1.0
+    assert chosen(narrow, scale) == 1.0
+    assert chosen(rare, scale) == 1.0
+    assert chosen(wide, 2 * scale) == 2 * float(scale)
+
+
+@pytest.mark.parametrize("largest", [30, 33, 36, 45, 62])
+def test_of_two_scales_for_integers_the_one_with_less_error(largest: int):
+    torch.manual_seed(0)
+    values = (torch.randn(1, 50_000) * largest / 4).round().clamp(-largest, largest)
+    scale, middle = torch.tensor([1.1 * largest / 31]), torch.tensor([32.0])
+
+    def error(at: torch.Tensor) -> float:
+        clipped = values.clamp(-32 * at.item(), 31 * at.item())
+        rounded = (values / at).round().clamp(-32, 31) * at
+        return float((4 * (values - clipped) ** 2 + (clipped - rounded) ** 2).mean())
+
+    chosen = scale_of_multiples(statistics(values), 6, 1.0, scale, middle)
+    assert error(chosen) <= min(error(scale), error(torch.ones(1)))
 
 
 def test_constant_tensors_do_no_harm():
