@@ -137,8 +137,8 @@ class _Insertion:
             unit = float(read.scale.max())
             scale = scale_of_multiples(found, bits, unit, tensor.scale, tensor.zero_point)
             tensor.log_scale.data.copy_(scale.log())
-            # Training would move ŷ's off what is exact: integers are in the middle of a cell, where the slope of the
-            # distance-aware gradient is steepest, and not 1 on average.
+            # Training would move ŷ's off what is exact: integers lie farthest from the boundaries, where the slope of
+            # the distance-aware gradient is least, and not 1 on average.
             tensor.log_scale.requires_grad_(unit < 1 or not bool((scale == unit).any()))
         return tensor
 

@@ -76,6 +76,9 @@ def test_latents_are_read_as_the_integers_that_they_are_after_training_too(bits:
     integers = torch.arange(-20.0, 21.0).expand(1, len(statistics["g_s.input"].low), 1, -1)
     read = model.part("g_s").tensors["g_s.input"]
     assert torch.equal(read.dequantize(read.quantize(integers)), integers)
+    integers = integers.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(read.dequantize(read.quantize(integers)).sum(), integers)
+    torch.testing.assert_close(slope, torch.full_like(slope, 1 / (math.tanh(1) * math.cosh(1) ** 2)))  # the estimator's
 
 
 def test_training_starts_from_the_calibrated_model(traced, statistics) -> None:
