@@ -6,7 +6,8 @@
 That is the training's objective to first order (FMPQ's change of the loss, by image and stage), without the noise of
 sampled widths. The paper trains random selectors, for millions of steps. A finetuning of hundreds or thousands ends
 before they tell images apart, and trains the weights for widths that are not chosen: so they are fitted before it,
-and, to what the network has become, once more after it. The average is kept by their choices for whole images.
+and, to what the network has become, once more after it. The average is kept by their choices for whole images, and for
+the middle of each in twice the size: pictures of more pixels are as much smoother, and more of them may want a bit.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from licquant.allocate.dynamic_objective import ENTROPY, ROUNDING, AdaptiveModel, BitCosts, StageCost, bit_costs
@@ -48,7 +50,8 @@ def fit_to_losses(
     """Measure, set the model's price of a bit unless ``dynamic`` says it, and fit the selectors, in place.
 
     crops: [B, 3, H, W] in [0, 1], sides in 64s, whose losses are measured;  on_progress: called with (done, in all)
-    photographs: [1, 3, H, W] each, whose choices keep the average: crops are busier or flatter than whole images
+    photographs: [1, 3, H, W] each, whose choices keep the average, and those for their ``middle_enlarged``: crops are
+        busier or flatter than whole images
     """
     device = model.price.device
     found = measure_stages(model.network, crops.to(device), recipe.lmbda, recipe.metric, on_progress)
@@ -58,7 +61,11 @@ def fit_to_losses(
         torch.manual_seed(seeds.mix(seeds.WEIGHTS, recipe.seed))
         fit_selectors(model.by_part, found, costs, float(model.price))
     if dynamic.target is not None:
-        seen = features_of_images(model.network, [x.to(device) for x in photographs], recipe.lmbda, recipe.metric)
+        whole = [x.to(device) for x in photographs]
+        seen = [
+            features_of_images(model.network, images, recipe.lmbda, recipe.metric)
+            for images in (whole, [middle_enlarged(x) for x in whole])
+        ]
         model.price.fill_(keep_average(model.by_part, seen, costs, float(model.price), dynamic.target))
 
 
@@ -107,6 +114,17 @@ def measure_stages(
         name: StageLosses(torch.stack(losses[name]), torch.cat(features[name]), network.sizes)
         for name, network in model.networks.items()
     }
+
+
+def middle_enlarged(image: Tensor) -> Tensor:
+    """The middle half of the width and height of an image [1, 3, H, W] in [0, 1], twice as large; odd pixels are lost.
+
+    With as many pixels as the image, whatever its size: it takes no more memory.
+    """
+    height, width = (max(1, n // 2) for n in image.shape[2:])
+    top, left = (image.shape[2] - height) // 2, (image.shape[3] - width) // 2
+    middle = image[:, :, top : top + height, left : left + width]
+    return F.interpolate(middle, scale_factor=2.0, mode="bicubic").clamp(0, 1)
 
 
 @torch.no_grad()
@@ -246,38 +264,39 @@ def _shuffled(features: Tensor) -> Tensor:
 @torch.no_grad()
 def keep_average(
     selectors: Mapping[str, BitWidthSelector],
-    features: Mapping[str, Tensor],
+    groups: Sequence[Mapping[str, Tensor]],
     costs: BitCosts,
     price: float,
     average: float,
 ) -> float:
-    """Have fitted selectors choose for another price: the lowest at which their choices cost at most ``average`` bits.
+    """Have fitted selectors choose for another price: the lowest at which no group costs more than ``average`` bits.
 
     They know less of an image than its losses say, so that at the price for which these keep the average they may not:
     they may even choose the same for all. Where fitted for γ, logits are about -(J + γ · cost) / T, so for another
     price their biases move by the difference times -cost / T. Of the images that are told apart, those that gain most
     get what bits there are.
 
-    features: part → ``selector.features_of`` of every image;  price: that they were fitted for;  returned: the other
+    groups: of images, each with part → ``selector.features_of`` of every image;  price: that they were fitted for;
+    returned: the other
     """
-    choosing = {name: selectors[name].eval() for name in features}
+    choosing = {name: selector.eval() for name, selector in selectors.items()}
     sizes = {name: selector.sizes for name, selector in choosing.items()}
-    biases = {name: list(selectors[name].network.layers.values())[-1].bias for name in features}
+    biases = {name: list(selector.network.layers.values())[-1].bias for name, selector in selectors.items()}
     fitted = {name: bias.clone() for name, bias in biases.items()}
 
-    def mean_cost(further: float) -> float:
-        """With the price higher by that, in place."""
+    def highest_cost(further: float) -> float:
+        """Of the groups, with the price higher by that, in place."""
         for name, bias in biases.items():
             bias.copy_(fitted[name] - further / _temperature(price) * costs.tables[name])
-        chosen = {name: choosing[name].choice_for(of_part) for name, of_part in features.items()}
-        return _cost_of(chosen, sizes, costs)
+        chosen = [{name: choosing[name].choice_for(seen) for name, seen in group.items()} for group in groups]
+        return max(_cost_of(of_group, sizes, costs) for of_group in chosen)
 
     low, high = -price, _HIGHEST_RATIO * price
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if mean_cost(middle) > average + ROUNDING:
+        if highest_cost(middle) > average + ROUNDING:
             low = middle
         else:
             high = middle
-    mean_cost(high)
+    highest_cost(high)
     return price + high

@@ -15,6 +15,7 @@ from licquant.allocate.selector_fit import (
     fit_to_losses,
     keep_average,
     measure_stages,
+    middle_enlarged,
     price_for,
 )
 from licquant.allocate.sensitivity import draw_crops
@@ -171,11 +172,47 @@ def test_the_selectors_own_choices_keep_the_average(network, statistics, average
     found = {"g_a": StageLosses(losses, features_of(seen), [3, 3, 3])}
     costs = BitCosts({"g_a": torch.tensor([1.0, 2.0, 3.0]).repeat(3)})
     fit_selectors({"g_a": selector}, found, costs, 3.0)
-    price = keep_average({"g_a": selector}, {"g_a": found["g_a"].features}, costs, 3.0, average)
+    price = keep_average({"g_a": selector}, [{"g_a": found["g_a"].features}], costs, 3.0, average)
     bits = selector.eval().choice(seen).float().add(1).sum(1)
     assert average - 0.3 < float(bits.mean()) <= average + 1e-4
     assert (price > 3) == (average < 6)
     assert torch.corrcoef(torch.stack([bits, activity]))[0, 1] > 0.5
+
+
+def test_every_group_keeps_the_average(network, statistics):
+    """Calm images want few bits; with them alone busy ones would get more than there are. In whichever order."""
+    torch.manual_seed(0)
+    activity = torch.linspace(0.2, 1.8, 32)
+    seen = torch.randn(32, 8, 32, 32) * 1e4 * activity.view(-1, 1, 1, 1)
+    losses = torch.outer(activity, torch.tensor([6.0, 3.0, 0.0])).repeat(1, 3)
+    found = {"g_a": StageLosses(losses, features_of(seen), [3, 3, 3])}
+    costs = BitCosts({"g_a": torch.tensor([1.0, 2.0, 3.0]).repeat(3)})
+    calm, busy = ({"g_a": found["g_a"].features[half]} for half in (slice(16), slice(16, 32)))
+
+    def bits_of_busy(*groups):
+        selector = make_selectors(network, statistics)["g_a"]
+        torch.manual_seed(1)
+        fit_selectors({"g_a": selector}, found, costs, 3.0)
+        keep_average({"g_a": selector}, groups, costs, 3.0, 5.0)
+        return float(selector.choice_for(busy["g_a"]).float().add(1).sum(1).mean())
+
+    assert bits_of_busy(calm) > 6
+    assert 4.5 < bits_of_busy(busy) <= 5
+    assert bits_of_busy(calm, busy) == bits_of_busy(busy, calm) == bits_of_busy(busy)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (64, 97), (321, 481)])
+def test_the_middle_is_enlarged(height, width):
+    image = torch.rand(1, 3, height, width)
+    found = middle_enlarged(image)
+    assert found.shape == (1, 3, max(2, height // 2 * 2), max(2, width // 2 * 2))
+    assert torch.equal(found, found.clamp(0, 1))
+
+
+def test_it_is_the_middle():
+    ramp = torch.linspace(0, 1, 64).expand(1, 3, 48, 64)
+    found, expected = middle_enlarged(ramp), torch.linspace(15.75, 47.25, 64) / 63
+    assert torch.allclose(found[..., 4:-4], expected[4:-4], atol=0.1 / 63)  # of a pixel
 
 
 def test_a_start_reaches_the_average(network, statistics, crops, monkeypatch):
@@ -212,16 +249,17 @@ def test_the_price_becomes_that_of_the_selectors_own_choices(network, statistics
 
 
 def test_the_average_is_that_of_whole_images(network, statistics, crops, monkeypatch):
-    """Of whatever sizes; crops, which are busier or flatter, only say what widths lose."""
+    """Of whatever sizes, and of their middles enlarged; crops, busier or flatter, only say what widths lose."""
     recipe = FinetuneRecipe.from_mapping({"model": "bmshj2018-hyperprior", "lmbda": LMBDA, "crop": 64})
     model = AdaptiveModel.around(network, statistics)
     photographs, kept = [torch.rand(1, 3, 64, 128), torch.rand(1, 3, 192, 64)], []
-    monkeypatch.setattr(selector_fit, "keep_average", lambda _, features, *others: kept.append(features) or 1.0)
+    monkeypatch.setattr(selector_fit, "keep_average", lambda _, groups, *others: kept.extend(groups) or 1.0)
     fit_to_losses(model, crops, photographs, recipe, DynamicSettings(WIDTHS, average_bits=6.0), layer_average)
-    seen = [features_of_images(network, [x], LMBDA, "mse") for x in photographs]
-    for name, of_part in kept[0].items():
-        assert torch.equal(of_part, torch.cat([of[name] for of in seen]))
-        assert not torch.equal(of_part[0], of_part[1])
+    for group, images in zip(kept, (photographs, [middle_enlarged(x) for x in photographs]), strict=True):
+        seen = [features_of_images(network, [x], LMBDA, "mse") for x in images]
+        for name, of_part in group.items():
+            assert torch.equal(of_part, torch.cat([of[name] for of in seen]))
+            assert not torch.equal(of_part[0], of_part[1])
     measured = measure_stages(network, crops, LMBDA, "mse")
     same = features_of_images(network, crops.split(1), LMBDA, "mse")
     assert all(torch.equal(of_part, measured[name].features) for name, of_part in same.items())
