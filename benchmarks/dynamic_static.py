@@ -48,9 +48,13 @@ def nearest_plan(averages: Mapping[str, float], layers: Mapping[str, int], width
 
 
 def static_plan(artifact: Artifact, averages: Mapping[str, float]) -> tuple[Plan, float, float]:
-    """(the plan of the static model, average bits over the layers whose width is chosen: dynamic, static)."""
+    """(the plan of the static model, average bits over the layers whose width is chosen: dynamic, static).
+
+    Layers that have weights, each counted once, as where ``finetune --average-bits`` is kept.
+    """
     stages = stage_of_layer(artifact)
-    layers = {stage: sum(of == stage for of in stages.values()) for stage in averages}
+    counted = [stages.get(name) for name, bits in artifact.plan.items() if bits.weight is not None]
+    layers = {stage: counted.count(stage) for stage in averages}
     widths = tuple(sorted({width for part in artifact.dynamic.values() for s in part.stages[1:] for width in s.widths}))
     nearest = nearest_plan(averages, layers, widths)
 

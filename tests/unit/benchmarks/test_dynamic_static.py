@@ -1,8 +1,12 @@
 """The static plan that a dynamic model is compared with."""
 
+from dataclasses import replace
+
 import pytest
 
-from benchmarks.dynamic_static import nearest_plan
+from benchmarks.dynamic_static import nearest_plan, static_plan
+from licquant.config import LayerBits, Plan
+from tests.dynamic_programs import dynamic_artifact
 
 
 @pytest.mark.parametrize(
@@ -23,3 +27,15 @@ def test_the_nearest_plan_has_the_nearest_bits(averages: tuple[float, ...], expe
     assert tuple(found.values()) == expected
     wanted = sum(layers[s] * a for s, a in zip("abc", averages, strict=True))
     assert abs(sum(layers[s] * found[s] for s in "abc") - wanted) <= 0.5
+
+
+def test_what_has_no_weights_does_not_count() -> None:
+    """Here a step that brings a stage's input to its width: the plan does not know it."""
+    artifact = dynamic_artifact()
+    layers = dict(artifact.plan)
+    del layers["g_a.2"]
+    averages = {"g_a.1": 8.0, "g_a.2": 8.0, "g_s.1": 4.0, "g_s.2": 6.0}
+    plan, dynamic, static = static_plan(replace(artifact, plan=Plan(layers)), averages)
+    assert (dynamic, static) == (6, 6)
+    fixed = {name: LayerBits(8, 8) for name in ("g_a.0", "g_a.1", "g_s.0")}
+    assert dict(plan) == fixed | {"g_s.1": LayerBits(4, 4), "g_s.2": LayerBits(6, 6)}
