@@ -161,39 +161,41 @@ def test_hidden_units_stay_alive(seed):
     assert torch.corrcoef(torch.stack([logits[:, 1] - logits[:, 0], texture[32:]]))[0, 1] > 0.8
 
 
+ACTIVITY = torch.linspace(0.2, 1.8, 32)  # of images, the calm ones first
+COSTS = BitCosts({"g_a": torch.tensor([1.0, 2.0, 3.0]).repeat(3)})
+
+
+def calm_to_busy():
+    """(what a selector may read, the losses of three stages with three widths) of images of growing activity."""
+    torch.manual_seed(0)
+    seen = torch.randn(32, 8, 32, 32) * 1e4 * ACTIVITY.view(-1, 1, 1, 1)
+    losses = torch.outer(ACTIVITY, torch.tensor([6.0, 3.0, 0.0])).repeat(1, 3)
+    return seen, {"g_a": StageLosses(losses, features_of(seen), [3, 3, 3])}
+
+
 @pytest.mark.parametrize("average", [3.5, 5.0, 7.5])
 def test_the_selectors_own_choices_keep_the_average(network, statistics, average):
     """Fitted for a price at which they choose otherwise; the busiest images get what bits there are."""
     selector = make_selectors(network, statistics)["g_a"]
-    torch.manual_seed(0)
-    activity = torch.linspace(0.2, 1.8, 32)
-    seen = torch.randn(32, 8, 32, 32) * 1e4 * activity.view(-1, 1, 1, 1)
-    losses = torch.outer(activity, torch.tensor([6.0, 3.0, 0.0])).repeat(1, 3)
-    found = {"g_a": StageLosses(losses, features_of(seen), [3, 3, 3])}
-    costs = BitCosts({"g_a": torch.tensor([1.0, 2.0, 3.0]).repeat(3)})
-    fit_selectors({"g_a": selector}, found, costs, 3.0)
-    price = keep_average({"g_a": selector}, [{"g_a": found["g_a"].features}], costs, 3.0, average)
+    seen, found = calm_to_busy()
+    fit_selectors({"g_a": selector}, found, COSTS, 3.0)
+    price = keep_average({"g_a": selector}, [{"g_a": found["g_a"].features}], COSTS, 3.0, average)
     bits = selector.eval().choice(seen).float().add(1).sum(1)
     assert average - 0.3 < float(bits.mean()) <= average + 1e-4
     assert (price > 3) == (average < 6)
-    assert torch.corrcoef(torch.stack([bits, activity]))[0, 1] > 0.5
+    assert torch.corrcoef(torch.stack([bits, ACTIVITY]))[0, 1] > 0.5
 
 
 def test_every_group_keeps_the_average(network, statistics):
     """Calm images want few bits; with them alone busy ones would get more than there are. In whichever order."""
-    torch.manual_seed(0)
-    activity = torch.linspace(0.2, 1.8, 32)
-    seen = torch.randn(32, 8, 32, 32) * 1e4 * activity.view(-1, 1, 1, 1)
-    losses = torch.outer(activity, torch.tensor([6.0, 3.0, 0.0])).repeat(1, 3)
-    found = {"g_a": StageLosses(losses, features_of(seen), [3, 3, 3])}
-    costs = BitCosts({"g_a": torch.tensor([1.0, 2.0, 3.0]).repeat(3)})
+    _, found = calm_to_busy()
     calm, busy = ({"g_a": found["g_a"].features[half]} for half in (slice(16), slice(16, 32)))
 
     def bits_of_busy(*groups):
         selector = make_selectors(network, statistics)["g_a"]
         torch.manual_seed(1)
-        fit_selectors({"g_a": selector}, found, costs, 3.0)
-        keep_average({"g_a": selector}, groups, costs, 3.0, 5.0)
+        fit_selectors({"g_a": selector}, found, COSTS, 3.0)
+        keep_average({"g_a": selector}, groups, COSTS, 3.0, 5.0)
         return float(selector.choice_for(busy["g_a"]).float().add(1).sum(1).mean())
 
     assert bits_of_busy(calm) > 6
