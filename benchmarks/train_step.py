@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from licquant.evaluate import provenance
 from licquant.evaluate.report import write_json
 from licquant.images import write_image
+from licquant.models.convolutions import channels_innermost
 from licquant.train import architectures
 from licquant.train.batches import Crops, ahead
 from licquant.train.memory import keep_freed_memory
@@ -42,7 +43,8 @@ ROUNDS_TO_WARM_UP = 2
 
 def bare_step(recipe: Recipe, widths: dict[str, int], samples: torch.Tensor) -> Callable[[], object]:
     """A function that takes one step of the plainest training loop there is."""
-    model = architectures.build(recipe.model, widths).train().to(memory_format=torch.channels_last)
+    model = architectures.build(recipe.model, widths).train()
+    channels_innermost(model)
     weights = [value for name, value in model.named_parameters() if not name.endswith("quantiles")]
     optimizer = torch.optim.Adam(weights, lr=recipe.learning_rate)
     x = samples.float() / 255

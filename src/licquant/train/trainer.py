@@ -8,6 +8,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
+from licquant.models.convolutions import channels_innermost
 from licquant.train.entropy import Noise, float32_entropy_models
 from licquant.train.objective import Objective
 from licquant.train.settings import Recipe
@@ -20,7 +21,7 @@ class Trainer(Stepper):
     def __init__(self, fabric: Fabric, model: Any, recipe: Recipe) -> None:
         """``model``: a CompressAI image model; it is moved to the device and trained in place."""
         model.train()
-        model.to(memory_format=torch.channels_last)
+        channels_innermost(model)
         weights, quantiles = _split(model)
         optimizers = {
             # The fused kernel does in one pass over the weights what the plain one does in a dozen.
