@@ -1,19 +1,26 @@
 """Systematic alterations of artifact headers, and what each altered artifact must survive.
 
-``alterations`` puts into one place of a header at a time what does not belong there: other ranks and shapes,
+``alterations`` put into one place of a header at a time what does not belong there: other ranks and shapes,
 values at the edge of every type, missing and foreign keys, other types, tensors read by the wrong operation,
-operations and parts in another order. ``survives`` loads the result and, if it loads, codes images with it.
+operations and parts in another order; ``mixtures`` alter several values at once. ``survives`` loads the result
+and, if it loads, lists it and codes images with it.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
+import resource
 import struct
+import sys
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +29,7 @@ from licquant.codec import families
 from licquant.codec.artifact import DYNAMIC_VERSION, MAGIC, VERSION, Artifact
 from licquant.codec.bitstream import Bitstream
 from licquant.codec.codec import Codec
+from licquant.codec.contents import layer_contents, selector_contents
 from licquant.config import LayerBits, Plan
 from licquant.errors import ArtifactError, BitstreamError, ImageError
 from licquant.program.grid import Grid
@@ -114,7 +122,7 @@ def _renamed(part: Part, prefix: str, source: str) -> tuple[Operation, ...]:
 
 # --- alterations --------------------------------------------------------------------------------------------
 
-Alter = Callable[[Any], None]
+Altered = Callable[[Any, np.random.Generator], Iterator[tuple[str, Any]]]
 
 
 def opened(data: bytes) -> tuple[Any, bytes]:
@@ -146,15 +154,46 @@ def at(record: Any, path: tuple[Any, ...]) -> Any:
     return record
 
 
-def alterations(header: Any) -> Iterator[tuple[str, Any]]:
-    """(what is altered, the altered header), one alteration at a time; headers share what is not altered."""
-    for path in places(header):
-        for name, value in _instead(header, path):
+def alterations(header: Any, rng: np.random.Generator) -> Iterator[tuple[str, Any]]:
+    """Without end: (what is altered, the altered header), one place at a time; headers share what is not altered."""
+    paths = list(places(header))
+    while True:
+        path = paths[rng.integers(len(paths))]
+        instead = [*_instead(header, path), ("missing", _MISSING)]
+        name, value = instead[rng.integers(len(instead))]
+        if value is not _MISSING or isinstance(path[-1], str):
             yield f"{'/'.join(map(str, path))}: {name}", _put(header, path, value)
-        if isinstance(path[-1], str):
-            yield f"{'/'.join(map(str, path))}: missing", _put(header, path, _MISSING)
 
 
+def mixtures(header: Any, rng: np.random.Generator) -> Iterator[tuple[str, Any]]:
+    """Without end: several alterations of values at once, most of them within the ranges of their fields."""
+    tensors = [path for path in places(header) if isinstance(at(header, path), dict) and "shape" in at(header, path)]
+    whole = [path for path in places(header) if type(at(header, path)) is int and path[-2] != "shape"]
+    numbers = [path for path in whole if "shape" not in _parent(header, path)]
+    while True:
+        altered, said = header, []
+        for _ in range(rng.integers(1, 5)):
+            if rng.random() < 0.7:
+                path = tensors[rng.integers(len(tensors))]
+                value = _LIKELY[rng.integers(len(_LIKELY))]
+                new: Any = {"value": value, "shape": at(header, path)["shape"]}
+            else:
+                path = numbers[rng.integers(len(numbers))]
+                new = value = int(rng.integers(0, 9)) if rng.random() < 0.7 else 1 << int(rng.integers(0, 17))
+            said.append(f"{'/'.join(map(str, path))} = {value}")
+            altered = _put(altered, path, new)
+        yield "; ".join(said), altered
+
+
+def _parent(header: Any, path: tuple[Any, ...]) -> Any:
+    return at(header, path[:-1])
+
+
+# At the ends of the ranges of multipliers, shifts, zero points, biases, medians, thresholds and scales.
+_LIKELY: tuple[Any, ...] = (
+    *(0, 1, 2, 46, 127, 128, 255, (1 << 16) - 1, (1 << 30) - 1, (1 << 31) - 1, (1 << 35) - 1, (1 << 46) - 1, 1 << 46),
+    *(-1, -127, 1 - (1 << 16), 1 - (1 << 30), 1 - (1 << 31), -(1 << 46), -(1 << 61), 2.0**-100, 2.0**-16, 2.0**32),
+)
 _MISSING = object()
 
 
@@ -241,25 +280,67 @@ def pictures() -> tuple[np.ndarray, ...]:
     return tuple(rng.integers(0, 256, (*size, 3)).astype(np.uint8) for size in ((70, 33), (1, 1)))
 
 
+@cache
+def coded(name: str) -> Bitstream:
+    """A picture coded with a seed as it is."""
+    return Bitstream.from_bytes(Codec(Artifact.from_bytes(seed(name)), bytes(8), "exact", 1).encode(pictures()[0]))
+
+
 def survives(data: bytes, valid: Bitstream, engine: str = "exact") -> bool:
     """Whether the artifact is accepted; whatever is not one of the ``LEGAL`` errors with one line propagates."""
     try:
-        codec = Codec(Artifact.from_bytes(data), bytes(8), engine, 1)
+        artifact = Artifact.from_bytes(data)
+        codec = Codec(artifact, bytes(8), engine, 1)
     except ArtifactError as error:
-        assert str(error)
-        assert "\n" not in str(error)
-        assert len(str(error)) < 300
+        assert is_one_line(error)
         return False
+    assert layer_contents(data, artifact)
+    selector_contents(data, artifact)
     for rgb in pictures():
         try:
-            coded = codec.encode(rgb)
-            decoded = codec.decode(coded)
-            assert decoded.shape == rgb.shape
-            assert codec.encode(rgb) == coded
+            found = codec.encode(rgb)
+            assert codec.decode(found).shape == rgb.shape
+            assert codec.encode(rgb) == found
         except LEGAL as error:
-            assert "\n" not in str(error)
+            assert is_one_line(error)
     try:
         codec.decode(valid.to_bytes())
     except LEGAL as error:
-        assert "\n" not in str(error)
+        assert is_one_line(error)
     return True
+
+
+def is_one_line(error: Exception) -> bool:
+    return 0 < len(str(error)) < 400 and "\n" not in str(error)
+
+
+def survey(name: str, alter: Altered, count: int, engine: str = "exact", draw: int = 0) -> tuple[int, list[str]]:
+    """(how many of so many altered artifacts are accepted, what went wrong)."""
+    header, blobs = opened(seed(name))
+    accepted, wrong = 0, []
+    for what, altered in itertools.islice(alter(header, np.random.default_rng(draw)), count):
+        try:
+            accepted += survives(rebuilt(altered, blobs), coded(name), engine)
+        except BaseException as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            wrong.append(f"{what}: {type(error).__name__} {error!s:.80} in {where.filename}:{where.lineno}")
+    return accepted, wrong
+
+
+def main(name: str, count: int, megabytes: int, draw: int, engine: str) -> None:
+    """In a process of its own that has so much memory beside what it starts with; says what went wrong."""
+    warnings.simplefilter("error")
+    header, blobs = opened(seed(name))
+    assert survives(rebuilt(header, blobs), coded(name), engine)  # which loads whatever is loaded late
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + (megabytes << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    for alter, part in ((alterations, count * 3 // 4), (mixtures, count // 4)):
+        accepted, wrong = survey(name, alter, part, engine, draw)
+        sys.stdout.write("\n".join([*wrong, f"{accepted} of {part} {alter.__name__} accepted\n"]))
+        if wrong or not accepted:
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5])

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from licquant.codec.blobs import BlobReader, BlobWriter, get
+from licquant.codec.blobs import BlobReader, BlobWriter, allowed_elements, get
 from licquant.codec.dynamic_format import dynamic_from_json, dynamic_to_json
 from licquant.codec.families import FAMILIES, LatentTables
 from licquant.codec.program_format import program_from_json, program_to_json
@@ -79,7 +79,10 @@ class Artifact:
             raise ArtifactError("only g_a and g_s of the program may have widths that depend on the image")
 
     def to_bytes(self) -> bytes:
-        """The file's content; the same artifact gives the same bytes."""
+        """The file's content; the same artifact gives the same bytes.
+
+        Raises ``ArtifactError`` if it could not be read again: if its weights take next to nothing.
+        """
         writer = BlobWriter()
         header: dict[str, Any] = {
             "family": self.family,
@@ -95,6 +98,8 @@ class Artifact:
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         version = DYNAMIC_VERSION if self.dynamic else VERSION
         content = _PREFIX.pack(MAGIC, version, len(text)) + text + b"".join(writer.blobs)
+        if writer.elements > allowed_elements(len(content) + _HASH_BYTES):
+            raise ArtifactError(f"{writer.elements} numbers in {len(content)} bytes: use more bits for the weights")
         return content + hashlib.sha256(content).digest()
 
     @classmethod

@@ -25,7 +25,7 @@ from licquant.program.grid import MAX_CHANNELS
 
 BASE_ELEMENTS, ELEMENTS_PER_BYTE = 1 << 21, 32
 MAX_WEIGHTS = 1 << 24  # of one layer
-MAX_NAME = 200
+_MAX_NAME = 200
 _MAX_VALUE = 1 << 62
 _DTYPES = ("<i1", "<u1", "<i2", "<u2", "<i4", "<i8", "<f4")
 
@@ -40,6 +40,7 @@ class BlobWriter:
 
     def __init__(self) -> None:
         self.blobs: list[bytes] = []
+        self.elements = 0  # of all tensors, counted as the reader counts them
 
     def data(self, data: bytes) -> dict[str, Any]:
         self.blobs.append(data)
@@ -47,6 +48,7 @@ class BlobWriter:
 
     def vector(self, values: np.ndarray) -> dict[str, Any]:
         """Integers exactly; floating-point values as float32."""
+        self.elements += values.size
         shape = list(values.shape)
         kinds = ("<f4",) if values.dtype.kind == "f" else _DTYPES[:-1]
         dtype = next(d for d in kinds if d == "<f4" or np.array_equal(values.astype(d), values))
@@ -56,10 +58,12 @@ class BlobWriter:
         return {**self.data(stored.tobytes()), "dtype": dtype, "shape": shape}
 
     def weights(self, values: np.ndarray, bits: int) -> dict[str, Any]:
+        self.elements += values.size
         return {**self.data(pack_integers(values, bits)), "bits": bits, "shape": list(values.shape)}
 
     def nested(self, stored: dict[str, Any], bits: int) -> dict[str, Any]:
         """Weights of fewer bits inside ones that are stored already: nothing is stored."""
+        self.elements += math.prod(stored["shape"])
         return {**stored, "nested": bits}
 
 
@@ -146,6 +150,10 @@ def get(record: Any, key: str, kind: type) -> Any:
 def name_of(record: Any, key: str = "name") -> str:
     """record[key], which must be a name: printable, of a length that fits into one line."""
     name: str = get(record, key, str)
-    if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
-        raise ArtifactError(f"the field {key!r} is not a name of 1 to {MAX_NAME} printable characters")
+    if not is_name(name):
+        raise ArtifactError(f"the field {key!r} is not a name of 1 to {_MAX_NAME} printable characters")
     return name
+
+
+def is_name(value: Any) -> bool:
+    return isinstance(value, str) and 1 <= len(value) <= _MAX_NAME and value.isprintable()

@@ -18,7 +18,7 @@ from licquant.codec.hyperprior import GaussianCoder
 from licquant.codec.memory import MAX_MEMORY, image_bytes
 from licquant.codec.tiling import TILE_PIXELS
 from licquant.codec.transform import DynamicTransform, StaticTransform
-from licquant.errors import ArtifactError, BitstreamError, ImageError, LicquantError, LoweringError
+from licquant.errors import ArtifactError, BitstreamError, ImageError, LoweringError
 from licquant.images import RGB, check_rgb, crop, pad_to_multiple
 from licquant.program.arithmetic import Ints
 from licquant.program.chain import Engine
@@ -60,7 +60,7 @@ class Codec:
         if engine not in ENGINES:
             raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
         self.artifact, self.id, self._threads = artifact, identity, threads
-        self._needed: dict[tuple[int, int], int] = {}  # positions of the coded latent → bytes of memory
+        self._known_sizes: dict[tuple[tuple[int, int], bool], int] = {}  # coded positions, encode → bytes of memory
         self._fast, self._max_memory = engine == "openvino", max_memory
         self.coder = latent_coder(artifact.family, artifact.program, artifact.tables)
         program = artifact.program
@@ -77,7 +77,7 @@ class Codec:
     def encode(self, rgb: RGB) -> bytes:
         """The coded image for uint8 H×W×3, H and W ≥ 1; ``ImageError`` for another array, or one too large."""
         check_rgb(rgb)
-        with self._within_limits(rgb.shape[0], rgb.shape[1], ImageError):
+        with self._within_limits(rgb.shape[0], rgb.shape[1], encode=True):
             strings = self.coder.encode(*self._transform(rgb))
         return Bitstream(self.id, rgb.shape[1], rgb.shape[0], strings).to_bytes()
 
@@ -88,18 +88,18 @@ class Codec:
         image that decoding it takes more memory than allowed.
         """
         stream = self._parse(data)
-        with self._within_limits(stream.height, stream.width, BitstreamError):
+        with self._within_limits(stream.height, stream.width):
             return self.synthesise(self._symbols(stream).y, stream.height, stream.width)
 
     def decode_symbols(self, data: bytes) -> Latents:
         """The coded latents alone: what must be the same on every machine."""
         stream = self._parse(data)
-        with self._within_limits(stream.height, stream.width, BitstreamError):
+        with self._within_limits(stream.height, stream.width):
             return self._symbols(stream)
 
     def analyse(self, rgb: RGB) -> Latents:
         """What is coded for an image."""
-        with self._within_limits(rgb.shape[0], rgb.shape[1], ImageError):
+        with self._within_limits(rgb.shape[0], rgb.shape[1], encode=True):
             y, z = self._transform(rgb)
             return Latents(self.coder.quantize(y, z), z)
 
@@ -111,7 +111,7 @@ class Codec:
     def analysis_widths(self, rgb: RGB) -> dict[str, int]:
         """Stage of g_a → the width that ``encode`` chooses for this image; empty where no widths are chosen."""
         check_rgb(rgb)
-        with self._within_limits(rgb.shape[0], rgb.shape[1], ImageError):
+        with self._within_limits(rgb.shape[0], rgb.shape[1], encode=True):
             return self._g_a.widths(self._planes(rgb))
 
     def synthesis_widths(self, y: Ints) -> dict[str, int]:
@@ -130,28 +130,35 @@ class Codec:
         return image_bytes(self.artifact.program, self._strides, padded, self._fast, encode)
 
     @contextmanager
-    def _within_limits(self, height: int, width: int, error: type[LicquantError]) -> Iterator[None]:
+    def _within_limits(self, height: int, width: int, *, encode: bool = False) -> Iterator[None]:
         """For coding an image of that size: on the codec's threads, refused before it takes more memory than allowed.
 
-        Raises ``error`` for an image that is too large, ``ArtifactError`` for a model that does not fit its size.
+        Raises ``ImageError`` or ``BitstreamError`` for an image that is too large, ``ArtifactError`` for a model that
+        does not fit its size.
         """
-        size = -(-height // self._coded_stride), -(-width // self._coded_stride)
-        if size not in self._needed:
-            _check_sizes(self.artifact.program, self._strides, size)
-            self._needed[size] = self.memory(height, width, encode=True)
-        needed = self._needed[size]
+        needed, error = self._needed(height, width, encode), ImageError if encode else BitstreamError
         problem = f"an image of {width}×{height} pixels takes up to {needed / 1e9:.1f} GB of memory with this model"
         if needed > self._max_memory:
-            raise error(
-                f"{problem}; at most {self._max_memory / 1e9:.1f} GB are allowed: code it in tiles, or allow more"
-            )
+            raise error(f"{problem}, more than the {self._max_memory / 1e9:.1f} GB that are allowed (max_memory)")
         try:
             with limited_threads(self._threads):
                 yield
-        except LoweringError as problem_of_model:
-            raise ArtifactError(f"the model cannot code this image: {problem_of_model}") from problem_of_model
+        except LoweringError as misfit:
+            raise ArtifactError(f"the model cannot code this image: {misfit}") from misfit
         except MemoryError as shortage:
             raise error(f"{problem}, and there is not as much") from shortage
+
+    def _needed(self, height: int, width: int, encode: bool) -> int:
+        """Memory that is held against the limit; an image that is encoded must be decoded by either engine, too."""
+        size = -(-height // self._coded_stride), -(-width // self._coded_stride)
+        if (size, encode) not in self._known_sizes:
+            program, strides = self.artifact.program, self._strides
+            _check_sizes(program, strides, size)
+            padded = size[0] * self._coded_stride, size[1] * self._coded_stride
+            decoding = [image_bytes(program, strides, padded, fast, False) for fast in (True, False)]
+            needed = self.memory(height, width, encode=encode)
+            self._known_sizes[size, encode] = max(needed, *decoding) if encode else needed
+        return self._known_sizes[size, encode]
 
     def _transform(self, rgb: RGB) -> tuple[Ints, Ints]:
         """(y in fixed point, symbols of z) of an image."""

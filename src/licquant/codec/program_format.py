@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from licquant.codec.blobs import MAX_NAME, BlobReader, BlobWriter, get, name_of
+from licquant.codec.blobs import BlobReader, BlobWriter, get, is_name, name_of
 from licquant.errors import ArtifactError, LoweringError
 from licquant.program.arithmetic import nested_weight
 from licquant.program.fields import OPERATIONS, Field, Flag, Integers, Number, OfEachInput, Scaling, Weights
@@ -37,7 +37,10 @@ def program_from_json(record: Any, reader: BlobReader) -> Program:
         parts = [part_from_json(part, reader) for part in record]
     except LoweringError as error:
         raise ArtifactError(f"not a valid program: {error}") from error
-    return Program({part.name: part for part in parts})
+    program = Program({part.name: part for part in parts})
+    if len(program) < len(parts):
+        raise ArtifactError("the program has two parts of one name")
+    return program
 
 
 def part_to_json(part: Part, writer: BlobWriter) -> dict[str, Any]:
@@ -106,7 +109,7 @@ def _operation_from_json(record: Any, reader: BlobReader) -> Operation:
         raise ArtifactError(f"unknown operation {kind[:40]!r}: made by a newer licquant?")
     cls, fields = _TYPES[kind]
     inputs = get(record, "inputs", list)
-    if not all(isinstance(name, str) and len(name) <= MAX_NAME for name in inputs):
+    if not all(is_name(name) for name in inputs):
         raise ArtifactError("an operation's inputs are not names")
     values = {name: _field_from_json(record, name, field, reader) for name, field in fields.items()}
     grid = _grid_from_json(get(record, "grid", dict), reader)
