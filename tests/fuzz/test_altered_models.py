@@ -120,8 +120,8 @@ def test_no_range_is_checked_by_what_wraps_around(key, value):
 
 
 def test_the_bound_of_a_sum_beyond_64_bits_is_refused():
-    """Products of 2^46 each, 2^18 of them: their sum is 0 modulo 2^64."""
-    channels = 1 << 6
+    """Products of 2^45 each, 2^19 of them: 2^64 in all, which is less than nothing in 64 bits."""
+    channels = 1 << 7
     weight = np.full((1, channels, 64, 64), 1 << 14, dtype=np.int32)
     one = np.ones(1, dtype=np.int64)
     op = Convolution("c", (INPUT,), Grid.fixed_point(1, 8), weight, 16, 0 * one, 1, 0, 1, Rescaling(one, one, one))
