@@ -24,7 +24,9 @@ class LayerBits:
     def __post_init__(self) -> None:
         for bits in (self.activation, *(() if self.weight is None else (self.weight,))):
             if not isinstance(bits, int) or isinstance(bits, bool) or not MIN_BITS <= bits <= MAX_BITS:
-                raise PlanError(f"a width of {bits!r} bits: whole numbers from {MIN_BITS} to {MAX_BITS} are supported")
+                raise PlanError(
+                    f"a width of {bits!r:.20} bits: whole numbers from {MIN_BITS} to {MAX_BITS} are supported"
+                )
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ class Plan(Mapping[str, LayerBits]):
         if not isinstance(record, dict) or record.get("format") != "licquant.plan":
             raise PlanError("not a plan: it lacks the format name licquant.plan")
         if record.get("version") != PLAN_VERSION:
-            raise PlanError(f"a plan of version {record.get('version')!r}; this licquant reads version {PLAN_VERSION}")
+            raise PlanError(
+                f"a plan of version {record.get('version')!r:.20}; this licquant reads version {PLAN_VERSION}"
+            )
         layers = record.get("layers")
         if not isinstance(layers, dict) or not layers:
             raise PlanError("the plan holds no layers")

@@ -163,7 +163,7 @@ def read_plan(path: Path) -> Plan:
     """The plan in a JSON file; ``PlanError`` if there is none."""
     try:
         return Plan.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PlanError(f"{path}: not a plan: {error}") from error
 
 

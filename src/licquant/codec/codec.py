@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +15,10 @@ from licquant.codec.bitstream import Bitstream
 from licquant.codec.factorized import NO_Z
 from licquant.codec.families import latent_coder
 from licquant.codec.hyperprior import GaussianCoder
+from licquant.codec.memory import MAX_MEMORY, image_bytes
 from licquant.codec.tiling import TILE_PIXELS
 from licquant.codec.transform import DynamicTransform, StaticTransform
-from licquant.errors import ArtifactError, BitstreamError
+from licquant.errors import ArtifactError, BitstreamError, ImageError, LoweringError
 from licquant.images import RGB, check_rgb, crop, pad_to_multiple
 from licquant.program.arithmetic import Ints
 from licquant.program.chain import Engine
@@ -47,16 +50,23 @@ class Codec:
     """
 
     def __init__(
-        self, artifact: Artifact, identity: bytes, engine: str = "openvino", threads: int | None = None
+        self,
+        artifact: Artifact,
+        identity: bytes,
+        engine: str = "openvino",
+        threads: int | None = None,
+        max_memory: int = MAX_MEMORY,
     ) -> None:
         if engine not in ENGINES:
             raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
         self.artifact, self.id, self._threads = artifact, identity, threads
+        self._known_sizes: dict[tuple[tuple[int, int], bool], int] = {}  # coded positions, encode → bytes of memory
+        self._fast, self._max_memory = engine == "openvino", max_memory
         self.coder = latent_coder(artifact.family, artifact.program, artifact.tables)
         program = artifact.program
         run = partial(_engine, engine=engine, threads=threads)
         self._h_a = run(program["h_a"]).run if "h_a" in program else None
-        latent_stride, self._coded_stride = _strides(program)
+        self._strides = latent_stride, self._coded_stride = _strides(program)
         self._g_a, self._g_s = (
             DynamicTransform(artifact.dynamic[name], run, tile)
             if name in artifact.dynamic
@@ -65,26 +75,31 @@ class Codec:
         )
 
     def encode(self, rgb: RGB) -> bytes:
-        """The coded image for uint8 H×W×3, H and W ≥ 1; ``ImageError`` for another array."""
+        """The coded image for uint8 H×W×3, H and W ≥ 1; ``ImageError`` for another array, or one too large."""
         check_rgb(rgb)
-        with limited_threads(self._threads):
+        with self._within_limits(rgb.shape[0], rgb.shape[1], encode=True):
             strings = self.coder.encode(*self._transform(rgb))
         return Bitstream(self.id, rgb.shape[1], rgb.shape[0], strings).to_bytes()
 
     def decode(self, data: bytes) -> RGB:
-        """The image uint8 H×W×3; ``BitstreamError`` if the data is damaged or was coded with another artifact."""
+        """The image uint8 H×W×3.
+
+        Raises ``BitstreamError`` if the data is damaged, was coded with another artifact, or claims so large an
+        image that decoding it takes more memory than allowed.
+        """
         stream = self._parse(data)
-        with limited_threads(self._threads):
+        with self._within_limits(stream.height, stream.width):
             return self.synthesise(self._symbols(stream).y, stream.height, stream.width)
 
     def decode_symbols(self, data: bytes) -> Latents:
         """The coded latents alone: what must be the same on every machine."""
-        with limited_threads(self._threads):
-            return self._symbols(self._parse(data))
+        stream = self._parse(data)
+        with self._within_limits(stream.height, stream.width):
+            return self._symbols(stream)
 
     def analyse(self, rgb: RGB) -> Latents:
         """What is coded for an image."""
-        with limited_threads(self._threads):
+        with self._within_limits(rgb.shape[0], rgb.shape[1], encode=True):
             y, z = self._transform(rgb)
             return Latents(self.coder.quantize(y, z), z)
 
@@ -96,7 +111,7 @@ class Codec:
     def analysis_widths(self, rgb: RGB) -> dict[str, int]:
         """Stage of g_a → the width that ``encode`` chooses for this image; empty where no widths are chosen."""
         check_rgb(rgb)
-        with limited_threads(self._threads):
+        with self._within_limits(rgb.shape[0], rgb.shape[1], encode=True):
             return self._g_a.widths(self._planes(rgb))
 
     def synthesis_widths(self, y: Ints) -> dict[str, int]:
@@ -107,6 +122,43 @@ class Codec:
     def entropy_bits(self, latents: Latents) -> float:
         """Ideal code length under the artifact's integer tables."""
         return self.coder.entropy_bits(latents.y, latents.z)
+
+    def memory(self, height: int, width: int, *, encode: bool = False) -> int:
+        """Bytes that decoding (or encoding) an image of that size takes at most, beside the model (``memory.py``)."""
+        stride = self._coded_stride
+        padded = (height + -height % stride, width + -width % stride)
+        return image_bytes(self.artifact.program, self._strides, padded, self._fast, encode)
+
+    @contextmanager
+    def _within_limits(self, height: int, width: int, *, encode: bool = False) -> Iterator[None]:
+        """For coding an image of that size: on the codec's threads, refused before it takes more memory than allowed.
+
+        Raises ``ImageError`` or ``BitstreamError`` for an image that is too large, ``ArtifactError`` for a model that
+        does not fit its size.
+        """
+        needed, error = self._needed(height, width, encode), ImageError if encode else BitstreamError
+        problem = f"an image of {width}×{height} pixels takes up to {needed / 1e9:.1f} GB of memory with this model"
+        if needed > self._max_memory:
+            raise error(f"{problem}, more than the {self._max_memory / 1e9:.1f} GB that are allowed (max_memory)")
+        try:
+            with limited_threads(self._threads):
+                yield
+        except LoweringError as misfit:
+            raise ArtifactError(f"the model cannot code this image: {misfit}") from misfit
+        except MemoryError as shortage:
+            raise error(f"{problem}, and there is not as much") from shortage
+
+    def _needed(self, height: int, width: int, encode: bool) -> int:
+        """Memory that is held against the limit; an image that is encoded must be decoded by either engine, too."""
+        size = -(-height // self._coded_stride), -(-width // self._coded_stride)
+        if (size, encode) not in self._known_sizes:
+            program, strides = self.artifact.program, self._strides
+            _check_sizes(program, strides, size)
+            padded = size[0] * self._coded_stride, size[1] * self._coded_stride
+            decoding = [image_bytes(program, strides, padded, fast, False) for fast in (True, False)]
+            needed = self.memory(height, width, encode=encode)
+            self._known_sizes[size, encode] = max(needed, *decoding) if encode else needed
+        return self._known_sizes[size, encode]
 
     def _transform(self, rgb: RGB) -> tuple[Ints, Ints]:
         """(y in fixed point, symbols of z) of an image."""
@@ -133,11 +185,14 @@ class Codec:
         return Latents(*self.coder.decode(stream.strings, size))
 
 
-def load(path: str | Path, *, engine: str = "openvino", threads: int | None = None) -> Codec:
+def load(
+    path: str | Path, *, engine: str = "openvino", threads: int | None = None, max_memory: int = MAX_MEMORY
+) -> Codec:
     """The codec in a ``model.licq`` file.
 
     engine:  ``"openvino"`` (fast) or ``"exact"`` (slow: exact integers for the free zone too)
     threads: how many OpenVINO and NumPy's BLAS may use; None leaves the choice to them
+    max_memory: bytes that one image may take; a larger one is refused (``Codec.memory`` says what it would take)
 
     Raises ``ArtifactError`` for a file that is not an undamaged artifact.
     """
@@ -146,7 +201,7 @@ def load(path: str | Path, *, engine: str = "openvino", threads: int | None = No
         artifact = Artifact.from_bytes(data)
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
-    return Codec(artifact, artifact_id(data), engine, threads)
+    return Codec(artifact, artifact_id(data), engine, threads, max_memory)
 
 
 def _strides(program: Program) -> tuple[int, int]:
@@ -154,15 +209,33 @@ def _strides(program: Program) -> tuple[int, int]:
 
     Raises ``ArtifactError`` unless every synthesis undoes the strides of its analysis.
     """
-    latent = program["g_a"].output_size((_PROBE, _PROBE))
-    coded = latent
-    if "h_a" in program:
-        coded = program["h_a"].output_size(latent)
-        if program["h_s"].output_size(coded) != latent:
-            raise ArtifactError("the program's hyper synthesis does not undo the strides of its analysis")
-    if min(coded) < 1 or program["g_s"].output_size(latent) != (_PROBE, _PROBE):
-        raise ArtifactError("the program's synthesis does not undo the strides of its analysis")
-    return _PROBE // latent[0], _PROBE // coded[0]
+    try:
+        latent = program["g_a"].output_size((_PROBE, _PROBE))
+        coded = program["h_a"].output_size(latent) if "h_a" in program else latent
+    except LoweringError as error:
+        raise ArtifactError(f"the program has no use for images: {error}") from error
+    if any(height != width or _PROBE % height for height, width in (latent, coded)) or latent[0] % coded[0]:
+        raise ArtifactError("the program's analysis does not divide the sides of an image by a whole number")
+    strides = _PROBE // latent[0], _PROBE // coded[0]
+    _check_sizes(program, strides, coded)
+    return strides
+
+
+def _check_sizes(program: Program, strides: tuple[int, int], coded: tuple[int, int]) -> None:
+    """Raise ``ArtifactError`` unless the parts fit one another for an image of so many positions of the coded latent.
+
+    strides: as ``_strides`` gives them
+    """
+    image = coded[0] * strides[1], coded[1] * strides[1]
+    latent = image[0] // strides[0], image[1] // strides[0]
+    expected = {"g_a": (image, latent), "h_a": (latent, coded), "h_s": (coded, latent), "g_s": (latent, image)}
+    try:
+        for name, part in program.items():
+            size, wanted = expected.get(name, (latent, latent))
+            if part.output_size(size) != wanted:
+                raise ArtifactError(f"the program's {name} does not fit its other parts for an image of this size")
+    except LoweringError as error:
+        raise ArtifactError(f"the program does not fit an image of this size: {error}") from error
 
 
 def _engine(part: Part, engine: str, threads: int | None) -> Engine:

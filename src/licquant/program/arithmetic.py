@@ -28,6 +28,7 @@ MAX_SHIFT = 46
 # acc · m must stay below 2^62; accumulators of layers up to 8 × 8 bits stay below 2^31 (design §3), wider
 # layers may use up to this.
 MAX_ACCUMULATOR = 1 << 46
+MAX_NORM = 1 << 35  # of a GDN: its root is taken of n · 2^16
 INT32_MAX = (1 << 31) - 1
 
 
@@ -53,6 +54,26 @@ def activation_range(bits: int) -> tuple[int, int]:
     if bits == FIXED_POINT_BITS:
         return -INT32_MAX, INT32_MAX
     return 0, (1 << bits) - 1
+
+
+def lies_within(values: NDArray[Any], low: float, high: float) -> bool:
+    """Whether all values lie in low..high: by comparing, as |v| of the lowest integer of a type wraps around."""
+    return bool((values >= low).all() and (values <= high).all())
+
+
+def as_int32(values: Ints) -> Ints:
+    """int32; what lies beyond ±(2^31 - 1) ends there instead of wrapping around."""
+    return np.clip(values, -INT32_MAX, INT32_MAX).astype(np.int32)
+
+
+def largest_sum(weight: Ints, magnitude: Ints, bias: Ints) -> int:
+    """max_o Σ_k |weight[..., o, k]| · magnitude[..., k] + |bias[..., o]|, whatever its size.
+
+    In float64, where nothing wraps around: the terms are not negative, so that below 2^53 every partial sum is an
+    integer that float64 holds, and the result is exact; beyond, it is far too large for any accumulator anyway.
+    """
+    sums = (abs(weight.astype(np.float64)) @ magnitude.astype(np.float64)[..., None])[..., 0]
+    return int((sums + abs(bias.astype(np.float64))).max())
 
 
 def round_half_up(value: ArrayLike) -> Floats:
