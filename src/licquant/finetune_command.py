@@ -19,12 +19,14 @@ from licquant import pipeline
 from licquant.allocate.dynamic_settings import LATENCY, DynamicSettings
 from licquant.commands import OUT, Report
 from licquant.config import Budget
+from licquant.digests import file_sha256
 from licquant.errors import BudgetError, LicquantError, ModelError, TrainingError
 from licquant.evaluate import provenance
 from licquant.images import list_images, read_image
 from licquant.models import load_model
+from licquant.models.shards import checkpoint_sha256
 from licquant.quant.finetune_settings import DISTANCE_AWARE, FinetuneRecipe
-from licquant.toolkit_commands import WidthOptions, calibration_facts, lmbda_of, progress, sha256
+from licquant.toolkit_commands import WidthOptions, calibration_facts, lmbda_of, progress
 from licquant.train import card, resume
 from licquant.train.command import make_fabric
 from licquant.train.objective import describe
@@ -130,7 +132,7 @@ def made_with(options: FinetuneOptions, recipe: FinetuneRecipe, calibration: Seq
     """What decides the artifact beside the recipe and the training images: equal records, equal artifacts."""
     estimator = f"{recipe.estimator}{recipe.beta:g}" if recipe.estimator == DISTANCE_AWARE else recipe.estimator
     common = {
-        "checkpoint_sha256": card.checkpoint_digest(options.checkpoint),
+        "checkpoint_sha256": checkpoint_sha256(options.checkpoint),
         **calibration_facts(calibration),
         "reconstruction": options.reconstruction,
     }
@@ -177,7 +179,7 @@ def _card(
         "plan_hash": result.plan.hash,
         "bytes": output.stat().st_size,
         "fp32_bytes": result.quantized.traced.fp32_bytes,
-        "sha256": sha256(output),
+        "sha256": file_sha256(output),
         "versions": provenance.versions(),
     }
 

@@ -15,7 +15,6 @@ sha256, shards       of the checkpoint, or of the shards' hashes in a row; hash 
 note, licence        for whoever uses the weights
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from importlib import metadata
@@ -29,7 +28,7 @@ from licquant.errors import LicquantError, TrainingError
 from licquant.evaluate import provenance
 from licquant.images import list_images, write_atomically
 from licquant.models.load import read_state
-from licquant.models.shards import shard_paths
+from licquant.models.shards import joint_sha256
 from licquant.train import architectures, schedule
 from licquant.train.objective import describe
 from licquant.train.settings import CARD, Recipe, RunOptions
@@ -60,17 +59,7 @@ def write_card(checkpoint: Path, card: Mapping[str, Any]) -> None:
 
 def file_hashes(files: Mapping[str, str]) -> dict[str, Any]:
     """The card's entries for file name → SHA-256: ``sha256``, and ``shards`` where there are several."""
-    if len(files) == 1:
-        return {"sha256": next(iter(files.values()))}
-    return {"sha256": hashlib.sha256("".join(files.values()).encode()).hexdigest(), "shards": dict(files)}
-
-
-def checkpoint_digest(checkpoint: Path) -> str:
-    """What the card calls ``sha256``: of the file, or of the shards' hashes in a row."""
-    paths = [checkpoint] if checkpoint.exists() else shard_paths(checkpoint)
-    if not paths:
-        raise TrainingError(f"{checkpoint}: there is no such checkpoint")
-    return str(file_hashes({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths})["sha256"])
+    return {"sha256": joint_sha256(files.values()), **({"shards": dict(files)} if len(files) > 1 else {})}
 
 
 def make_card(

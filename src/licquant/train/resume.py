@@ -11,8 +11,8 @@ import torch
 
 from licquant.errors import LicquantError, TrainingError
 from licquant.images import write_atomically
-from licquant.models.shards import files_of_shards
-from licquant.train.card import checkpoint_digest, read_card
+from licquant.models.shards import checkpoint_sha256, files_of_shards
+from licquant.train.card import read_card
 from licquant.train.export import to_bytes
 from licquant.train.pixels import data_digest
 from licquant.train.settings import STATE, BaseRecipe, RunOptions
@@ -25,7 +25,7 @@ def identity(recipe: BaseRecipe, options: RunOptions, **facts: Any) -> dict[str,
     return {
         "recipe": recipe.to_mapping() | facts,
         "data_sha256": data_digest(options.data),
-        "init_sha256": None if options.init is None else checkpoint_digest(options.init),
+        "init_sha256": None if options.init is None else checkpoint_sha256(options.init),
     }
 
 
