@@ -17,6 +17,7 @@ from rich.console import Console
 
 from licquant import pipeline
 from licquant.allocate.dynamic_settings import LATENCY, DynamicSettings
+from licquant.cache import cache_folder
 from licquant.commands import OUT, Report
 from licquant.config import Budget
 from licquant.digests import file_sha256
@@ -67,7 +68,7 @@ def options_of(given: Mapping[str, Any]) -> FinetuneOptions:
     def of(kind: type[Any]) -> dict[str, Any]:
         return {field.name: given[field.name] for field in fields(kind) if given.get(field.name) is not None}
 
-    cache = given["cache"].expanduser()
+    cache = cache_folder(given["cache"])
     run = RunOptions(**of(RunOptions) | {"init": given["checkpoint"], "cache": cache})
     return FinetuneOptions(
         **of(FinetuneOptions) | {"recipe": of(FinetuneRecipe), "run": run, "tables": cache, "dynamic": _dynamic(given)}

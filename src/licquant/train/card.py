@@ -2,7 +2,8 @@
 
 model, N, M          CompressAI's registered name and its widths
 lmbda, loss          λ and the formula of the loss that it is for
-data, data_sha256    the folder of training images, how many; a hash of their names and sizes
+data, data_sha256    the folder of training images, how many; a hash of their names and sizes, and as
+                     ``data_contents_sha256`` one of their contents (earlier cards lack it)
 steps, batch         optimizer steps; crops of each phase
 init, init_sha256    what training started from
 recipe               every setting that decides the weights

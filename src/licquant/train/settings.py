@@ -158,7 +158,7 @@ class RunOptions:
     devices             processes; each takes an equal share of every batch
     accelerator         ``auto``, ``cpu`` or ``cuda``
     threads             PyTorch's threads; None leaves its default
-    cache               folder for the decoded images; None: the user's cache folder
+    cache               folder for the decoded images; None: ``cache.cache_folder()``
     test_images         folder; the finished model's RD point on it goes into the model card
     validation_images   the same, with the RD loss of ``init`` beside it: what the run has gained
     float16             store large convolution kernels as float16
