@@ -257,15 +257,11 @@ def codec_point(
     on_progress: pipeline.OnProgress,
 ) -> RatePoint:
     """One artifact over the images."""
-    codec = load(path, threads=threads)
+    codec = widths.Recording(load(path, threads=threads))
     count = _Counter(f"{path.name}", len(paths), on_progress)
     results = evaluate_codec(codec, paths, lmbda, on_result=count)
-    if codec.artifact.dynamic:
-        results = [
-            replace(result, widths=widths.chosen_widths(codec, read_image(of)))
-            for result, of in zip(results, paths, strict=True)
-        ]
-    return RatePoint(label, lmbda, tuple(results), path.stat().st_size)
+    told = tuple(replace(result, widths=of) for result, of in zip(results, codec.widths, strict=True))
+    return RatePoint(label, lmbda, told, path.stat().st_size)
 
 
 def reference_point(
