@@ -23,6 +23,7 @@ from licquant.config import Budget
 from licquant.digests import file_sha256
 from licquant.errors import BudgetError, LicquantError, ModelError, TrainingError
 from licquant.evaluate import provenance
+from licquant.evaluate.rd import describe
 from licquant.images import list_images, read_image
 from licquant.models import load_model
 from licquant.models.shards import checkpoint_sha256
@@ -30,7 +31,6 @@ from licquant.quant.finetune_settings import DISTANCE_AWARE, FinetuneRecipe
 from licquant.toolkit_commands import WidthOptions, calibration_facts, lmbda_of, progress
 from licquant.train import card, resume
 from licquant.train.command import make_fabric
-from licquant.train.objective import describe
 from licquant.train.progress import COMPLETE, INTERRUPTED
 from licquant.train.settings import STATE, RunOptions
 

@@ -20,7 +20,7 @@ from licquant.allocate.costs import (
     latency_cost,
     weight_bits_cost,
 )
-from licquant.allocate.hessian import weight_hessian_traces
+from licquant.allocate.hessian import BATCH, VECTORS, weight_hessian_traces
 from licquant.allocate.sensitivity import Sensitivity, draw_crops, measure_sensitivity, table_key
 from licquant.cache import entry
 from licquant.config import MIN_BITS, Budget, Plan
@@ -149,7 +149,13 @@ class Search:
         kept = entry(self.cache, "hessian", self._key, self._lmbda)
         for record in kept.read():
             return dict(record)
-        traces = weight_hessian_traces(self.traced, self.crops, self._lmbda)
+        count = -(-len(self.crops) // BATCH) * VECTORS
+        traces = weight_hessian_traces(
+            self.traced,
+            self.crops,
+            self._lmbda,
+            on_step=lambda done: self.on_progress("measuring curvature", done, count),
+        )
         kept.write(traces)
         return traces
 

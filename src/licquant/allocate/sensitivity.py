@@ -21,6 +21,7 @@ from licquant.allocate.probe import Probe
 from licquant.cache import Entry, entry
 from licquant.config import MAX_BITS, MIN_BITS
 from licquant.errors import DataError
+from licquant.evaluate.rd import DISTORTION_WEIGHTS
 from licquant.images import RGB
 from licquant.models.graph import Step
 from licquant.models.trace import TracedModel
@@ -44,6 +45,7 @@ class Change:
     distortion: float
 
     def loss(self, lmbda: float) -> float:
+        """Its part in the RD loss."""
         return self.rate + lmbda * self.distortion
 
 
@@ -149,7 +151,7 @@ def _measure(
 
 
 def _change(found: RateDistortion) -> Change:
-    return Change(float(found.bpp), float(found.mse) * 255**2)
+    return Change(float(found.bpp), float(found.mse) * DISTORTION_WEIGHTS["mse"])
 
 
 class _Journal:

@@ -27,11 +27,11 @@ import torch
 
 from licquant.errors import LicquantError, TrainingError
 from licquant.evaluate import provenance
+from licquant.evaluate.rd import describe, rd_loss
 from licquant.images import list_images, write_atomically
 from licquant.models.load import read_state
 from licquant.models.shards import joint_sha256
 from licquant.train import architectures, schedule
-from licquant.train.objective import describe
 from licquant.train.settings import CARD, Recipe, RunOptions
 
 
@@ -172,5 +172,5 @@ def measure(recipe: Recipe, checkpoint: Path, widths: Mapping[str, int], folder:
     }
     if recipe.metric == "ms-ssim":
         point["ms_ssim_mean"] = fmean(result.ms_ssim for result in results)
-        point["rd_loss"] = point["bpp_real_strings"] + recipe.lmbda * (1 - point["ms_ssim_mean"])
+        point["rd_loss"] = rd_loss(point["bpp_real_strings"], 1 - point["ms_ssim_mean"], recipe.lmbda, recipe.metric)
     return folder.resolve().name, {name: round(value, 5) for name, value in point.items()}

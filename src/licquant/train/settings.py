@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from licquant.errors import TrainingError
+from licquant.evaluate.rd import DISTORTION_WEIGHTS
 
-METRICS = ("mse", "ms-ssim")
+METRICS = tuple(DISTORTION_WEIGHTS)
 PRECISIONS = ("bf16", "fp32")
 
 # Six steps of stride 2 between image and hyper latent.
