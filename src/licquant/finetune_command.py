@@ -130,7 +130,10 @@ def run(options: FinetuneOptions) -> Report:
 
 
 def made_with(options: FinetuneOptions, recipe: FinetuneRecipe, calibration: Sequence[Path]) -> dict[str, Any]:
-    """What decides the artifact beside the recipe and the training images: equal records, equal artifacts."""
+    """What decides the artifact beside the recipe and the training images, the code, its libraries and the machine.
+
+    With all of these the same, equal records are equal artifacts but for the licence, on one device.
+    """
     estimator = f"{recipe.estimator}{recipe.beta:g}" if recipe.estimator == DISTANCE_AWARE else recipe.estimator
     common = {
         "checkpoint_sha256": checkpoint_sha256(options.checkpoint),

@@ -140,7 +140,11 @@ def write_findings(output: Path, table: Sensitivity, plan: Plan, lmbda: float) -
 
 
 def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequence[Path]) -> dict[str, Any]:
-    """What decides an artifact's content, for its provenance: equal records, equal artifacts."""
+    """What decides an artifact's content beside the code, its libraries and the machine, for its provenance.
+
+    With all of these the same, equal records are equal artifacts but for the licence. Otherwise not to the byte: sums
+    of floats differ by their last digits, and reconstruction amplifies that.
+    """
     return {
         "model": options.model,
         "checkpoint_sha256": checkpoint_sha256(options.checkpoint),
