@@ -155,7 +155,7 @@ def code_version(modules: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for name in sorted(sources):
         digest.update(f"{name} {len(sources[name])} ".encode() + sources[name])
-    digest.update(_text([[name, _version(name)] for name in sorted(libraries - {"licquant"})]).encode())
+    digest.update(_text([[name, _version(name)] for name in sorted(libraries | {"licquant"})]).encode())
     return digest.hexdigest()[:12]
 
 
@@ -203,7 +203,11 @@ class Kept:
 def kept_in(folder: Path) -> list[Kept]:
     """The files in ``folder`` that this module, or an earlier version of it, wrote there; nothing else."""
     found = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    try:
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise _unusable(folder, "read", error) from error
+    for path in paths:
         try:
             status = path.stat()
         except FileNotFoundError:  # another process was quicker
