@@ -26,6 +26,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from licquant.evaluate import provenance
+from licquant.evaluate.rd import rd_loss
 from licquant.evaluate.report import write_json
 from licquant.images import write_image
 from licquant.models.convolutions import channels_innermost
@@ -55,7 +56,7 @@ def bare_step(recipe: Recipe, widths: dict[str, int], samples: torch.Tensor) -> 
             out = model(x)
             bits = sum(-values.float().log2().sum() for values in out["likelihoods"].values())
             bpp = bits / (x.shape[0] * x.shape[2] * x.shape[3])
-            loss = bpp + recipe.lmbda * 255**2 * (out["x_hat"].float() - x).square().mean()
+            loss = rd_loss(bpp, (out["x_hat"].float() - x).square().mean(), recipe.lmbda)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, recipe.clip)
         optimizer.step()

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from licquant import __version__, commands, inspect_command
+from licquant.cache import cache_folder
 from licquant.errors import LicquantError
 from licquant.train.cli import EXIT_INTERRUPTED, train_command
 from licquant.train.progress import INTERRUPTED
@@ -104,9 +105,7 @@ def quantize(
     max_bits: Annotated[int, typer.Option(help="Widest weights that are considered, 2 to 16.")] = 8,
     plan: Annotated[Path | None, typer.Option(help="A plan to use instead, a .json file.")] = None,
     latency: Annotated[Path | None, typer.Option(help="Table of licquant profile, for latency= budgets.")] = None,
-    cache: Annotated[Path, typer.Option(help="Folder for measured tables, which are used again.")] = Path(
-        "~/.cache/licquant"
-    ),
+    cache: Annotated[Path | None, typer.Option(help="Folder for measured tables; default: see licquant cache.")] = None,
     ranges: Annotated[str, typer.Option(help="How activation ranges are chosen: mse, min-max or percentile.")] = "mse",
     per_tensor: Annotated[bool, typer.Option("--per-tensor", help="One activation scale per tensor.")] = False,
     steps: Annotated[int, typer.Option(min=0, help="Steps of reconstruction; 0 rounds to nearest.")] = 250,
@@ -133,7 +132,7 @@ def quantize(
         max_bits=max_bits,
         plan=plan,
         latency=latency,
-        cache=cache.expanduser(),
+        cache=cache_folder(cache),
     )
     _report(toolkit_commands.quantize(options), as_json)
 
@@ -183,9 +182,9 @@ def finetune(
     devices: Annotated[int, typer.Option(help="Processes or GPUs.")] = 1,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="PyTorch's CPU threads.")] = None,
-    cache: Annotated[Path, typer.Option(help="Folder for decoded images and measured tables.")] = Path(
-        "~/.cache/licquant"
-    ),
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for decoded images and measured tables; default: see licquant cache.")
+    ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, stored in the file.")] = "not stated",
     as_json: Json = False,
 ) -> None:
@@ -270,19 +269,36 @@ def reproduce(
     steps: Annotated[int | None, typer.Option(min=1, help="Of each; default: few, for two cores.")] = None,
     full: Annotated[bool, typer.Option("--full", help="The size for a GPU.")] = False,
     threads: Threads = None,
-    cache: Annotated[Path, typer.Option(help="Folder for decoded images.")] = Path("~/.cache/licquant"),
+    cache: Annotated[Path | None, typer.Option(help="Folder for decoded images; default: see licquant cache.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a figure or a table of the papers again; what the folder holds already is not made twice."""
     from licquant import reproduce_command, reproduce_tables
 
+    folder = cache_folder(cache)
     options = reproduce_tables.ReproduceOptions(
-        output, model, checkpoint or [], calib, train, images, artifact, seeds, steps, full, threads, cache.expanduser()
+        output, model, checkpoint or [], calib, train, images, artifact, seeds, steps, full, threads, folder
     )
     result = reproduce_command.run(name, options)
     _report(result, as_json)
     if result.record.get("status") == INTERRUPTED:
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+@app.command("cache")
+def cache_(
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Its folder; default: LICQUANT_CACHE, else licquant in XDG_CACHE_HOME or ~/.cache."),
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Delete everything that licquant keeps there.")] = False,
+    clear_older: Annotated[bool, typer.Option("--clear-older", help="Delete what other versions made.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what is kept between commands (decoded images, measured tables), how much and how old, or delete it."""
+    from licquant import cache_command
+
+    _report(cache_command.run(cache, clear, clear_older), as_json)
 
 
 @app.command()

@@ -10,7 +10,16 @@ from typing import Any
 
 from licquant.errors import BudgetError, PlanError
 
-MIN_BITS, MAX_BITS = 2, 16
+MIN_BITS, MAX_BITS = 2, 16  # of a weight or an activation
+
+# How latents are coded: the families that a model is recognised as (``models``) and coded by (``codec``).
+FACTORIZED = "factorized"
+SCALE_HYPERPRIOR = "scale-hyperprior"
+MEAN_SCALE_HYPERPRIOR = "mean-scale-hyperprior"
+AUTOREGRESSIVE = "autoregressive"
+CHECKERBOARD = "checkerboard"
+CHANNEL_GROUPS = "channel-groups"
+FAMILIES = (FACTORIZED, SCALE_HYPERPRIOR, MEAN_SCALE_HYPERPRIOR, AUTOREGRESSIVE, CHECKERBOARD, CHANNEL_GROUPS)
 PLAN_VERSION = 1
 
 

@@ -12,6 +12,7 @@ From there ``licquant.load("model.licq")`` encodes and decodes without PyTorch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -100,7 +101,8 @@ class Settings:
     reconstruction_steps: of post-training reconstruction; 0 rounds every weight to nearest instead
     lmbda:                of the loss to minimise, the λ that the model was trained with
     plan:                 widths to use instead of a method's
-    cache:                folder for measured tables, which the next quantization of the same model finds there
+    cache:                folder for measured tables, which the next quantization of the same model finds there;
+                          None: they are not kept
     latency:              the table of this machine that ``latency=`` budgets are counted with
     licence:              of the weights, as their owner states it; stored in the artifact
     """
@@ -150,7 +152,7 @@ def quantize(
 
     search = Search(
         traced, images, statistics, chosen.quantizer, chosen.lmbda, chosen.activation_bits, chosen.max_bits,
-        to_artifact, chosen.cache, chosen.latency, fit, on_progress,
+        to_artifact, chosen.cache, chosen.latency, fit, on_progress, _header_bytes(provenance or {}, chosen.licence),
     )  # fmt: skip
     plan = chosen.plan or allocate(search, method, _with_margin(budget, chosen.reconstruction_steps))
     quantized = insert_quantizers(traced, plan, statistics, chosen.quantizer)
@@ -289,7 +291,7 @@ def _stage_cost(
     search = Search(
         traced, images, statistics, settings.quantizer, settings.lmbda, settings.activation_bits,
         max(dynamic.widths), lambda quantized: lowered(quantized, {}, settings.licence), settings.cache,
-        settings.latency, on_progress=on_progress,
+        settings.latency, on_progress=on_progress, header_bytes=_header_bytes({}, settings.licence),
     )  # fmt: skip
     costs, _ = search.costs(Budget(dynamic.bit_cost, 1.0))
     return cost_weighted(costs)
@@ -298,6 +300,11 @@ def _stage_cost(
 def lowered(quantized: QuantizedModel, provenance: Mapping[str, Any], licence: str) -> Artifact:
     """The artifact of a quantized model, with what it says of its making."""
     return _artifact(quantized, lower_model(quantized), {}, provenance, licence)
+
+
+def _header_bytes(provenance: Mapping[str, Any], licence: str) -> int:
+    """What these take of an artifact's header."""
+    return len(json.dumps([dict(provenance), licence], separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def lowered_dynamic(adaptive: AdaptiveModel, provenance: Mapping[str, Any], licence: str) -> Artifact:

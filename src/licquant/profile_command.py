@@ -26,13 +26,14 @@ from licquant.images import RGB
 from licquant.lower import lower_model
 from licquant.models import load_model
 from licquant.models.geometry import geometry_hash
+from licquant.models.shards import checkpoint_sha256
 from licquant.models.trace import TracedModel, trace_model
 from licquant.program.part import Program
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.insert import insert_quantizers
 from licquant.quant.network import uniform_plan
 from licquant.quant.synthetic import dead_leaves
-from licquant.toolkit_commands import progress, sha256
+from licquant.toolkit_commands import progress
 
 REPEATS = 9
 CHECK_PLANS = 4  # random mixed plans that the table must predict
@@ -62,7 +63,10 @@ def run(options: ProfileOptions) -> Report:
     with progress() as on_progress:
         profiler = _Profiler(trace_model(model), size, options.threads, on_progress)
         facts = provenance.collect(
-            threads=options.threads, model=options.model, checkpoint=sha256(options.checkpoint), repeats=REPEATS
+            threads=options.threads,
+            model=options.model,
+            checkpoint=checkpoint_sha256(options.checkpoint),
+            repeats=REPEATS,
         )
         table = profiler.measure(facts)
     table.save(options.output)

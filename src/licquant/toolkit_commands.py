@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from licquant.codec.codec import load
 from licquant.codec.contents import layer_contents
 from licquant.commands import OUT, Report
 from licquant.config import Budget, Plan
+from licquant.digests import contents_sha256, file_sha256
 from licquant.errors import LicquantError, ModelError, PlanError
 from licquant.evaluate import allocation_pictures, pictures, provenance, report, width_pictures, widths
 from licquant.evaluate.artifacts import Candidate, Group, grouped
@@ -31,6 +31,7 @@ from licquant.evaluate.latency import LatencyTable
 from licquant.evaluate.reference import evaluate_reference
 from licquant.images import list_images, read_image, write_atomically
 from licquant.models import load_model
+from licquant.models.shards import checkpoint_sha256
 from licquant.quant.insert import QuantizerSettings
 from licquant.quant.ranges import RANGE_METHODS
 from licquant.train.memory import keep_freed_memory
@@ -56,8 +57,8 @@ class WidthOptions:
             "budget": self.budget,
             "act_bits": self.act_bits,
             "max_bits": self.max_bits,
-            "plan": None if self.plan is None else sha256(self.plan),
-            "latency": None if self.latency is None else sha256(self.latency),
+            "plan": None if self.plan is None else file_sha256(self.plan),
+            "latency": None if self.latency is None else file_sha256(self.latency),
         }
 
     def settings(self) -> pipeline.Settings:
@@ -139,10 +140,14 @@ def write_findings(output: Path, table: Sensitivity, plan: Plan, lmbda: float) -
 
 
 def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequence[Path]) -> dict[str, Any]:
-    """What decides an artifact's content, for its provenance: equal records, equal artifacts."""
+    """What decides an artifact's content beside the code, its libraries and the machine, for its provenance.
+
+    With all of these the same, equal records are equal artifacts but for the licence. Otherwise not to the byte: sums
+    of floats differ by their last digits, and reconstruction amplifies that.
+    """
     return {
         "model": options.model,
-        "checkpoint_sha256": sha256(options.checkpoint),
+        "checkpoint_sha256": checkpoint_sha256(options.checkpoint),
         "lmbda": lmbda,
         **calibration_facts(calibration),
         "method": options.method,
@@ -155,8 +160,7 @@ def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequen
 
 def calibration_facts(calibration: Sequence[Path]) -> dict[str, Any]:
     """How many images, and a hash of their contents."""
-    contents = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in calibration)
-    return {"calibration_images": len(calibration), "calibration_sha256": hashlib.sha256(contents).hexdigest()}
+    return {"calibration_images": len(calibration), "calibration_sha256": contents_sha256(calibration)}
 
 
 def read_plan(path: Path) -> Plan:
@@ -243,7 +247,7 @@ def measure(
         images=len(paths),
         artifacts=[member.sha256 for member in members],
         plans=[member.plan_hash for member in members],
-        checkpoints=[sha256(path) for path, _ in ordered],
+        checkpoints=[checkpoint_sha256(path) for path, _ in ordered],
     )
     return Measured(curves, Curve(REFERENCE_LABEL, tuple(baseline)) if baseline else None, facts)
 
@@ -257,15 +261,11 @@ def codec_point(
     on_progress: pipeline.OnProgress,
 ) -> RatePoint:
     """One artifact over the images."""
-    codec = load(path, threads=threads)
+    codec = widths.Recording(load(path, threads=threads))
     count = _Counter(f"{path.name}", len(paths), on_progress)
     results = evaluate_codec(codec, paths, lmbda, on_result=count)
-    if codec.artifact.dynamic:
-        results = [
-            replace(result, widths=widths.chosen_widths(codec, read_image(of)))
-            for result, of in zip(results, paths, strict=True)
-        ]
-    return RatePoint(label, lmbda, tuple(results), path.stat().st_size)
+    told = tuple(replace(result, widths=of) for result, of in zip(results, codec.widths, strict=True))
+    return RatePoint(label, lmbda, told, path.stat().st_size)
 
 
 def reference_point(
@@ -315,10 +315,6 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LicquantError(f"{path}: cannot be made: {error.strerror or error}") from error
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from licquant.quant.layers import QuantizedLayer
 from licquant.quant.rd import evaluate
 
 BATCH = 4  # crops whose second derivatives are in memory at a time
+VECTORS = 5
 
 Weights = Mapping[str, Tensor]  # layer → its weights as they are quantized (GDN: the reparametrised gamma)
 
@@ -35,7 +36,7 @@ def weight_hessian_traces(
     traced: TracedModel,
     crops: Tensor,
     lmbda: float,
-    vectors: int = 5,
+    vectors: int = VECTORS,
     seed: int = 0,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> dict[str, float]:

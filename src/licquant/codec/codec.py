@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -37,10 +37,12 @@ class Latents:
 
     y: ŷ as g_s reads it, int32 [M, H/16, W/16]: whole symbols if all means are 0, else fixed point
     z: symbols of z, int32 [N, H/64, W/64]; empty where the family has none
+    widths: stage of g_a → the width that ``analyse`` chose; empty where none is chosen, and of decoded latents
     """
 
     y: Ints
     z: Ints
+    widths: Mapping[str, int] = field(default_factory=dict)
 
 
 class Codec:
@@ -76,10 +78,7 @@ class Codec:
 
     def encode(self, rgb: RGB) -> bytes:
         """The coded image for uint8 H×W×3, H and W ≥ 1; ``ImageError`` for another array, or one too large."""
-        check_rgb(rgb)
-        with self._within_limits(rgb.shape[0], rgb.shape[1], encode=True):
-            strings = self.coder.encode(*self._transform(rgb))
-        return Bitstream(self.id, rgb.shape[1], rgb.shape[0], strings).to_bytes()
+        return self.encode_with_widths(rgb)[0]
 
     def decode(self, data: bytes) -> RGB:
         """The image uint8 H×W×3.
@@ -87,9 +86,21 @@ class Codec:
         Raises ``BitstreamError`` if the data is damaged, was coded with another artifact, or claims so large an
         image that decoding it takes more memory than allowed.
         """
+        return self.decode_with_widths(data)[0]
+
+    def encode_with_widths(self, rgb: RGB) -> tuple[bytes, dict[str, int]]:
+        """As ``encode``, with stage of g_a → the width it chose for the image; empty where none is chosen."""
+        check_rgb(rgb)
+        with self._within_limits(rgb.shape[0], rgb.shape[1], encode=True):
+            y, z, widths = self._transform(rgb)
+            strings = self.coder.encode(y, z)
+        return Bitstream(self.id, rgb.shape[1], rgb.shape[0], strings).to_bytes(), widths
+
+    def decode_with_widths(self, data: bytes) -> tuple[RGB, dict[str, int]]:
+        """As ``decode``, with stage of g_s → the width it chose; empty where none is chosen."""
         stream = self._parse(data)
         with self._within_limits(stream.height, stream.width):
-            return self.synthesise(self._symbols(stream).y, stream.height, stream.width)
+            return self._synthesised(self._symbols(stream).y, stream.height, stream.width)
 
     def decode_symbols(self, data: bytes) -> Latents:
         """The coded latents alone: what must be the same on every machine."""
@@ -100,19 +111,12 @@ class Codec:
     def analyse(self, rgb: RGB) -> Latents:
         """What is coded for an image."""
         with self._within_limits(rgb.shape[0], rgb.shape[1], encode=True):
-            y, z = self._transform(rgb)
-            return Latents(self.coder.quantize(y, z), z)
+            y, z, widths = self._transform(rgb)
+            return Latents(self.coder.quantize(y, z), z, widths)
 
     def synthesise(self, y: Ints, height: int, width: int) -> RGB:
         """The image of that size for ŷ."""
-        pixels = self._g_s.run(y)
-        return crop(np.moveaxis(pixels, 0, -1).astype(np.uint8, copy=False), height, width)
-
-    def analysis_widths(self, rgb: RGB) -> dict[str, int]:
-        """Stage of g_a → the width that ``encode`` chooses for this image; empty where no widths are chosen."""
-        check_rgb(rgb)
-        with self._within_limits(rgb.shape[0], rgb.shape[1], encode=True):
-            return self._g_a.widths(self._planes(rgb))
+        return self._synthesised(y, height, width)[0]
 
     def synthesis_widths(self, y: Ints) -> dict[str, int]:
         """Stage of g_s → the width that is chosen for ŷ (``Latents.y``), the same on every machine."""
@@ -160,17 +164,17 @@ class Codec:
             self._known_sizes[size, encode] = max(needed, *decoding) if encode else needed
         return self._known_sizes[size, encode]
 
-    def _transform(self, rgb: RGB) -> tuple[Ints, Ints]:
-        """(y in fixed point, symbols of z) of an image."""
-        y = self._g_a.run(self._planes(rgb))
+    def _transform(self, rgb: RGB) -> tuple[Ints, Ints, dict[str, int]]:
+        """(y in fixed point, symbols of z, widths that g_a chose) of an image."""
+        y, widths = self._g_a.run(np.moveaxis(pad_to_multiple(rgb, self._coded_stride), -1, 0))
         if self._h_a is None:
-            return y, NO_Z
+            return y, NO_Z, widths
         assert isinstance(self.coder, GaussianCoder)
-        return y, self.coder.round_hyper(self._h_a(y))
+        return y, self.coder.round_hyper(self._h_a(y)), widths
 
-    def _planes(self, rgb: RGB) -> Ints:
-        """What g_a reads: [3, H, W], padded."""
-        return np.moveaxis(pad_to_multiple(rgb, self._coded_stride), -1, 0)
+    def _synthesised(self, y: Ints, height: int, width: int) -> tuple[RGB, dict[str, int]]:
+        pixels, widths = self._g_s.run(y)
+        return crop(np.moveaxis(pixels, 0, -1).astype(np.uint8, copy=False), height, width), widths
 
     def _parse(self, data: bytes) -> Bitstream:
         stream = Bitstream.from_bytes(data)

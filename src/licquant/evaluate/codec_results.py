@@ -14,6 +14,7 @@ from typing import Protocol
 
 from licquant.errors import DataError
 from licquant.evaluate import metrics
+from licquant.evaluate.rd import rd_loss
 from licquant.evaluate.widths import AverageBits
 from licquant.images import RGB, read_image
 
@@ -171,7 +172,7 @@ def _evaluate_image(codec: Codec, path: Path, lmbda: float, counted_bytes: Calla
         mse=error,
         psnr=metrics.psnr_of_mse(error),
         ms_ssim=metrics.ms_ssim(rgb, decoded_rgb),
-        rd_loss=metrics.rd_loss(rate, error, lmbda),
+        rd_loss=rd_loss(rate, error, lmbda),
         encode_seconds=encoded - start,
         decode_seconds=decoded - encoded,
     )

@@ -18,7 +18,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from licquant.config import Plan
 from licquant.errors import DataError, ModelError
 from licquant.evaluate import provenance
 from licquant.images import write_atomically
@@ -71,10 +70,6 @@ class LatencyTable:
     machine: Mapping[str, Any]
     check: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    def predict(self, plan: Plan) -> float:
-        """Milliseconds of one encode and one decode."""
-        return self.rest_ms + sum(self.layers[name].at(bits.weight, bits.activation) for name, bits in plan.items())
 
     def check_fits(self, geometry: str, here: Mapping[str, Any] | None = None) -> None:
         """``ModelError`` for a table of another model; ``DataError`` for one of another machine than ``here``."""

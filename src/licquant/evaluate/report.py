@@ -159,10 +159,10 @@ def results_table(curves: Sequence[Curve], reference: Curve | None = None, title
     return table
 
 
-def comparison_table(curves: Sequence[Curve], reference: Curve | None = None, title: str | None = None) -> Table:
+def comparison_table(curves: Sequence[Curve], reference: Curve | None = None) -> Table:
     """One row for each curve: what ``compare`` says of it; an en dash for what is not defined."""
     lmbdas = sorted({f"{point.lmbda:g}" for curve in curves for point in curve.points}, key=float)
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("codec\n", no_wrap=True)
     headings = ["model\nbytes", "of FP32\n%", "bits per\nweight", "bits per\nlayer", "act.\nbits"]
     headings += [f"RD loss %\nλ={lmbda}" for lmbda in lmbdas]

@@ -31,7 +31,7 @@ class StridedPointwise(nn.Conv2d):
 
 
 def channels_innermost(model: nn.Module) -> None:
-    """Lay the weights of ``model`` out as ``torch.channels_last``, in which its strided 1x1 convolutions are right too."""
+    """Lay ``model`` out as ``torch.channels_last``, in which its strided 1x1 convolutions are then right too."""
     model.to(memory_format=torch.channels_last)
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and _is_strided_pointwise(module):

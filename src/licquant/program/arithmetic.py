@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from licquant.config import MAX_BITS as MAX_BITS
+from licquant.config import MIN_BITS as MIN_BITS
 from licquant.errors import LoweringError
 
 Ints = NDArray[np.integer]
 Floats = NDArray[np.floating]
 Handed = NDArray[Any]  # stored integers on their way from engine to engine: as integers, or as floats not yet rounded
 
-MIN_BITS, MAX_BITS = 2, 16
 FIXED_POINT_BITS = 32
 MULTIPLIER_BITS = 16  # |m| < 2^16
 MAX_SHIFT = 46
@@ -81,13 +82,14 @@ def round_half_up(value: ArrayLike) -> Floats:
     return np.floor(np.asarray(value, dtype=np.float64) + 0.5)
 
 
-def dyadic(ratio: ArrayLike, bits: int = MULTIPLIER_BITS) -> tuple[Ints, Ints]:
-    """(m, s), int64 each, with m · 2^-s the nearest to ``ratio`` (≥ 0) that has m < 2^bits and 1 <= s <= 46.
+def dyadic(ratio: ArrayLike) -> tuple[Ints, Ints]:
+    """(m, s), int64 each, with m · 2^-s the nearest to ``ratio`` (≥ 0) that has m < 2^16 and 1 <= s <= 46.
 
-    The relative error is at most 2^-bits while 2^-30 <= ratio < 2^(bits - 1); smaller ratios keep the shift 46 and
+    The relative error is at most 2^-16 while 2^-30 <= ratio < 2^15; smaller ratios keep the shift 46 and
     lose digits, which is harmless: such a channel is constant. Raises ``LoweringError`` for a ratio that is
     negative, not finite or too large.
     """
+    bits = MULTIPLIER_BITS
     ratio = np.atleast_1d(np.asarray(ratio, dtype=np.float64))
     if not np.isfinite(ratio).all() or (ratio < 0).any() or (ratio >= 2.0 ** (bits - 1) - 0.5).any():
         raise LoweringError(f"a rescaling ratio lies outside [0, 2^{bits - 1}): {ratio.min()} to {ratio.max()}")

@@ -2,7 +2,8 @@
 
 model, N, M          CompressAI's registered name and its widths
 lmbda, loss          λ and the formula of the loss that it is for
-data, data_sha256    the folder of training images, how many; a hash of their names and sizes
+data, data_sha256    the folder of training images, how many; a hash of their names and sizes, and as
+                     ``data_contents_sha256`` one of their contents (earlier cards lack it)
 steps, batch         optimizer steps; crops of each phase
 init, init_sha256    what training started from
 recipe               every setting that decides the weights
@@ -15,7 +16,6 @@ sha256, shards       of the checkpoint, or of the shards' hashes in a row; hash 
 note, licence        for whoever uses the weights
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from importlib import metadata
@@ -27,11 +27,11 @@ import torch
 
 from licquant.errors import LicquantError, TrainingError
 from licquant.evaluate import provenance
+from licquant.evaluate.rd import describe, rd_loss
 from licquant.images import list_images, write_atomically
 from licquant.models.load import read_state
-from licquant.models.shards import shard_paths
+from licquant.models.shards import joint_sha256
 from licquant.train import architectures, schedule
-from licquant.train.objective import describe
 from licquant.train.settings import CARD, Recipe, RunOptions
 
 
@@ -60,17 +60,7 @@ def write_card(checkpoint: Path, card: Mapping[str, Any]) -> None:
 
 def file_hashes(files: Mapping[str, str]) -> dict[str, Any]:
     """The card's entries for file name → SHA-256: ``sha256``, and ``shards`` where there are several."""
-    if len(files) == 1:
-        return {"sha256": next(iter(files.values()))}
-    return {"sha256": hashlib.sha256("".join(files.values()).encode()).hexdigest(), "shards": dict(files)}
-
-
-def checkpoint_digest(checkpoint: Path) -> str:
-    """What the card calls ``sha256``: of the file, or of the shards' hashes in a row."""
-    paths = [checkpoint] if checkpoint.exists() else shard_paths(checkpoint)
-    if not paths:
-        raise TrainingError(f"{checkpoint}: there is no such checkpoint")
-    return str(file_hashes({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths})["sha256"])
+    return {"sha256": joint_sha256(files.values()), **({"shards": dict(files)} if len(files) > 1 else {})}
 
 
 def make_card(
@@ -182,5 +172,5 @@ def measure(recipe: Recipe, checkpoint: Path, widths: Mapping[str, int], folder:
     }
     if recipe.metric == "ms-ssim":
         point["ms_ssim_mean"] = fmean(result.ms_ssim for result in results)
-        point["rd_loss"] = point["bpp_real_strings"] + recipe.lmbda * (1 - point["ms_ssim_mean"])
+        point["rd_loss"] = rd_loss(point["bpp_real_strings"], 1 - point["ms_ssim_mean"], recipe.lmbda, recipe.metric)
     return folder.resolve().name, {name: round(value, 5) for name, value in point.items()}

@@ -57,7 +57,7 @@ def train_command(
     devices: Annotated[int, run_option("processes or GPUs")] = 1,
     accelerator: Annotated[str, run_option("auto, cpu or cuda")] = "auto",
     threads: Annotated[int | None, run_option("PyTorch's CPU threads")] = None,
-    cache: Annotated[Path | None, run_option("folder for decoded images; default: the user's cache")] = None,
+    cache: Annotated[Path | None, run_option("folder for decoded images; default: see licquant cache")] = None,
     test_images: Annotated[Path | None, run_option("folder; the RD point on it goes into the card")] = None,
     validation_images: Annotated[Path | None, run_option("folder; the same, and for --init beside it")] = None,
     float16: Annotated[bool, run_option("store large kernels in 16 bits", "--float16")] = False,

@@ -17,13 +17,14 @@ from lightning.fabric.strategies import DDPStrategy
 from rich.console import Console
 from torch import Tensor
 
+from licquant.cache import cache_folder
 from licquant.errors import TrainingError
 from licquant.models.load import read_state
 from licquant.train import architectures, card, export, resume
 from licquant.train.batches import Crops
 from licquant.train.loop import Loop
 from licquant.train.memory import keep_freed_memory
-from licquant.train.pixels import Pixels, default_cache, open_pixels
+from licquant.train.pixels import Pixels, open_pixels
 from licquant.train.progress import COMPLETE, Clock, decoding_bar
 from licquant.train.settings import PICTURE, STATE, BaseRecipe, Recipe, RunOptions
 from licquant.train.trainer import Trainer
@@ -45,7 +46,8 @@ def make_fabric(options: RunOptions) -> Fabric:
     """The Fabric for the options, launched: from here on, one process runs for each device."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    # The coding tables are the only buffers, and are empty until the end.
+    # In training, buffers are constants that every process builds alike (masks of convolutions, bounds, the entropy
+    # models' targets), and coding tables, which stay empty until the end: none needs to be sent.
     strategy: Any = DDPStrategy(broadcast_buffers=False) if options.devices > 1 else "auto"
     try:
         fabric = Fabric(accelerator=options.accelerator, devices=options.devices, strategy=strategy)
@@ -116,7 +118,7 @@ def open_crops(fabric: Fabric, recipe: BaseRecipe, options: RunOptions, console:
 
 def _pixels(fabric: Fabric, options: RunOptions, console: Console) -> Pixels:
     """The decoded images; the first process decodes, the others wait for it."""
-    cache = options.cache or default_cache()
+    cache = cache_folder(options.cache)
     if fabric.is_global_zero:
         with decoding_bar(console, shown=True) as on_image:
             pixels = open_pixels(options.data, cache, on_image)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from licquant.errors import TrainingError
+from licquant.evaluate.rd import DISTORTION_WEIGHTS
 
-METRICS = ("mse", "ms-ssim")
+METRICS = tuple(DISTORTION_WEIGHTS)
 PRECISIONS = ("bf16", "fp32")
 
 # Six steps of stride 2 between image and hyper latent.
@@ -158,7 +159,7 @@ class RunOptions:
     devices             processes; each takes an equal share of every batch
     accelerator         ``auto``, ``cpu`` or ``cuda``
     threads             PyTorch's threads; None leaves its default
-    cache               folder for the decoded images; None: the user's cache folder
+    cache               folder for the decoded images; None: ``cache.cache_folder()``
     test_images         folder; the finished model's RD point on it goes into the model card
     validation_images   the same, with the RD loss of ``init`` beside it: what the run has gained
     float16             store large convolution kernels as float16

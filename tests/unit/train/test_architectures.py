@@ -98,3 +98,14 @@ def test_every_model_codes_after_its_export(name: str) -> None:
         again = model.decompress(coded["strings"], coded["shape"])["x_hat"]
     assert decoded.shape == x.shape
     assert torch.equal(decoded, again)
+
+
+@pytest.mark.parametrize("name", names())
+def test_buffers_are_the_same_in_every_process(name: str) -> None:
+    """Distributed training does not send them: they may depend on nothing random."""
+    widths = resolve_widths(
+        name, 16, (144 if "elic" in name else 24) if "M" in resolve_widths(name, None, None) else None
+    )
+    one, other = (dict(build(name, widths, seed).named_buffers()) for seed in (0, 1))
+    assert one.keys() == other.keys() != set()
+    assert all(torch.equal(one[key], other[key]) for key in one)
