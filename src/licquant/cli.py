@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -311,6 +312,8 @@ app.command("train")(train_command)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors that licquant raises on purpose become one line and exit status 1."""
+    # Remarks on metadata of image files, which is not used. Here, since filters are the whole process's.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     words = spread_lists(list(sys.argv[1:] if arguments is None else arguments))
     try:
         app(words)

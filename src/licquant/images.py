@@ -12,7 +12,6 @@ Colour profiles are not applied: samples are coded as they are stored.
 import contextlib
 import os
 import secrets
-import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -42,16 +41,16 @@ def read_image(path: str | Path) -> RGB:
 
     Raises ``ImageError`` for a file that is missing, damaged, truncated, not an image, unreasonably large
     (Pillow's limit, about 89 million pixels), or of a kind that is refused (see the top of this file).
+    Pillow's remarks on odd metadata, which is not used, are left to the caller's filters: filters are the whole
+    process's, and changing them here would change them for other threads.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on odd metadata, which is not used
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=READ_FORMATS) as image:
-                _refuse_what_would_lose(image, path)
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-                rgb = np.array(_without_alpha(upright, path).convert("RGB"))
+        with Image.open(path, formats=READ_FORMATS) as image:
+            _refuse_bomb(image)
+            _refuse_what_would_lose(image, path)
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            rgb = np.array(_without_alpha(upright, path).convert("RGB"))
     except ImageError:
         raise
     except FileNotFoundError as error:
@@ -66,6 +65,13 @@ def read_image(path: str | Path) -> RGB:
     if rgb.size == 0:
         raise ImageError(f"{path}: the image has no pixels")
     return rgb
+
+
+def _refuse_bomb(image: Image.Image) -> None:
+    """Pillow itself refuses twice its limit, and only remarks on what lies between."""
+    limit, (width, height) = Image.MAX_IMAGE_PIXELS, image.size
+    if limit is not None and width * height > limit:
+        raise Image.DecompressionBombError
 
 
 def _refuse_what_would_lose(image: Image.Image, path: str | Path) -> None:
