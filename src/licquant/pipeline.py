@@ -47,7 +47,7 @@ from licquant.lower.dynamic import lower_dynamic
 from licquant.models.trace import TracedModel, trace_model
 from licquant.program.dynamic import DynamicPart
 from licquant.program.part import Program
-from licquant.quant.calibrate import Statistics, collect_statistics, to_tensor
+from licquant.quant.calibrate import Statistics, collect_statistics, evenly, to_tensor
 from licquant.quant.dynamic import DynamicModel, insert_widest, make_dynamic
 from licquant.quant.finetune import Outcome, Refit, decided_before, static_task
 from licquant.quant.finetune import finetune as train_quantized
@@ -244,7 +244,7 @@ def finetune_dynamic(
     task = dynamic_task(network, statistics, recipe, dynamic, cost, typical_bits)
     adaptive = task.model
     assert isinstance(adaptive, AdaptiveModel)
-    photographs = [to_tensor(rgb) for rgb in _thinned(images)]
+    photographs = [to_tensor(rgb) for rgb in evenly(images, _MEASURED)]
     fit = partial(fit_to_losses, adaptive, crops, photographs, recipe, dynamic, cost, measuring)
     if decided is None:
         fit()
@@ -256,7 +256,7 @@ def finetune_dynamic(
 
 
 def _calibrated(model: nn.Module, images: Sequence[RGB], on_progress: OnProgress) -> tuple[TracedModel, Statistics]:
-    traced, photographs = trace_model(model), _thinned(images)
+    traced, photographs = trace_model(model), evenly(images, _MEASURED)
     count = 2 * len(photographs)
     done = iter(range(1, count + 1))
     return traced, collect_statistics(traced, photographs, lambda: on_progress("calibrating", next(done), count))
@@ -333,11 +333,6 @@ def _fit(
         rdo_ptq(quantized, images, settings.lmbda, per_block, lambda done: on_progress("reconstructing", done, total))
     else:
         reconstruct(quantized, images, settings.lmbda, steps, lambda done: on_progress("reconstructing", done, steps))
-
-
-def _thinned(images: Sequence[RGB]) -> Sequence[RGB]:
-    """At most ``_MEASURED`` of the images, evenly spaced."""
-    return images[:: -(-len(images) // _MEASURED)] if images else images
 
 
 def _with_margin(budget: Budget, steps: int) -> Budget:
