@@ -91,6 +91,7 @@ class Plan(Mapping[str, LayerBits]):
 
 
 BUDGETS = ("bits", "size", "bytes", "bops", "latency", "loss")
+FILE_BUDGETS = ("size", "bytes")  # of what is written
 
 
 @dataclass(frozen=True)
