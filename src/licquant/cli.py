@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -314,6 +315,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors that licquant raises on purpose become one line and exit status 1."""
     # Remarks on metadata of image files, which is not used. Here, since filters are the whole process's.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    # A file's name need not be UTF-8; to say what was made of it must not fail.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     words = spread_lists(list(sys.argv[1:] if arguments is None else arguments))
     try:
         app(words)

@@ -39,7 +39,7 @@ from licquant.allocate.selector_fit import SELECTOR_CROPS, SELECTOR_SIDE, fit_to
 from licquant.allocate.sensitivity import Sensitivity, draw_crops
 from licquant.allocate.shared_weights import centre_weights
 from licquant.codec.artifact import Artifact
-from licquant.config import Budget, Plan
+from licquant.config import Budget, LayerBits, Plan, check_lmbda
 from licquant.errors import BudgetError, ModelError
 from licquant.evaluate.latency import LatencyTable
 from licquant.images import RGB
@@ -118,6 +118,14 @@ class Settings:
     cache: Path | None = None
     latency: LatencyTable | None = None
     licence: str = "not stated"
+
+    def __post_init__(self) -> None:
+        """``PlanError`` for widths, ``ModelError`` for steps or a λ that cannot be."""
+        LayerBits(self.max_bits, self.activation_bits)
+        if self.reconstruction_steps < 0:
+            raise ModelError(f"{self.reconstruction_steps} steps of reconstruction: must not be negative")
+        if self.lmbda is not None:
+            check_lmbda(self.lmbda)
 
 
 def quantize(

@@ -23,7 +23,7 @@ from licquant.allocate.costs import (
 )
 from licquant.allocate.hessian import weight_hessian_traces
 from licquant.allocate.sensitivity import Sensitivity, draw_crops, measure_sensitivity, table_key
-from licquant.config import FILE_BUDGETS, MIN_BITS, Budget, Plan
+from licquant.config import FILE_BUDGETS, MIN_BITS, Budget, LayerBits, Plan, check_lmbda
 from licquant.errors import BudgetError, ModelError
 from licquant.evaluate.latency import LatencyTable
 from licquant.images import RGB, write_atomically
@@ -65,6 +65,12 @@ class Search:
     fit: Fit | None = None
     on_progress: Callable[[str, int, int], None] = lambda *_: None
     _measured: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """``PlanError`` for widths, ``ModelError`` for a λ that cannot be."""
+        LayerBits(self.max_bits, self.activation_bits)
+        if self.lmbda is not None:
+            check_lmbda(self.lmbda)
 
     @property
     def weight_bits(self) -> list[int]:

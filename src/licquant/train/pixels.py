@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from licquant.errors import DataError, ImageError, LicquantError, TrainingError
-from licquant.images import list_images, read_image, write_atomically
+from licquant.images import list_images, read_image, utf8, write_atomically
 
 VERSION = 1
 
@@ -56,7 +56,7 @@ def default_cache() -> Path:
 def data_digest(folder: Path) -> str:
     """A hash of the images' names and sizes in bytes: the same on every machine that has the same files."""
     names = [f"{path.name}:{path.stat().st_size}" for path in list_images(folder)]
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return hashlib.sha256(utf8("\n".join(names))).hexdigest()
 
 
 def open_pixels(folder: Path, cache: Path, on_image: Callable[[int, int], object] = lambda *_: None) -> Pixels:
