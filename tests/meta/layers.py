@@ -8,6 +8,7 @@ from pathlib import Path
 ORDER = [
     ["errors"],
     ["config", "images"],
+    ["options"],
     ["program"],
     ["codec"],
     ["evaluate"],

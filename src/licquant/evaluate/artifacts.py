@@ -37,7 +37,7 @@ class Candidate:
 
     @classmethod
     def read(cls, path: Path) -> "Candidate":
-        """``ArtifactError`` for another file; ``DataError`` if it does not say its λ, ``ModelError`` if that is none."""
+        """``ArtifactError`` for another file, ``DataError`` without λ, ``ModelError`` for one that is no λ."""
         data = read_artifact_bytes(path)
         artifact = Artifact.from_bytes(data)
         lmbda = artifact.provenance.get("lmbda")
