@@ -22,6 +22,8 @@ from tests.models_for_tests import small_hyperprior
 
 IMAGES = dead_leaves(2, 64)
 SETTINGS = pipeline.Settings(lmbda=0.01, max_bits=6)
+SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in ("hessian", "optimal")]
+METHODS = pytest.mark.parametrize("method", ["uniform", "fmpq", *SLOW])
 Fit = Callable[[QuantizedModel], None]
 
 
@@ -46,14 +48,14 @@ def rounded(quantized: QuantizedModel) -> None:
 
 
 def rougher(quantized: QuantizedModel) -> None:
-    """In place of reconstruction: noise on the weights, which takes bytes that no table knows of."""
+    """In place of reconstruction: weights that are spread over their grid, which takes bytes that no table knows of."""
     noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for part in quantized.parts.values():
             for step in part.graph:
                 if step.has_weights:
                     weight = part.layers[step.name].weight
-                    weight += 0.5 * weight.abs().mean() * torch.randn(weight.shape, generator=noise)
+                    weight.copy_(weight.abs().max() * (2 * torch.rand(weight.shape, generator=noise) - 1))
 
 
 def within(folder: Path, search: Search, method: str, budget: Budget, fit: Fit = rounded) -> tuple[FileSize, int]:
@@ -77,21 +79,21 @@ def within(folder: Path, search: Search, method: str, budget: Budget, fit: Fit =
 
 
 @pytest.mark.parametrize("fit", [rounded, rougher])
-@pytest.mark.parametrize("method", ["uniform", "fmpq", "hessian", "optimal"])
+@METHODS
 def test_random_budgets_are_kept_by_the_bytes_on_disk(method, fit, search, ends, tmp_path):
     random_, tried = random.Random(method), []
-    for number in range(20 if method == "fmpq" else 4):
+    for number in range(20 if (method, fit) == ("fmpq", rounded) else 5):
         share = random_.uniform(ends[0] * 1.02, ends[1] * 1.1) / search.traced.fp32_bytes
         budget = Budget("size", share) if number % 2 else Budget("bytes", share * search.traced.fp32_bytes)
         try:
             tried.append(within(tmp_path, search, method, budget, fit)[1])
         except BudgetError as error:  # not all reach as far down
             assert error.least > share * search.traced.fp32_bytes
-    assert max(tried) <= 4
-    assert fit is rounded or max(tried) > 1, "nothing was missed, so nothing was learned"
+    assert max(tried) <= 5
+    assert fit is rounded or method == "uniform" or max(tried) > 1, "nothing was missed, so nothing was learned"
 
 
-@pytest.mark.parametrize("method", ["uniform", "fmpq", "hessian", "optimal"])
+@METHODS
 @pytest.mark.parametrize("fit", [rounded, rougher])
 def test_the_smallest_that_is_named_is_reached_and_no_less(method, fit, search, tmp_path):
     least, named = 100, []

@@ -68,8 +68,28 @@ def test_both_ends_are_within(command, of):
 @pytest.mark.parametrize("command", ["quantize", "finetune"])
 @pytest.mark.parametrize(
     "budget",
-    ["bits=1", "bits=1.99", "bits=16.01", "bits=17", "bits=nan", "size=0", "size=-1", "size=inf", "size=nan", "bytes=0"]
-    + ["bytes=nan", "bops=-1", "latency=0", "loss=0%", "loss=-1%", "loss=inf%", "loss=nan", "bytes=", "=8", "weight=3"],
+    [
+        "bits=1",
+        "bits=1.99",
+        "bits=16.01",
+        "bits=17",
+        "bits=nan",
+        "size=0",
+        "size=-1",
+        "size=inf",
+        "size=nan",
+        "bytes=0",
+        "bytes=nan",
+        "bops=-1",
+        "latency=0",
+        "loss=0%",
+        "loss=-1%",
+        "loss=inf%",
+        "loss=nan",
+        "bytes=",
+        "=8",
+        "weight=3",
+    ],
 )
 def test_budgets_out_of_range(command, budget, capsys, tmp_path):
     words = ["--checkpoint", tmp_path / "c.pt", "--calib", tmp_path, "-o", tmp_path / "m.licq", "--lmbda", "0.01"]
