@@ -12,7 +12,7 @@ from rich.console import Console
 
 from licquant.codec import codec as codec_module
 from licquant.errors import BitstreamError, LicquantError
-from licquant.images import read_image, write_atomically, write_image
+from licquant.images import check_places, check_suffix, read_image, write_atomically, write_image
 
 OUT = Console()
 
@@ -26,6 +26,7 @@ class Report:
 
 
 def encode(image: Path, model: Path, output: Path, engine: str, threads: int | None) -> Report:
+    check_places(output)
     rgb = read_image(image)
     codec = _load(model, engine, threads)
     start = time.perf_counter()
@@ -48,6 +49,8 @@ def encode(image: Path, model: Path, output: Path, engine: str, threads: int | N
 
 
 def decode(file: Path, model: Path, output: Path, engine: str, threads: int | None) -> Report:
+    check_places(output)
+    check_suffix(output)
     data = read_file(file)
     codec = _load(model, engine, threads)
     start = time.perf_counter()

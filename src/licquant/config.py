@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from licquant.errors import BudgetError, PlanError
+from licquant.errors import BudgetError, ModelError, PlanError
 
 MIN_BITS, MAX_BITS = 2, 16  # of a weight or an activation
+MAX_LMBDA = sys.float_info.max
 
 # How latents are coded: the families that a model is recognised as (``models``) and coded by (``codec``).
 FACTORIZED = "factorized"
@@ -103,7 +105,16 @@ class Plan(Mapping[str, LayerBits]):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def check_lmbda(value: Any, where: str = "λ") -> float:
+    """λ of a loss R + λ·D as a finite number above 0; ``ModelError``, naming where it stands, for anything else."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value <= MAX_LMBDA:
+        raise ModelError(f"{where} = {value!r}: must be a finite number above 0")
+    return float(value)
+
+
 BUDGETS = ("bits", "size", "bytes", "bops", "latency", "loss")
+FILE_BUDGETS = ("size", "bytes")  # of what is written
 
 
 @dataclass(frozen=True)

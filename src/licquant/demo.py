@@ -24,11 +24,12 @@ from licquant.quant.synthetic import dead_leaves
 from licquant.toolkit_commands import (
     REFERENCE_LABEL,
     codec_point,
-    lmbda_of,
+    make_folder,
     progress,
     reference_point,
     write_layer_bars,
 )
+from licquant.train.card import lmbda_of
 
 MODEL = "bmshj2018-hyperprior"
 # Photographs to calibrate on cannot be shipped; drawn images come close (quant/synthetic.py).
@@ -56,7 +57,7 @@ def run(output: Path) -> Report:
     """Quantize, encode, decode, measure; everything is written below ``output``."""
     start = time.perf_counter()
     assets = Assets.find()
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     lmbda = lmbda_of(assets.checkpoint, None) or 0.013
     with progress() as on_progress:
         live = _quantize(assets, lmbda, output / "live.licq", on_progress)

@@ -37,7 +37,14 @@ class PlanError(LicquantError):
 
 
 class BudgetError(LicquantError):
-    """A budget is malformed, or no plan meets it; the message then names the smallest reachable value."""
+    """A budget is malformed, or no plan meets it; the message then names the smallest reachable value.
+
+    least: that value, in the unit of what the budget counts, where it is the cost of a plan
+    """
+
+    def __init__(self, message: str, least: float | None = None) -> None:
+        super().__init__(message)
+        self.least = least
 
 
 class ModelError(LicquantError):

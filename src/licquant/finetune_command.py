@@ -21,14 +21,14 @@ from licquant.cache import cache_folder
 from licquant.commands import OUT, Report
 from licquant.config import Budget
 from licquant.digests import file_sha256
-from licquant.errors import BudgetError, LicquantError, ModelError, TrainingError
+from licquant.errors import BudgetError, ModelError, TrainingError
 from licquant.evaluate import provenance
 from licquant.evaluate.rd import describe
 from licquant.images import list_images, read_image
 from licquant.models import load_model
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.finetune_settings import DISTANCE_AWARE, FinetuneRecipe
-from licquant.toolkit_commands import WidthOptions, calibration_facts, lmbda_of, progress
+from licquant.toolkit_commands import WidthOptions, calibration_facts, progress, size_facts
 from licquant.train import card, resume
 from licquant.train.command import make_fabric
 from licquant.train.progress import COMPLETE, INTERRUPTED
@@ -93,13 +93,13 @@ def _dynamic(given: Mapping[str, Any]) -> DynamicSettings | None:
 
 def run(options: FinetuneOptions) -> Report:
     """Everything that can be wrong with the options is found before the long work begins."""
-    lmbda = lmbda_of(options.checkpoint, options.recipe.get("lmbda"))
+    lmbda = card.lmbda_of(options.checkpoint, options.recipe.get("lmbda"))
     if lmbda is None:
         raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda")
     recipe = FinetuneRecipe.from_mapping({**options.recipe, "lmbda": lmbda})
     budget, paths = Budget.parse(options.budget), list_images(options.calib)
-    if not options.run.output.parent.is_dir():
-        raise LicquantError(f"{options.run.output.parent}: there is no such folder")
+    settings = replace(options.settings(), reconstruction_steps=options.reconstruction, cache=options.tables)
+    options.run.check_output()
     if options.dynamic and options.dynamic.bit_cost == LATENCY and options.latency is None:
         raise BudgetError("--bit-cost latency needs --latency: a table made with licquant profile")
     facts = made_with(options, recipe, paths)
@@ -107,7 +107,6 @@ def run(options: FinetuneOptions) -> Report:
     if done is not None:
         options.run.companion(STATE).unlink(missing_ok=True)
         return _report(options, done, COMPLETE)
-    settings = replace(options.settings(), reconstruction_steps=options.reconstruction, cache=options.tables)
     fabric = make_fabric(options.run)
     model, images = load_model(recipe.model, options.checkpoint), [read_image(path) for path in paths]
     with progress() as on_progress:
@@ -183,6 +182,7 @@ def _card(
         "plan_hash": result.plan.hash,
         "bytes": output.stat().st_size,
         "fp32_bytes": result.quantized.traced.fp32_bytes,
+        **size_facts(result.size),
         "sha256": file_sha256(output),
         "versions": provenance.versions(),
     }

@@ -22,7 +22,7 @@ from licquant.config import Plan
 from licquant.errors import LicquantError
 from licquant.evaluate import latency, layer_timing, provenance
 from licquant.evaluate.latency import NARROW, OPENVINO, WIDE, LatencyTable, LayerTimes
-from licquant.images import RGB
+from licquant.images import RGB, check_places
 from licquant.lower import lower_model
 from licquant.models import load_model
 from licquant.models.geometry import geometry_hash
@@ -57,8 +57,7 @@ class ProfileOptions:
 def run(options: ProfileOptions) -> Report:
     """Everything that can be wrong with the options is found before the long work begins."""
     size = parse_size(options.size)
-    if not options.output.parent.is_dir():
-        raise LicquantError(f"{options.output.parent}: there is no such folder")
+    check_places(options.output)
     model = load_model(options.model, options.checkpoint)
     with progress() as on_progress:
         profiler = _Profiler(trace_model(model), size, options.threads, on_progress)

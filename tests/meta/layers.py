@@ -8,7 +8,7 @@ from pathlib import Path
 ORDER = [
     ["errors"],
     ["config", "digests", "images"],
-    ["cache"],
+    ["cache", "options"],
     ["program"],
     ["codec"],
     ["evaluate"],

@@ -41,7 +41,8 @@ def adaptive_search(choices: Choices, cost: Cost, limit: float) -> Plan:
     first, last = 0, len(tolerances) - 1
     least = cost(plan_for_tolerance(choices, tolerances[last]))
     if least > limit:
-        raise BudgetError(f"the budget cannot be met: the smallest this method reaches is {rounded_up(least, 7)}")
+        message = f"the budget cannot be met: the smallest this method reaches is {rounded_up(least, 7)}"
+        raise BudgetError(message, least)
     while first < last:
         middle = (first + last) // 2
         if cost(plan_for_tolerance(choices, tolerances[middle])) <= limit:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from licquant.config import check_lmbda
 from licquant.models.graph import INPUT, NORMALIZATION, Step, apply_slope, run_float
 from licquant.models.trace import TracedModel
 from licquant.quant.dataflow import Run
@@ -47,6 +48,7 @@ def weight_hessian_traces(
 
     The unit is that of J, bits per pixel, per squared weight. An estimate, and the trace itself, can be negative.
     """
+    check_lmbda(lmbda)
     layers = {step.name: QuantizedLayer(step, 8) for step in traced.layers if step.has_weights}
     weights = {name: layer.weight for name, layer in layers.items()}
     generator = torch.Generator().manual_seed(seed)

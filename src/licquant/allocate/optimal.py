@@ -40,7 +40,8 @@ def least_loss(choices: Choices, costs: Costs, limit: float) -> Plan:
     plan = solve(options, [o.loss for o in options], [o.cost for o in options], limit - costs.constant)
     if plan is None:
         least = costs.total(cheapest(options, lambda o: o.cost))
-        raise BudgetError(f"the budget cannot be met: the smallest possible is {rounded_up(least, 7)} {costs.unit}")
+        message = f"the budget cannot be met: the smallest possible is {rounded_up(least, 7)} {costs.unit}"
+        raise BudgetError(message, least)
     return plan
 
 

@@ -23,7 +23,7 @@ from licquant.allocate.costs import (
 from licquant.allocate.hessian import BATCH, VECTORS, weight_hessian_traces
 from licquant.allocate.sensitivity import Sensitivity, draw_crops, measure_sensitivity, table_key
 from licquant.cache import entry
-from licquant.config import MIN_BITS, Budget, Plan
+from licquant.config import FILE_BUDGETS, MIN_BITS, Budget, LayerBits, Plan, check_lmbda
 from licquant.errors import BudgetError, ModelError
 from licquant.evaluate.latency import LatencyTable
 from licquant.images import RGB
@@ -68,16 +68,20 @@ class Search:
     header_bytes: int = 0
     _measured: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """``PlanError`` for widths, ``ModelError`` for a λ that cannot be."""
+        LayerBits(self.max_bits, self.activation_bits)
+        if self.lmbda is not None:
+            check_lmbda(self.lmbda)
+
     @property
     def weight_bits(self) -> list[int]:
         return list(range(MIN_BITS, self.max_bits + 1))
 
     def costs(self, budget: Budget) -> tuple[Costs, float]:
         """What the budget counts, and how much of it there is."""
-        if budget.kind == "size":
-            return self.file_bytes, budget.value * self.traced.fp32_bytes
-        if budget.kind == "bytes":
-            return self.file_bytes, budget.value
+        if budget.kind in FILE_BUDGETS:
+            return self.file_bytes, self.bytes_of(budget)
         if budget.kind == "bits":
             return weight_bits_cost(self.traced), budget.value
         if budget.kind == "bops":
@@ -87,6 +91,14 @@ class Search:
         if self.latency is None:
             raise BudgetError("the budget latency needs a table of this machine: make one with licquant profile")
         return latency_cost(self.traced, self.latency), budget.value
+
+    def bytes_of(self, budget: Budget) -> float:
+        """How many a budget of a file is."""
+        return budget.value * self.traced.fp32_bytes if budget.kind == "size" else budget.value
+
+    def rounded_bytes(self, plan: Plan) -> int:
+        """Of the file with that plan, weights rounded to nearest: measured."""
+        return len(self.to_artifact(insert_quantizers(self.traced, plan, self.statistics, self.settings)).to_bytes())
 
     def choices(self, budget: Budget) -> Choices:
         """Every width of the weights; of the activations too where the budget counts them."""

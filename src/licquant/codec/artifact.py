@@ -24,7 +24,7 @@ from licquant.codec.families import FAMILIES, LatentTables
 from licquant.codec.program_format import program_from_json, program_to_json
 from licquant.config import Plan
 from licquant.errors import ArtifactError, PlanError
-from licquant.images import write_atomically
+from licquant.images import utf8, write_result
 from licquant.program.dynamic import DynamicPart
 from licquant.program.grid import Grid
 from licquant.program.part import Program
@@ -95,7 +95,7 @@ class Artifact:
         if self.dynamic:
             header["dynamic"] = dynamic_to_json(self.dynamic, header["program"], writer)
         header["blobs"] = [len(blob) for blob in writer.blobs]
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text = utf8(json.dumps(header, separators=(",", ":"), ensure_ascii=False))
         version = DYNAMIC_VERSION if self.dynamic else VERSION
         content = _PREFIX.pack(MAGIC, version, len(text)) + text + b"".join(writer.blobs)
         if writer.elements > allowed_elements(len(content) + _HASH_BYTES):
@@ -123,7 +123,7 @@ class Artifact:
     def save(self, path: str | Path) -> int:
         """Write the file, whole or not at all; returns its size in bytes."""
         data = self.to_bytes()
-        write_atomically(path, data)
+        write_result(path, data)
         return len(data)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Protocol
 
+from licquant.config import check_lmbda
 from licquant.errors import DataError
 from licquant.evaluate import metrics
 from licquant.evaluate.rd import rd_loss
@@ -142,6 +143,7 @@ def evaluate_codec(
     ``counted_bytes`` says how many of a coded image's bytes count as rate: all of them, unless the container
     is not the codec's own. ``on_result`` is called after each image (progress).
     """
+    check_lmbda(lmbda)
     results = []
     for path in image_paths:
         result = _evaluate_image(codec, Path(path), lmbda, counted_bytes)

@@ -20,7 +20,7 @@ from typing import Any
 
 from licquant.errors import DataError, ModelError
 from licquant.evaluate import provenance
-from licquant.images import write_atomically
+from licquant.images import utf8, write_result
 
 FORMAT, VERSION = "licquant.latency", 1
 OPENVINO, EXACT = "openvino", "exact"
@@ -111,7 +111,7 @@ class LatencyTable:
             raise DataError(f"the latency table is damaged: {type(error).__name__}") from error
 
     def save(self, path: str | Path) -> None:
-        write_atomically(path, json.dumps(self.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
+        write_result(path, utf8(json.dumps(self.to_json(), indent=1, ensure_ascii=False)) + b"\n")
 
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:

@@ -22,7 +22,7 @@ from rich.table import Table
 from licquant.errors import DataError
 from licquant.evaluate import widths
 from licquant.evaluate.codec_results import Curve, RatePoint
-from licquant.images import write_atomically
+from licquant.images import utf8, write_result
 
 SCHEMA = "licquant-evaluation/1"
 AVERAGES = ("bpp", "mse", "psnr", "ms_ssim", "rd_loss", "encode_seconds", "decode_seconds")
@@ -52,7 +52,7 @@ def report_of(curves: Sequence[Curve], provenance: dict[str, Any], reference: Cu
 def write_json(path: str | Path, record: dict[str, Any]) -> None:
     """``record`` as indented JSON, NaN and infinities as null, written whole or not at all."""
     text = json.dumps(_finite(record), indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, text.encode() + b"\n")
+    write_result(path, utf8(text) + b"\n")
 
 
 def _curve_record(curve: Curve) -> dict[str, Any]:

@@ -25,10 +25,11 @@ from typing import Any
 
 import torch
 
+from licquant.config import check_lmbda
 from licquant.errors import LicquantError, TrainingError
 from licquant.evaluate import provenance
 from licquant.evaluate.rd import describe, rd_loss
-from licquant.images import list_images, write_atomically
+from licquant.images import list_images, utf8, write_result
 from licquant.models.load import read_state
 from licquant.models.shards import joint_sha256
 from licquant.train import architectures, schedule
@@ -49,11 +50,22 @@ def read_card(checkpoint: Path) -> dict[str, Any] | None:
     return card
 
 
+def lmbda_of(checkpoint: Path, given: float | None = None) -> float | None:
+    """λ as given, else from the card beside the checkpoint, else None: the one place where any command reads it.
+
+    ``ModelError`` for a λ that is not a finite number above 0; ``TrainingError`` for a card that cannot be read.
+    """
+    if given is not None:
+        return check_lmbda(given)
+    card = read_card(checkpoint) or {}
+    return check_lmbda(card["lmbda"], f"{checkpoint.with_suffix(CARD)}: lmbda") if "lmbda" in card else None
+
+
 def write_card(checkpoint: Path, card: Mapping[str, Any]) -> None:
     """Write ``card`` beside ``checkpoint``; ``TrainingError`` if that fails."""
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
     try:
-        write_atomically(checkpoint.with_suffix(CARD), text.encode())
+        write_result(checkpoint.with_suffix(CARD), utf8(text))
     except LicquantError as error:
         raise TrainingError(str(error)) from error
 
@@ -99,8 +111,8 @@ def make_card(
 def _describe_init(init: Path | None) -> str:
     if init is None:
         return "scratch"
-    card = read_card(init) or {}
-    return f"lambda {card['lmbda']:g}" if "lmbda" in card else init.name
+    lmbda = lmbda_of(init)
+    return init.name if lmbda is None else f"lambda {lmbda:g}"
 
 
 def _default_note(options: RunOptions, recipe: Recipe, step: int) -> str:

@@ -46,8 +46,7 @@ def make_fabric(options: RunOptions) -> Fabric:
     """The Fabric for the options, launched: from here on, one process runs for each device."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    # In training, buffers are constants that every process builds alike (masks of convolutions, bounds, the entropy
-    # models' targets), and coding tables, which stay empty until the end: none needs to be sent.
+    # Buffers do not change in a step: ``Stepper`` shares them where they may have changed.
     strategy: Any = DDPStrategy(broadcast_buffers=False) if options.devices > 1 else "auto"
     try:
         fabric = Fabric(accelerator=options.accelerator, devices=options.devices, strategy=strategy)
@@ -78,13 +77,13 @@ def run_training(
     widths, weights = _architecture(recipe, options)
     mine = resume.identity(recipe, options)
     card.check_images(options)
+    make_parents(options.output)
+    options.check_output()
     done = resume.finished_card(mine, options)
     if done is not None:
         options.companion(STATE).unlink(missing_ok=True)
         return TrainResult(COMPLETE, options.output, done)
     saved = resume.load_state(options.companion(STATE), mine)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-
     fabric = fabric or make_fabric(options)
     crops = open_crops(fabric, recipe, options, console)
     model = architectures.build(recipe.model, widths, recipe.seed)
@@ -98,6 +97,15 @@ def run_training(
     description = run.export(recipe, widths) if fabric.is_global_zero else {}
     fabric.barrier()  # a later run of a plan may start from this one's checkpoint
     return TrainResult(status, options.output, description)
+
+
+def make_parents(output: Path) -> None:
+    """The folders that a checkpoint goes to; ``TrainingError`` if they cannot be made."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TrainingError(f"{output.parent}: cannot be made: {reason}") from error
 
 
 def _architecture(recipe: Recipe, options: RunOptions) -> tuple[dict[str, int], dict[str, Tensor] | None]:

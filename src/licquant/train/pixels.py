@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from licquant.cache import Entry, name_of
 from licquant.digests import contents_sha256, file_sha256
 from licquant.errors import DataError, ImageError, LicquantError, TrainingError
-from licquant.images import list_images, read_image
+from licquant.images import list_images, read_image, utf8
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Pixels:
 def names_digest(folder: Path) -> str:
     """A hash of the images' names and sizes in bytes, all that runs of earlier versions say of their images."""
     names = [f"{path.name}:{path.stat().st_size}" for path in list_images(folder)]
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return hashlib.sha256(utf8("\n".join(names))).hexdigest()
 
 
 def open_pixels(folder: Path, cache: Path, on_image: Callable[[int, int], object] = lambda *_: None) -> Pixels:

@@ -6,8 +6,9 @@ from dataclasses import KW_ONLY, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from licquant.errors import TrainingError
+from licquant.errors import LicquantError, TrainingError
 from licquant.evaluate.rd import DISTORTION_WEIGHTS
+from licquant.images import check_places
 
 METRICS = tuple(DISTORTION_WEIGHTS)
 PRECISIONS = ("bf16", "fp32")
@@ -193,9 +194,14 @@ class RunOptions:
                 raise TrainingError(f"{name} = {value}: must be a finite number, not negative")
 
     def check_output(self) -> None:
-        """Raise ``TrainingError`` unless ``output`` can be a checkpoint's name beside its companions."""
+        """Raise ``TrainingError`` unless ``output`` can be a checkpoint's name beside its companions, and all of them
+        can be written, in a folder that is there."""
         if self.output.suffix in ("", *COMPANIONS):
             raise TrainingError(f"{self.output}: name the checkpoint with a suffix of its own, as in model.pt")
+        try:
+            check_places(self.output, *map(self.companion, COMPANIONS))
+        except LicquantError as error:
+            raise TrainingError(str(error)) from error
 
     def companion(self, suffix: str) -> Path:
         """The file beside the checkpoint with one of the suffixes of ``COMPANIONS``."""
