@@ -8,7 +8,8 @@ steps, batch         optimizer steps; crops of each phase
 init, init_sha256    what training started from
 recipe               every setting that decides the weights
 complete             false while the run can be continued
-seconds, hardware    how long it took, and on what        versions   of the libraries
+seconds, hardware    how long it took, and on what: device, precision and memory layout, of each machine in turn
+versions             of the libraries
 kodak or test        RD point on the test images: bits per pixel of CompressAI's real strings, PSNR in dB, RD
                      loss, means over the images
 validation           the same on the validation images, and ``init_rd_loss``: that of ``init`` on them

@@ -93,6 +93,8 @@ def run_training(
     run = _Run(trainer, crops, mine, options, clock, console)
     if saved is not None:
         run.continue_from(saved)
+    if fabric.is_global_zero:
+        console.print(f"training on {trainer.made_on[-1]}", markup=False, highlight=False, soft_wrap=True)
     status = run.train()
     description = run.export(recipe, widths) if fabric.is_global_zero else {}
     fabric.barrier()  # a later run of a plan may start from this one's checkpoint
@@ -145,6 +147,8 @@ def _report_data(crops: Crops, console: Console) -> None:
 class _Run(Loop):
     """A training loop that ends in a checkpoint."""
 
+    trainer: Trainer
+
     def export(self, recipe: Recipe, widths: Mapping[str, int]) -> dict[str, Any]:
         """Write checkpoint, picture and card; return the card. A complete run's state is then deleted."""
         options, output = self.options, self.options.output
@@ -162,7 +166,7 @@ class _Run(Loop):
             step=self.trainer.step,
             seconds=seconds,
             images=len(self.crops.pixels),
-            hardware=card.describe_hardware(self.fabric.device, self.fabric.world_size),
+            hardware="; ".join(self.trainer.made_on),
         ) | card.file_hashes(files)
         complete = description["complete"]
         if complete:

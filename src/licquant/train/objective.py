@@ -21,11 +21,11 @@ class Objective(nn.Module):
 
     figures = ("loss", "bpp", "distortion", "auxiliary")
 
-    def __init__(self, model: Any, lmbda: float, metric: str, precision: str) -> None:
-        """``model``: a CompressAI image model; ``metric``, ``precision``: as in ``Recipe``."""
+    def __init__(self, model: Any, lmbda: float, metric: str, reduced: bool) -> None:
+        """``model``: a CompressAI image model; ``metric`` as in ``Recipe``; ``reduced``: compute in bfloat16."""
         super().__init__()
         self.model, self.lmbda, self.metric = model, lmbda, metric
-        self.reduced = precision == "bf16"
+        self.reduced = reduced
 
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 B×3×H×W → (what is minimised, [4] with the values of ``figures``)."""

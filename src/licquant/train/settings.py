@@ -11,7 +11,8 @@ from licquant.evaluate.rd import DISTORTION_WEIGHTS
 from licquant.images import check_places
 
 METRICS = tuple(DISTORTION_WEIGHTS)
-PRECISIONS = ("bf16", "fp32")
+AUTO, BFLOAT16, FLOAT32 = "auto", "bf16", "fp32"
+PRECISIONS = (AUTO, BFLOAT16, FLOAT32)
 
 # Six steps of stride 2 between image and hyper latent.
 CROP_MULTIPLE = 64
@@ -103,13 +104,14 @@ class Recipe(BaseRecipe):
     """Everything that decides the weights. A run is resumed only with the recipe it was started with.
 
     N, M             widths of the model; None: those of ``init``, else the usual ones
-    precision        of everything but the entropy models
+    precision        of everything but the entropy models: ``bf16``, ``fp32``, or ``auto`` for bf16 where the device
+                     multiplies it natively; a run on ``auto`` may go on on another machine, in another precision
     """
 
     N: int | None = None
     M: int | None = None
     aux_learning_rate: float = 1e-3
-    precision: str = "bf16"
+    precision: str = AUTO
 
     def complaints(self) -> Iterator[tuple[str, str]]:
         yield from super().complaints()

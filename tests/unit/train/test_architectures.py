@@ -70,7 +70,7 @@ def test_weights_of_another_width_are_refused() -> None:
 def test_every_model_trains_all_its_parameters(name: str) -> None:
     takes_m = "M" in resolve_widths(name, None, None)
     model = build(name, resolve_widths(name, 16, (144 if "elic" in name else 24) if takes_m else None)).train()
-    objective = Objective(model, 0.01, "mse", "bf16")
+    objective = Objective(model, 0.01, "mse", True)
     samples = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     noise = Noise(0, torch.device("cpu"))
     noise.begin(0, 0)
