@@ -1,14 +1,15 @@
 """The OpenVINO engine: compiles a part for the CPU, once, and runs it on any image size."""
 
 import threading
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import openvino as ov
 
-from licquant.program import openvino_graph
+from licquant.program import openvino_graph, self_test
 from licquant.program.arithmetic import FIXED_POINT_BITS, Handed, Ints
 from licquant.program.part import Part
+from licquant.program.saturation import int8_layers
 
 
 class OpenVinoEngine:
@@ -69,6 +70,21 @@ class OpenVinoEngine:
             for name in str(info["originalLayersNames"].astype(str)).split(","):
                 found[name.removesuffix(openvino_graph.RESULT)] = str(info["primitiveType"].astype(str))
         return {op.name: found[op.name] for op in self.part.operations if op.name in found}
+
+    @cached_property
+    def _compiled(self) -> ov.CompiledModel:
+        part = machine().fit(self.part) if int8_layers(self.part) else self.part
+        return compile_model(openvino_graph.build(part), self.threads)
+
+
+@cache
+def machine() -> self_test.Machine:
+    """What this machine's kernels compute, tested once for the process; ``EngineError`` if nothing rightly."""
+    return self_test.examine(lambda part, q: _Untested(part, threads=1).run(q))
+
+
+class _Untested(OpenVinoEngine):
+    """The engine as the self-test sees it: parts as they are."""
 
     @cached_property
     def _compiled(self) -> ov.CompiledModel:
