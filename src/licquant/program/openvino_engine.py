@@ -9,7 +9,6 @@ import openvino as ov
 from licquant.program import openvino_graph, self_test
 from licquant.program.arithmetic import FIXED_POINT_BITS, Handed, Ints
 from licquant.program.part import Part
-from licquant.program.saturation import int8_layers
 
 
 class OpenVinoEngine:
@@ -73,7 +72,7 @@ class OpenVinoEngine:
 
     @cached_property
     def _compiled(self) -> ov.CompiledModel:
-        part = machine().fit(self.part) if int8_layers(self.part) else self.part
+        part = machine().fit(self.part) if self_test.has_int8(self.part) else self.part
         return compile_model(openvino_graph.build(part), self.threads)
 
 

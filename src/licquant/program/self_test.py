@@ -1,97 +1,111 @@
 """What the INT8 kernels of this machine compute, found by running some: no CPU's name or flag is asked.
 
-One small layer of each kind is run by the very engine, with weights and inputs that make each way in which kernels are
-known to err visible: 16-bit sums of two products that saturate, for pairs of channels that are neighbours or not, and
-weights that lose a bit. The first that holds is used:
+Without instructions such as VNNI, kernels add the products of two bytes in 16 bits, which saturate, or halve the
+weights lest they do. So one small layer of each kind is run by the very engine, with weights and inputs for which any
+such shortcut gives other sums. Where all sums are exact, INT8 kernels run what has at most 8 bits. Where one is not,
+float32 kernels run everything: their sums of the same integers are exact up to 2^24, and with them the results agree
+with those of exact INT8 kernels but for the rounding of floats. If these err as well, there is ``EngineError``.
 
-    EXACT   any weights: the INT8 kernels run everything of 8 bits
-    PAIRED  convolutions whose pairs of channels fit 16 bits (``saturation.py``); what does not fit runs in float32
-    FLOAT   float32, whose sums of such integers are exact
-
-and if none does, ``EngineError``. What is assumed: a kernel that is right on these inputs is right on others, and
-layers of other sizes get kernels of the same kind.
+What is assumed: kernels that are right here are right with other numbers, and layers of other sizes get kernels of the
+same kind.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import Enum
-from functools import cache
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from licquant.errors import EngineError
-from licquant.program.arithmetic import Ints
+from licquant.program.arithmetic import MAX_BITS, Ints
 from licquant.program.exact import ExactEngine
 from licquant.program.grid import Grid
-from licquant.program.ops import Convolution, Operation, Rescaling, TransposedConvolution
+from licquant.program.ops import Convolution, Gdn, Operation, Rescaling, TransposedConvolution
 from licquant.program.part import INPUT, Part
-from licquant.program.saturation import in_floats, int8_layers, without_saturation
 
 Run = Callable[[Part, Ints], Ints]
-_CHANNELS, _SIZE, _LARGE = 64, 10, 127
-_KINDS = ("convolution", "1×1 convolution", "convolution of pixels", "transposed convolution")
+BYTE_BITS = 8
+_SIZE, _LARGE = 8, 127
 
 
-class Verdict(Enum):
-    """What of this machine's engine may be used."""
+@dataclass(frozen=True)
+class Kind:
+    """A kind of layer that has kernels of its own."""
 
-    EXACT = "exact"
-    PAIRED = "paired"
-    FLOAT = "float32"
+    inputs: int
+    kernel: int
+    zero_point: int = 0
+    transposed: bool = False
+
+
+_CHANNELS = 32  # enough for the kernels that wide layers get
+KINDS = {
+    "convolution": Kind(_CHANNELS, 5),
+    "convolution with a zero point": Kind(_CHANNELS, 5, zero_point=128),
+    "1×1 convolution": Kind(_CHANNELS, 1),
+    "convolution of pixels": Kind(3, 5),
+    "transposed convolution": Kind(_CHANNELS, 5, zero_point=128, transposed=True),
+}
 
 
 @dataclass(frozen=True)
 class Machine:
     """What the self-test found.
 
-    verdict: what is used
-    kinds:   kind of layer → "exact", or "saturates" (right only while pairs fit 16 bits), or "wrong"
+    exact:   kind of layer → whether its INT8 kernel computes exact sums
     seconds: how long the self-test took
     """
 
-    verdict: Verdict
-    kinds: Mapping[str, str]
+    exact: Mapping[str, bool]
     seconds: float
+
+    @property
+    def int8(self) -> bool:
+        """Whether INT8 kernels are used; else float32."""
+        return all(self.exact.values())
 
     def fit(self, part: Part) -> Part:
         """The same function, of layers that this machine's kernels compute exactly."""
-        if self.verdict is Verdict.EXACT:
-            return part
-        if self.verdict is Verdict.PAIRED:
-            return without_saturation(part)
-        return in_floats(part, frozenset(op.name for op in int8_layers(part)))
+        return part if self.int8 else in_floats(part)
 
 
 def examine(run: Run) -> Machine:
-    """Test an engine; raises ``EngineError`` if neither its INT8 nor its float32 kernels are exact.
+    """Test an engine; ``EngineError`` if neither its INT8 nor its float32 kernels are exact.
 
     run: a part and stored integers of its input [C, H, W] to those of its output
     """
     start = time.perf_counter()
-    kinds = {kind: _examine_kind(kind, run) for kind in _KINDS}
-    convolutions = [kinds[kind] for kind in _KINDS[:2]]
-    if set(kinds.values()) == {"exact"}:
-        verdict = Verdict.EXACT
-    elif not all(_agrees(_in_floats(kind), run) for kind in _KINDS):
+    parts = {name: _part(name, kind) for name, kind in KINDS.items()}
+    exact = {name: _agrees(part, run) for name, part in parts.items()}
+    if not all(exact.values()) and not all(_agrees(in_floats(part), run) for part in parts.values()):
         raise EngineError(
-            "this machine's OpenVINO computes wrongly, in INT8 and in float32: use --engine exact, or another version"
+            "OpenVINO's kernels compute wrong sums on this machine, in INT8 and in float32: use the engine exact"
         )
-    else:
-        verdict = Verdict.FLOAT if "wrong" in convolutions else Verdict.PAIRED
-    return Machine(verdict, kinds, time.perf_counter() - start)
+    return Machine(exact, time.perf_counter() - start)
 
 
-def _examine_kind(kind: str, run: Run) -> str:
-    if _agrees(_layer(kind, _large), run):
-        return "exact"
-    return "saturates" if _agrees(_layer(kind, _fitting), run) else "wrong"
+def has_int8(part: Part) -> bool:
+    """Whether INT8 kernels run a layer of the part if nothing forbids it."""
+    return any(_int8(op, part) for op in part.operations)
 
 
-def _in_floats(kind: str) -> Part:
-    return in_floats(_layer(kind, _large), frozenset({kind}))
+def in_floats(part: Part) -> Part:
+    """The part with all weights declared so wide that no INT8 kernel reads them."""
+    wide = [
+        replace(op, weight_bits=MAX_BITS) if _int8(op, part) else op  # type: ignore[call-arg]
+        for op in part.operations
+    ]
+    return Part(part.name, part.input_grid, tuple(wide))
+
+
+def _int8(op: Operation, part: Part) -> bool:
+    if isinstance(op, Gdn):
+        return max(op.weight_bits, op.square_bits) <= BYTE_BITS
+    if isinstance(op, Convolution | TransposedConvolution):
+        return max(op.weight_bits, part.input_grids(op)[0].bits) <= BYTE_BITS
+    return False
 
 
 def _agrees(part: Part, run: Run) -> bool:
@@ -102,43 +116,21 @@ def _agrees(part: Part, run: Run) -> bool:
     return np.array_equal(run(part, x), ExactEngine(part).run(x))
 
 
-@cache
-def _layer(kind: str, weights: Callable[[int, int], Ints]) -> Part:
+def _part(name: str, kind: Kind) -> Part:
     """A part of one layer, whose sums stay below 2^24 and come out as they are."""
-    inputs, size = (3 if "pixels" in kind else _CHANNELS), (1 if "1×1" in kind else 5)
-    by_channel = weights(_CHANNELS, inputs)
+    inputs, size = kind.inputs, kind.kernel
+    by_channel = np.random.default_rng(1).choice([-_LARGE, 1 - _LARGE, 1, _LARGE], (_CHANNELS, inputs))
+    by_channel[::2] = abs(by_channel[::2])
+    by_channel[::8], by_channel[4::8] = _LARGE, -_LARGE
     weight = np.zeros((_CHANNELS, inputs, size, size), dtype=np.int32)
-    taps = np.arange(_CHANNELS) % size**2  # one for each output, so that all taps are seen and no sum is long
+    taps = np.arange(_CHANNELS) % size**2  # one for each output: all are seen, and no sum is long
     weight[np.arange(_CHANNELS), :, taps // size, taps % size] = by_channel
     bias, rescaling = np.zeros(_CHANNELS, dtype=np.int64), Rescaling.of_ratio(np.ones(_CHANNELS))
     out = Grid.fixed_point(_CHANNELS, 0)
-    zero_point = 128 if "transposed" in kind else 0
-    grid = Grid(8, np.ones(inputs), np.full(inputs, zero_point))
     op: Operation
-    if "transposed" in kind:
-        op = TransposedConvolution(
-            kind, (INPUT,), out, weight.transpose(1, 0, 2, 3).copy(), 8, bias, 2, 2, 1, rescaling
-        )
+    if kind.transposed:
+        weight = weight.transpose(1, 0, 2, 3).copy()
+        op = TransposedConvolution(name, (INPUT,), out, weight, BYTE_BITS, bias, 2, 2, 1, rescaling)
     else:
-        op = Convolution(kind, (INPUT,), out, weight, 8, bias, 1, size // 2, 1, rescaling)
-    return Part("self-test", grid, (op,))
-
-
-def _large(outputs: int, inputs: int) -> Ints:
-    """Weights of any size and sign, [outputs, inputs]; those of every second output have one sign."""
-    weight = np.random.default_rng(1).choice([-_LARGE, -_LARGE + 1, 1, _LARGE], (outputs, inputs))
-    weight[::2] = abs(weight[::2])
-    weight[::8], weight[4::8] = _LARGE, -_LARGE
-    return weight
-
-
-def _fitting(outputs: int, inputs: int) -> Ints:
-    """Weights whose channels 2k and 2k + 1 fit 16 bits, while those of other pairs do not."""
-    rng = np.random.default_rng(1)
-    weight = np.empty((outputs, inputs + 1), dtype=np.int64)
-    large_first = rng.integers(0, 2, (outputs, inputs // 2 + 1)) > 0
-    large = np.where(rng.integers(0, 4, large_first.shape) > 0, _LARGE, 65)
-    pairs = np.where(large_first, large, 128 - large), np.where(large_first, 128 - large, large)
-    weight[:, ::2], weight[:, 1::2] = (half[:, : weight[:, i::2].shape[1]] for i, half in enumerate(pairs))
-    weight[1::2] *= -1
-    return weight[:, :inputs]
+        op = Convolution(name, (INPUT,), out, weight, BYTE_BITS, bias, 1, size // 2, 1, rescaling)
+    return Part("self-test", Grid(BYTE_BITS, np.ones(inputs), np.full(inputs, kind.zero_point)), (op,))
