@@ -82,6 +82,11 @@ def machine() -> self_test.Machine:
     return self_test.examine(lambda part, q: _Untested(part, threads=1).run(q))
 
 
+def description() -> dict[str, str]:
+    """CPU and version, as OpenVINO names them."""
+    return {"cpu": str(_core().get_property("CPU", "FULL_DEVICE_NAME")), "openvino": str(ov.get_version())}
+
+
 class _Untested(OpenVinoEngine):
     """The engine as the self-test sees it: parts as they are."""
 

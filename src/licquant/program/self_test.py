@@ -37,6 +37,7 @@ class Kind:
     inputs: int
     kernel: int
     zero_point: int = 0
+    groups: int = 1
     transposed: bool = False
 
 
@@ -45,6 +46,8 @@ KINDS = {
     "convolution": Kind(_CHANNELS, 5),
     "convolution with a zero point": Kind(_CHANNELS, 5, zero_point=128),
     "1×1 convolution": Kind(_CHANNELS, 1),
+    "grouped convolution": Kind(_CHANNELS, 5, groups=4),
+    "depthwise convolution": Kind(_CHANNELS, 5, groups=_CHANNELS),
     "convolution of pixels": Kind(3, 5),
     "transposed convolution": Kind(_CHANNELS, 5, zero_point=128, transposed=True),
 }
@@ -119,10 +122,10 @@ def _agrees(part: Part, run: Run) -> bool:
 def _part(name: str, kind: Kind) -> Part:
     """A part of one layer, whose sums stay below 2^24 and come out as they are."""
     inputs, size = kind.inputs, kind.kernel
-    by_channel = np.random.default_rng(1).choice([-_LARGE, 1 - _LARGE, 1, _LARGE], (_CHANNELS, inputs))
+    by_channel = np.random.default_rng(1).choice([-_LARGE, 1 - _LARGE, 1, _LARGE], (_CHANNELS, inputs // kind.groups))
     by_channel[::2] = abs(by_channel[::2])
     by_channel[::8], by_channel[4::8] = _LARGE, -_LARGE
-    weight = np.zeros((_CHANNELS, inputs, size, size), dtype=np.int32)
+    weight = np.zeros((*by_channel.shape, size, size), dtype=np.int32)
     taps = np.arange(_CHANNELS) % size**2  # one for each output: all are seen, and no sum is long
     weight[np.arange(_CHANNELS), :, taps // size, taps % size] = by_channel
     bias, rescaling = np.zeros(_CHANNELS, dtype=np.int64), Rescaling.of_ratio(np.ones(_CHANNELS))
@@ -132,5 +135,5 @@ def _part(name: str, kind: Kind) -> Part:
         weight = weight.transpose(1, 0, 2, 3).copy()
         op = TransposedConvolution(name, (INPUT,), out, weight, BYTE_BITS, bias, 2, 2, 1, rescaling)
     else:
-        op = Convolution(name, (INPUT,), out, weight, BYTE_BITS, bias, 1, size // 2, 1, rescaling)
+        op = Convolution(name, (INPUT,), out, weight, BYTE_BITS, bias, 1, size // 2, kind.groups, rescaling)
     return Part("self-test", Grid(BYTE_BITS, np.ones(inputs), np.full(inputs, kind.zero_point)), (op,))
