@@ -63,7 +63,7 @@ class CheckedCorrelation:
         stored = np.empty(x.shape, dtype=np.uint8)
         np.subtract(x, low, out=stored, casting="unsafe")
         kernel = self._kernel()
-        if not self.usable:
+        if kernel is None:
             return None
         sums: Floats = kernel.infer([stored[None]], share_inputs=True)[0][0]
         if self._may_round and abs(sums).max() >= _LARGEST_SUM:
@@ -86,7 +86,10 @@ class CheckedCorrelation:
         return True
 
     def _kernel(self) -> Any:
-        """This thread's own, one for each limit of threads; what is compiled is shared, and tested first."""
+        """This thread's own, one for each limit of threads; what is compiled is shared, and tested first.
+
+        None if it failed.
+        """
         kernels, limit = self._of_thread.__dict__.setdefault("kernels", {}), thread_limit()
         if limit not in kernels:
             with self._compiling:
@@ -95,7 +98,7 @@ class CheckedCorrelation:
                     self.usable = self.usable and self._passes(compiled.create_infer_request())
                     self._compiled[limit] = compiled
             kernels[limit] = self._compiled[limit].create_infer_request()
-        return kernels[limit]
+        return kernels[limit] if self.usable else None
 
 
 def _compile(weight: Ints, stride: int, threads: int | None) -> Any:

@@ -13,7 +13,7 @@ same kind.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +25,8 @@ from licquant.program.grid import Grid
 from licquant.program.ops import Convolution, Gdn, Operation, Rescaling, TransposedConvolution
 from licquant.program.part import INPUT, Part
 
-Run = Callable[[Part, Ints], Ints]
+# Parts and the stored integers [C, H, W] that each reads, to those that each gives.
+Run = Callable[[Sequence[Part], Sequence[Ints]], Sequence[Ints]]
 BYTE_BITS = 8
 _SIZE, _LARGE = 8, 127
 
@@ -77,12 +78,12 @@ class Machine:
 def examine(run: Run) -> Machine:
     """Test an engine; ``EngineError`` if neither its INT8 nor its float32 kernels are exact.
 
-    run: a part and stored integers of its input [C, H, W] to those of its output
+    run: all parts at once, as compiling them one by one would take longer
     """
     start = time.perf_counter()
-    parts = {name: _part(name, kind) for name, kind in KINDS.items()}
-    exact = {name: _agrees(part, run) for name, part in parts.items()}
-    if not all(exact.values()) and not all(_agrees(in_floats(part), run) for part in parts.values()):
+    parts = [_part(name, kind) for name, kind in KINDS.items()]
+    exact = dict(zip(KINDS, _agree(parts, run), strict=True))
+    if not all(exact.values()) and not all(_agree([in_floats(part) for part in parts], run)):
         raise EngineError(
             "OpenVINO's kernels compute wrong sums on this machine, in INT8 and in float32: use the engine exact"
         )
@@ -111,12 +112,18 @@ def _int8(op: Operation, part: Part) -> bool:
     return False
 
 
-def _agrees(part: Part, run: Run) -> bool:
-    """Whether an engine gives the exact sums for the extremes of the input, and for mixtures of them."""
-    low, high = part.input_grid.range
-    x = np.random.default_rng(0).choice([low, high], (part.input_grid.channels, _SIZE, _SIZE))
+def _agree(parts: Sequence[Part], run: Run) -> list[bool]:
+    """Whether an engine gives the exact sums of each part, for the extremes of its input and for mixtures of them."""
+    inputs = [_extremes(part.input_grid) for part in parts]
+    expected = [ExactEngine(part).run(x) for part, x in zip(parts, inputs, strict=True)]
+    return [np.array_equal(a, b) for a, b in zip(run(parts, inputs), expected, strict=True)]
+
+
+def _extremes(grid: Grid) -> Ints:
+    low, high = grid.range
+    x = np.random.default_rng(0).choice([low, high], (grid.channels, _SIZE, _SIZE))
     x[:, : _SIZE // 2], x[:, 0] = high, low
-    return np.array_equal(run(part, x), ExactEngine(part).run(x))
+    return x
 
 
 def _part(name: str, kind: Kind) -> Part:
