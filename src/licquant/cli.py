@@ -81,17 +81,18 @@ def decode(
 
 @app.command()
 def inspect(
-    file: Path,
+    file: Annotated[Path | None, typer.Argument(help="A .licq or .lic file.")] = None,
     model: Annotated[
         Path | None, typer.Option("--model", "-m", help="Of a .lic file: its model, to show the widths chosen for it.")
     ] = None,
     images: Annotated[
         list[Path] | None, typer.Option(help="Of a .licq file: folders or files, to show the widths chosen for each.")
     ] = None,
+    machine: Annotated[bool, typer.Option("--machine", help="Show which kernels are exact here, and used.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what is in a .licq or .lic file."""
-    _report(inspect_command.inspect(file, model, images or []), as_json)
+    """Show what is in a .licq or .lic file, or what this machine's kernels do."""
+    _report(inspect_command.machine() if machine else inspect_command.inspect(file, model, images or []), as_json)
 
 
 @app.command()

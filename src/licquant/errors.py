@@ -9,6 +9,7 @@
     ├── ModelError                   an unknown model, a checkpoint that does not fit, a graph that cannot be traced
     ├── DataError                    a folder without usable images, or data that a figure cannot be made from
     ├── LoweringError                a quantized graph that has no integer program (an accumulator too wide, ...)
+    ├── EngineError                  kernels of this machine that compute wrongly in every way
     └── TrainingError                training that cannot start or go on
 
 Each carries one line that says what was wrong and, where there is one, the way out; the command line prints that
@@ -57,6 +58,10 @@ class DataError(LicquantError):
 
 class LoweringError(LicquantError):
     """A quantized graph has no integer program, for instance because an accumulator would not fit int32."""
+
+
+class EngineError(LicquantError):
+    """The fast engine's kernels compute wrongly on this machine, in INT8 and in float32."""
 
 
 class TrainingError(LicquantError):

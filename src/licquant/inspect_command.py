@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,14 +21,17 @@ from licquant.errors import ArtifactError, LicquantError
 from licquant.evaluate import widths
 from licquant.evaluate.bops import bops_per_pixel, macs_per_pixel
 from licquant.images import list_images, read_image
+from licquant.program import openvino_engine
 
 
-def inspect(file: Path, model: Path | None, images: Sequence[Path] = ()) -> Report:
+def inspect(file: Path | None, model: Path | None, images: Sequence[Path] = ()) -> Report:
     """Tells a model from a coded image by its first bytes.
 
     model:  of a coded image, to tell the widths chosen for it
     images: files and folders, to tell the widths that a model chooses for each
     """
+    if file is None:
+        raise LicquantError("inspect needs a file, or --machine")
     data = read_file(file)
     if data.startswith(b"LICI"):
         if images:
@@ -36,6 +40,27 @@ def inspect(file: Path, model: Path | None, images: Sequence[Path] = ()) -> Repo
     if data.startswith(b"LICQ"):
         return _inspect_model(file, images)
     raise LicquantError(f"{file}: neither a licquant model (.licq) nor a coded image (.lic)")
+
+
+def machine() -> Report:
+    """What this machine's kernels compute, and which are used; ``EngineError`` where none are right."""
+    found = openvino_engine.machine()
+    record: dict[str, Any] = {
+        "kind": "machine",
+        **openvino_engine.description(),
+        "int8_exact": dict(found.exact),
+        "used": "int8" if found.int8 else "float32",
+        "self_test_ms": 1000 * found.seconds,
+    }
+
+    def show() -> None:
+        OUT.print(f"{record['cpu']}, {platform.machine()}, OpenVINO {record['openvino']}", highlight=False)
+        for name, exact in found.exact.items():
+            OUT.print(f"INT8 {name}: {'exact' if exact else 'not exact'}", highlight=False)
+        used = "INT8 kernels" if found.int8 else "float32 kernels, which compute the same, in more time"
+        OUT.print(f"used: {used} (self-test: {record['self_test_ms']:.0f} ms)", highlight=False)
+
+    return Report(record, show)
 
 
 def _inspect_image(data: bytes, chosen: Mapping[str, int]) -> Report:
