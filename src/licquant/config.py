@@ -14,6 +14,14 @@ MIN_BITS, MAX_BITS = 2, 16
 PLAN_VERSION = 1
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text; ``ValueError`` for any other text, one nested too deeply included."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 @dataclass(frozen=True)
 class LayerBits:
     """Widths of one layer: of its weights (None where it has none, as an addition) and of its input activations."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from licquant.codec.artifact import Artifact, read_artifact_bytes
 from licquant.codec.codec import load
 from licquant.codec.contents import layer_contents
 from licquant.commands import OUT, Report
-from licquant.config import Budget, Plan
+from licquant.config import Budget, Plan, parse_json
 from licquant.errors import LicquantError, ModelError, PlanError
 from licquant.evaluate import allocation_pictures, pictures, provenance, report, width_pictures, widths
 from licquant.evaluate.artifacts import Candidate, Group, grouped
@@ -162,7 +163,7 @@ def calibration_facts(calibration: Sequence[Path]) -> dict[str, Any]:
 def read_plan(path: Path) -> Plan:
     """The plan in a JSON file; ``PlanError`` if there is none."""
     try:
-        return Plan.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return Plan.from_json(parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise PlanError(f"{path}: not a plan: {error}") from error
 
@@ -295,10 +296,10 @@ def lmbda_of(checkpoint: Path, given: float | None) -> float | None:
     if given is not None:
         return given
     try:
-        value = json.loads(checkpoint.with_suffix(".json").read_text())["lmbda"]
-        return float(value)
-    except (OSError, ValueError, KeyError, TypeError):
+        value = float(parse_json(checkpoint.with_suffix(".json").read_text(encoding="utf-8"))["lmbda"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
+    return value if math.isfinite(value) and value > 0 else None
 
 
 def lmbdas_of(checkpoints: Sequence[Path]) -> list[float]:

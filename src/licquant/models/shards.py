@@ -5,13 +5,13 @@ union is the model's state dict. ``model.pt`` itself does not exist then.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
+from licquant.config import parse_json
 from licquant.errors import ModelError
 
 
@@ -55,9 +55,11 @@ def _matches(checkpoint: Path) -> list[re.Match[str]]:
 def _check_against_card(checkpoint: Path, paths: Iterable[Path]) -> None:
     """Shards are written one by one, the card last: a crash in between leaves files of two models."""
     try:
-        hashes = json.loads(checkpoint.with_suffix(".json").read_text(encoding="utf-8")).get("shards")
+        hashes = parse_json(checkpoint.with_suffix(".json").read_text(encoding="utf-8")).get("shards")
     except (OSError, ValueError, AttributeError):
         return  # no card to compare with
+    if hashes is not None and not isinstance(hashes, dict):
+        raise ModelError(f"{checkpoint}: what the model card says of its shards cannot be read")
     for path in paths:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if hashes is not None and hashes.get(path.name) != digest:

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from licquant.config import parse_json
 from licquant.errors import LicquantError, TrainingError
 from licquant.evaluate import provenance
 from licquant.images import list_images, write_atomically
@@ -39,7 +40,7 @@ def read_card(checkpoint: Path) -> dict[str, Any] | None:
     """The card beside ``checkpoint``; None if there is none, ``TrainingError`` if it cannot be read."""
     path = checkpoint.with_suffix(CARD)
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -95,7 +96,7 @@ def make_card(
         "batch": ", then ".join(
             f"{phase.batch} x {phase.crop}x{phase.crop} to step {phase.stop}" for phase in schedule.phases(recipe)
         ),
-        "init": _describe_init(options.init),
+        "init": describe_init(options.init),
         "seconds": round(seconds, 1),
         "hardware": hardware,
         "note": options.note or _default_note(options, recipe, step),
@@ -106,11 +107,11 @@ def make_card(
     }
 
 
-def _describe_init(init: Path | None) -> str:
+def describe_init(init: Path | None) -> str:
     if init is None:
         return "scratch"
-    card = read_card(init) or {}
-    return f"lambda {card['lmbda']:g}" if "lmbda" in card else init.name
+    lmbda = (read_card(init) or {}).get("lmbda")
+    return f"lambda {lmbda:g}" if isinstance(lmbda, int | float) else init.name
 
 
 def _default_note(options: RunOptions, recipe: Recipe, step: int) -> str:
