@@ -24,6 +24,8 @@ class Examiner:
     read: Callable[[bytes], object]
     legal: tuple[type[LicquantError], ...]
     folder: Path
+    max_seconds: float = MAX_SECONDS
+    max_memory: int = MAX_MEMORY
     inputs: int = 0
     accepted: int = 0
     slowest: tuple[float, str] = (0.0, "")
@@ -37,12 +39,12 @@ class Examiner:
         seconds, grown = time.process_time() - start, _peak_bytes() - before
         self.slowest = max(self.slowest, (seconds, hashlib.sha256(data).hexdigest()[:12]))
         self.largest = max(self.largest, len(data))
-        if problem is None and seconds > MAX_SECONDS:
-            problem = ("too slow", f"{seconds:.1f} s")
-        if problem is None and grown > MAX_MEMORY:
-            problem = ("too much memory", f"{grown / 2**20:.0f} MiB more")
         if problem is not None:
             self._keep(*problem, data)
+        if seconds > self.max_seconds:
+            self._keep("too slow", f"{seconds:.1f} s", data)
+        if grown > self.max_memory:
+            self._keep("too much memory", f"{grown / 2**20:.0f} MiB more", data)
 
     def record(self) -> dict[str, Any]:
         return {

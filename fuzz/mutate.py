@@ -152,7 +152,7 @@ def _alter(holder: Any, key: Any, rng: random.Random, another: Callable[[], Any]
         case 2 if isinstance(holder, list):
             holder.insert(key, copy.deepcopy(value))
         case 2:
-            holder[rng.choice([*holder, "", "x"])] = holder.pop(key)
+            holder[rng.choice([*holder, "", "x", "\n", "\ud800", "n" * 300])] = holder.pop(key)
         case 3 if isinstance(value, int | float):
             holder[key] = rng.choice((value + 1, value - 1, -value, 2 * value, value * 1000))
         case 4 if isinstance(value, str) and value:

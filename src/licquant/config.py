@@ -86,6 +86,8 @@ class Plan(Mapping[str, LayerBits]):
         layers = record.get("layers")
         if not isinstance(layers, dict) or not layers:
             raise PlanError("the plan holds no layers")
+        if not all(map(str.isprintable, layers)):
+            raise PlanError("the plan names a layer with characters that cannot be printed")
         try:
             return cls({str(name): LayerBits(**bits) for name, bits in layers.items()})
         except TypeError:

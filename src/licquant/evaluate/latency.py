@@ -84,7 +84,7 @@ class LatencyTable:
         for key, value in self.machine.items():
             if found.get(key) != value:
                 raise DataError(
-                    f"the latency table was measured on another machine ({key}: {value}, here {found.get(key)}): "
+                    f"the latency table was measured on another machine ({key!r}: {value!r}, here {found.get(key)!r}): "
                     "run licquant profile here"
                 )
 

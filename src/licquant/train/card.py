@@ -110,8 +110,10 @@ def make_card(
 def describe_init(init: Path | None) -> str:
     if init is None:
         return "scratch"
-    lmbda = (read_card(init) or {}).get("lmbda")
-    return f"lambda {lmbda:g}" if isinstance(lmbda, int | float) else init.name
+    try:
+        return f"lambda {(read_card(init) or {})['lmbda']:g}"
+    except (KeyError, TypeError, ValueError, OverflowError):  # not said, or no number
+        return init.name
 
 
 def _default_note(options: RunOptions, recipe: Recipe, step: int) -> str:

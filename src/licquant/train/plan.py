@@ -82,7 +82,7 @@ def _planned_run(entry: Any, defaults: Any, earlier: list[PlannedRun], folder: P
     name, init = values.pop("name", None), values.pop("init", None)
     recipe = Recipe.from_mapping(values)
     name = f"{recipe.model}-lambda{recipe.lmbda:.4f}" if name is None else name
-    if not isinstance(name, str) or Path(name).name != name:
+    if not isinstance(name, str) or Path(name).name != name or not name.isprintable():
         raise TrainingError(f"name = {name!r}: must be a file name without a suffix")
     names = [run.name for run in earlier]
     if name in names:
@@ -91,9 +91,17 @@ def _planned_run(entry: Any, defaults: Any, earlier: list[PlannedRun], folder: P
         raise TrainingError(f"init = {init!r}: must be the name of an earlier run or a path")
     if init is not None and init not in names:
         init = folder / init
-        if not init.exists():
-            raise TrainingError(f"init: neither an earlier run nor a checkpoint: {init}")
+        if not _exists(init):
+            raise TrainingError(f"init: neither an earlier run nor a checkpoint: {str(init)!r}")
     return PlannedRun(name, recipe, init)
+
+
+def _exists(path: Path) -> bool:
+    """False, too, for what cannot be a path."""
+    try:
+        return path.exists()
+    except OSError:  # too long a name
+        return False
 
 
 def run_plan(plan: list[PlannedRun], options: RunOptions, console: Console | None = None) -> list[TrainResult]:
