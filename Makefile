@@ -2,6 +2,7 @@
 #   make demo       quantize, encode and decode the embedded images: the whole path, results in demo-output/
 #   make test       every test that takes seconds        make test-slow   the others
 #   make check      ruff, mypy, unused, layering         make bench       speed against CompressAI FP32, bench-output/
+#   make fuzz       one minute of fuzzing, fuzz-output/
 #   make clean      remove what the commands above made, .venv included
 # PYTHON=/path/to/python chooses the interpreter (3.11 or later).
 
@@ -13,7 +14,7 @@ READY  := $(VENV)/.ready
 # Two test workers on one thread each: more would only compete for the same cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-slow check bench setup clean
+.PHONY: demo test test-slow check bench fuzz setup clean
 
 demo: $(READY)
 	$(BIN)/licquant demo -o demo-output
@@ -33,6 +34,14 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.speed -o bench-output
 
+# atheris is no part of .venv otherwise: it has wheels for few platforms.
+fuzz: $(READY)
+	@if VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt 'atheris>=3'; then \
+	    $(BIN)/python -m fuzz.run --minutes 1 -o fuzz-output; \
+	else \
+	    echo "fuzzing skipped: atheris cannot be installed here"; \
+	fi
+
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -49,5 +58,5 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo-output bench-output build .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) demo-output bench-output fuzz-output build .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	find src tests benchmarks fuzz -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,7 +4,6 @@ sets, the slow reference. Every setting runs in a process of its own.
     python -m benchmarks.exactness --model model.licq --images DIR -o DIR
 """
 
-import hashlib
 import json
 import os
 import subprocess
@@ -14,17 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.latent_reference import coded_parameters, gaussian_parameters
-from licquant.codec.codec import Codec, Latents, load
-from licquant.codec.hyperprior import GaussianCoder
+from benchmarks.symbols import digest, reference_agrees
+from licquant.codec.codec import load
 from licquant.evaluate import provenance, report
 from licquant.images import RGB, list_images, read_image
-from licquant.program import reference
 
 Setting = tuple[dict[str, str], int, bool]  # environment, threads, whether the slow reference checks σ and μ
 SLOW = "slow reference"
@@ -38,16 +34,6 @@ SETTINGS: dict[str, Setting] = {
 }
 
 
-def reference_agrees(codec: Codec, latents: Latents) -> bool:
-    """Whether every part of the exact zone, run whole in the slow reference, gives the σ and μ that decoding used."""
-    if not isinstance(codec.coder, GaussianCoder):
-        return True
-    z_hat = codec.coder.hyper.restore(latents.z)
-    slow = gaussian_parameters(codec.artifact.family, codec.artifact.program, latents.y, z_hat, reference.run)
-    fast = coded_parameters(codec.coder, latents.y, latents.z)
-    return all(np.array_equal(a, b) for a, b in zip(slow, fast, strict=True))
-
-
 def decode_all(model: Path, folder: Path, threads: int, slow: bool) -> dict[str, str]:
     """File name → SHA-256 of its decoded symbols; of nothing if the slow reference gives other σ or μ for them."""
     codec = load(model, threads=threads)
@@ -57,13 +43,8 @@ def decode_all(model: Path, folder: Path, threads: int, slow: bool) -> dict[str,
         if slow and not reference_agrees(codec, latents):
             found[path.name] = ""
             continue
-        found[path.name] = _digest(latents)
+        found[path.name] = digest(latents)
     return found
-
-
-def _digest(latents: Latents) -> str:
-    symbols = (np.ascontiguousarray(v, dtype="<i4").tobytes() for v in (latents.y, latents.z))
-    return hashlib.sha256(b"".join(symbols)).hexdigest()
 
 
 def files_that_differ(model: Path, images: Mapping[str, RGB], settings: Mapping[str, Setting]) -> dict[str, int]:
@@ -71,7 +52,7 @@ def files_that_differ(model: Path, images: Mapping[str, RGB], settings: Mapping[
     with tempfile.TemporaryDirectory() as temporary:
         folder, codec, encoded = Path(temporary), load(model), {}
         for name, rgb in images.items():
-            encoded[f"{name}.lic"] = _digest(codec.analyse(rgb))
+            encoded[f"{name}.lic"] = digest(codec.analyse(rgb))
             (folder / f"{name}.lic").write_bytes(codec.encode(rgb))
         return {name: _different(encoded, model, folder, setting) for name, setting in settings.items()}
 

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import compressai.models  # noqa: F401  (fills the registry)
 import torch
@@ -57,10 +59,10 @@ def small_model(name: str, seed: int = 0) -> CompressionModel:
 
 def makers() -> dict[str, Callable[[], CompressionModel]]:
     """Name → a function that makes the small model."""
-    return {name: lambda name=name: small_model(name) for name in SMALL}
+    return {name: partial(small_model, name) for name in SMALL}
 
 
-def enlarge_latents(model: nn.Module) -> None:
+def enlarge_latents(model: Any) -> None:
     """Untrained analysis transforms give latents that all round to 0: make the last layer louder."""
     with torch.no_grad():
         last = [module for module in model.g_a.modules() if isinstance(module, nn.Conv2d)][-1]

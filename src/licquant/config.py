@@ -25,6 +25,14 @@ FAMILIES = (FACTORIZED, SCALE_HYPERPRIOR, MEAN_SCALE_HYPERPRIOR, AUTOREGRESSIVE,
 PLAN_VERSION = 1
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text; ``ValueError`` for any other text, one nested too deeply included."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 @dataclass(frozen=True)
 class LayerBits:
     """Widths of one layer: of its weights (None where it has none, as an addition) and of its input activations."""
@@ -93,6 +101,8 @@ class Plan(Mapping[str, LayerBits]):
         layers = record.get("layers")
         if not isinstance(layers, dict) or not layers:
             raise PlanError("the plan holds no layers")
+        if not all(map(str.isprintable, layers)):
+            raise PlanError("the plan names a layer with characters that cannot be printed")
         try:
             return cls({str(name): LayerBits(**bits) for name, bits in layers.items()})
         except TypeError:

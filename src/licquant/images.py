@@ -32,6 +32,8 @@ READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".tif", ".tiff
 # Lossless ones only: a decoded image must reach the disk as it is.
 WRITE_FORMATS = {".png": "PNG", ".ppm": "PPM", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 
+MAX_SIDE = 1 << 20  # pixels: as of a coded image. Pillow makes room for rows before it finds that there are none.
+
 _CONVERTIBLE_MODES = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LA", "PA", "RGBA"}
 
 
@@ -84,6 +86,8 @@ def _refuse_what_would_lose(image: Image.Image, path: str | Path) -> None:
         raise ImageError(f"{path}: has {frames} frames; save the wanted one as its own file")
     if image.mode == "F":
         raise ImageError(f"{path}: has floating-point samples; convert it to 8-bit RGB first")
+    if max(image.size) > MAX_SIDE:
+        raise ImageError(f"{path}: claims {image.width}×{image.height} pixels; at most {MAX_SIDE} a side are read")
     depth = _sample_bits(image, path)
     if depth > 8 or image.mode.startswith("I"):
         raise ImageError(f"{path}: has {max(depth, 16)} bits per sample; convert it to 8-bit RGB first")

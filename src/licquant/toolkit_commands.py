@@ -22,7 +22,7 @@ from licquant.codec.artifact import Artifact, read_artifact_bytes
 from licquant.codec.codec import load
 from licquant.codec.contents import layer_contents
 from licquant.commands import OUT, Report
-from licquant.config import Budget, Plan
+from licquant.config import Budget, Plan, parse_json
 from licquant.digests import contents_sha256, file_sha256
 from licquant.errors import LicquantError, ModelError, PlanError
 from licquant.evaluate import allocation_pictures, pictures, provenance, report, width_pictures, widths
@@ -186,8 +186,8 @@ def calibration_facts(calibration: Sequence[Path]) -> dict[str, Any]:
 def read_plan(path: Path) -> Plan:
     """The plan in a JSON file; ``PlanError`` if there is none."""
     try:
-        return Plan.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError) as error:
+        return Plan.from_json(parse_json(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
         raise PlanError(f"{path}: not a plan: {error}") from error
 
 

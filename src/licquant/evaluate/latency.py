@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from licquant.config import parse_json
 from licquant.errors import DataError, ModelError
 from licquant.evaluate import provenance
 from licquant.images import utf8, write_result
@@ -79,7 +80,7 @@ class LatencyTable:
         for key, value in self.machine.items():
             if found.get(key) != value:
                 raise DataError(
-                    f"the latency table was measured on another machine ({key}: {value}, here {found.get(key)}): "
+                    f"the latency table was measured on another machine ({key!r}: {value!r}, here {found.get(key)!r}): "
                     "run licquant profile here"
                 )
 
@@ -106,8 +107,11 @@ class LatencyTable:
         try:
             width, height = record["size"]
             layers = {str(name): _times(found) for name, found in record["layers"].items()}
+            if not all(isinstance(fields.get(name, {}), dict) for name in ("machine", "check", "provenance")):
+                raise TypeError("facts are names and values")
+            fields["rest_ms"] = float(fields["rest_ms"])
             return cls(layers, size=(int(width), int(height)), **fields)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(f"the latency table is damaged: {type(error).__name__}") from error
 
     def save(self, path: str | Path) -> None:
@@ -117,7 +121,7 @@ class LatencyTable:
     def load(cls, path: str | Path) -> LatencyTable:
         """``DataError`` for a file that cannot be read or is no latency table."""
         try:
-            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_json(parse_json(Path(path).read_text(encoding="utf-8")))
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
         except ValueError as error:  # not JSON, not UTF-8

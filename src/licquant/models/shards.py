@@ -5,13 +5,13 @@ union is the model's state dict. ``model.pt`` itself does not exist then; comman
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
+from licquant.config import parse_json
 from licquant.digests import file_sha256
 from licquant.errors import ModelError
 
@@ -26,7 +26,10 @@ def checkpoint_files(checkpoint: Path) -> list[Path]:
 
     Raises ``ModelError`` if there is neither, if shards are missing, and for the name of one shard, which is no model.
     """
-    found = [checkpoint] if checkpoint.is_file() else shard_paths(checkpoint)
+    try:
+        found = [checkpoint] if checkpoint.is_file() else shard_paths(checkpoint)
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise ModelError(f"{str(checkpoint)[:80]!r}: {getattr(error, 'strerror', None) or error}") from error
     if not found:
         raise ModelError(f"{checkpoint}: there is no such file")
     whole = _whole_of(checkpoint)
@@ -87,9 +90,11 @@ def _matches(checkpoint: Path) -> list[re.Match[str]]:
 def _check_against_card(checkpoint: Path, paths: Iterable[Path]) -> None:
     """Shards are written one by one, the card last: a crash in between leaves files of two models."""
     try:
-        hashes = json.loads(checkpoint.with_suffix(".json").read_text(encoding="utf-8")).get("shards")
+        hashes = parse_json(checkpoint.with_suffix(".json").read_text(encoding="utf-8")).get("shards")
     except (OSError, ValueError, AttributeError):
         return  # no card to compare with
+    if hashes is not None and not isinstance(hashes, dict):
+        raise ModelError(f"{checkpoint}: what the model card says of its shards cannot be read")
     for path in paths:
         if hashes is not None and hashes.get(path.name) != file_sha256(path):
             raise ModelError(f"{path}: is not the shard that the model card describes; export the model again")

@@ -11,6 +11,10 @@ from licquant.program import openvino_graph, self_test
 from licquant.program.arithmetic import FIXED_POINT_BITS, Handed, Ints
 from licquant.program.part import Part
 
+# Kernels are compiled for every size of image, 15 or so a part, and kept: at OpenVINO's own limit of 5000 they take
+# gigabytes in a process that codes images of many sizes. These serve about 30 sizes.
+_KERNELS_KEPT = 400
+
 
 class OpenVinoEngine:
     """Runs one part of the free zone; compiles on first use.
@@ -111,6 +115,7 @@ def compile_model(model: ov.Model, threads: int | None, callers: int = 1) -> ov.
         "PERFORMANCE_HINT": "LATENCY",
         # Otherwise bfloat16 wherever the CPU has it, even for what is not quantized.
         "INFERENCE_PRECISION_HINT": "f32",
+        "CPU_RUNTIME_CACHE_CAPACITY": str(_KERNELS_KEPT),
     }
     if threads is not None:
         settings |= {"INFERENCE_NUM_THREADS": str(callers * threads), "NUM_STREAMS": str(callers)}

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from licquant.config import check_lmbda
+from licquant.config import check_lmbda, parse_json
 from licquant.errors import LicquantError, TrainingError
 from licquant.evaluate import provenance
 from licquant.evaluate.rd import describe, rd_loss
@@ -41,7 +41,7 @@ def read_card(checkpoint: Path) -> dict[str, Any] | None:
     """The card beside ``checkpoint``; None if there is none, ``TrainingError`` if it cannot be read."""
     path = checkpoint.with_suffix(CARD)
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -98,7 +98,7 @@ def make_card(
         "batch": ", then ".join(
             f"{phase.batch} x {phase.crop}x{phase.crop} to step {phase.stop}" for phase in schedule.phases(recipe)
         ),
-        "init": _describe_init(options.init),
+        "init": describe_init(options.init),
         "seconds": round(seconds, 1),
         "hardware": hardware,
         "note": options.note or _default_note(options, recipe, step),
@@ -109,10 +109,13 @@ def make_card(
     }
 
 
-def _describe_init(init: Path | None) -> str:
+def describe_init(init: Path | None) -> str:
     if init is None:
         return "scratch"
-    lmbda = lmbda_of(init)
+    try:
+        lmbda = lmbda_of(init)
+    except LicquantError:  # what another model's card says is no reason to lose this one
+        lmbda = None
     return init.name if lmbda is None else f"lambda {lmbda:g}"
 
 

@@ -29,7 +29,6 @@ folder. ``init`` is the name of an earlier run, or else a checkpoint's path rela
 worked through in order; complete ones are passed over, so the same command continues an interrupted plan.
 """
 
-import json
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +36,7 @@ from typing import Any
 
 from rich.console import Console
 
+from licquant.config import parse_json
 from licquant.errors import ModelError, TrainingError
 from licquant.models.shards import checkpoint_files
 from licquant.train.command import TrainResult, make_fabric, run_training
@@ -57,10 +57,10 @@ def read_plan(path: Path) -> list[PlannedRun]:
     """The runs of a plan file; ``TrainingError``, naming the run, for anything in it that cannot be used."""
     try:
         text = path.read_text(encoding="utf-8")
-        record = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        record = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise TrainingError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TrainingError(f"{path}: not a {'JSON' if path.suffix == '.json' else 'TOML'} file: {error}") from error
     if not isinstance(record, dict) or not isinstance(record.get("runs"), list) or not record["runs"]:
         raise TrainingError(f"{path}: a plan needs a list of runs")
@@ -83,7 +83,7 @@ def _planned_run(entry: Any, defaults: Any, earlier: list[PlannedRun], folder: P
     name, init = values.pop("name", None), values.pop("init", None)
     recipe = Recipe.from_mapping(values)
     name = f"{recipe.model}-lambda{recipe.lmbda:.4f}" if name is None else name
-    if not isinstance(name, str) or Path(name).name != name:
+    if not isinstance(name, str) or Path(name).name != name or not name.isprintable():
         raise TrainingError(f"name = {name!r}: must be a file name without a suffix")
     names = [run.name for run in earlier]
     if name in names:

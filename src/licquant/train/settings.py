@@ -1,6 +1,7 @@
 """What a training run is told: ``Recipe`` decides the result, ``RunOptions`` only how it is reached."""
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, fields
 from pathlib import Path
@@ -129,7 +130,9 @@ def _fits(value: Any, annotation: Any) -> bool:
         float: (int, float),
         int | None: (int, type(None)),
     }[annotation]
-    return isinstance(value, wanted) and not isinstance(value, bool)
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        return False
+    return annotation is not float or not isinstance(value, int) or abs(value) <= sys.float_info.max
 
 
 AT_LEAST_ONE = "must be at least 1"

@@ -1,0 +1,64 @@
+"""What needs the training stack: plans, model cards, latency tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from fuzz import mutate
+from fuzz.target import Target, file_of
+from licquant import toolkit_commands
+from licquant.errors import DataError, ModelError, PlanError, TrainingError
+from licquant.evaluate.latency import LatencyTable
+from licquant.models.shards import shard_paths
+from licquant.train import plan as training_plan
+from licquant.train import resume
+from licquant.train.card import describe_init, lmbda_of
+from licquant.train.settings import Recipe, RunOptions
+
+
+def plan(data: bytes) -> None:
+    """The widths of the layers."""
+    found = toolkit_commands.read_plan(file_of("plan.json", data))
+    assert type(found).from_json(found.to_json()) == found, "written otherwise than it was read"
+    assert len(found.hash) == 64
+    found.check(found)
+    found.check(["g_a.0", "g_s.0", "add"])
+
+
+def plan_of_runs(data: bytes) -> None:
+    """A training plan, JSON or TOML."""
+    name = "runs.json" if data.lstrip()[:1] in (b"{", b"[") else "runs.toml"
+    for run in training_plan.read_plan(file_of(name, data)):
+        Recipe.from_mapping(run.recipe.to_mapping())
+
+
+def card(data: bytes) -> None:
+    """A model card beside a checkpoint, whole and in shards: by everything that reads one."""
+    whole, shards = file_of("card/whole.pt", b"weights"), file_of("card/shards-1of1.pt", b"weights")
+    file_of("card/whole.json", data)
+    file_of("card/shards.json", data)
+    with suppress(ModelError):  # a λ that cannot be is refused; the rest is to be read all the same
+        lmbda_of(whole)
+    recipe = Recipe("bmshj2018-hyperprior", 0.013)
+    options = RunOptions(whole.parent, whole, init=whole, resume=True)
+    describe_init(whole)
+    resume.finished_card({"recipe": recipe.to_mapping(), "data_sha256": "0", "init_sha256": None}, options)
+    shard_paths(shards.with_name("shards.pt"))
+
+
+def latency_table(data: bytes) -> None:
+    """The measured times of a machine."""
+    table = LatencyTable.load(file_of("latency.json", data))
+    table.to_json()
+    for times in table.layers.values():
+        times.at(8, 8)
+    table.check_fits("0" * 64)
+
+
+TARGETS: Mapping[str, Target] = {
+    "plan": Target("plan", plan, (PlanError,), mutate.json_record),
+    "training-plan": Target("training-plan", plan_of_runs, (TrainingError,), mutate.json_or_words),
+    "card": Target("card", card, (TrainingError, ModelError), mutate.json_record),
+    "latency": Target("latency", latency_table, (DataError, ModelError), mutate.json_record),
+}
