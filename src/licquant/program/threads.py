@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import cache
-from typing import TypeVar
+from threading import Lock, get_ident
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
@@ -19,17 +20,20 @@ _Result = TypeVar("_Result")
 
 @contextmanager
 def limited_threads(threads: int | None) -> Iterator[None]:
-    """At most that many threads while it is open; None leaves the libraries' own choice.
+    """At most that many threads while it is open; None leaves what is around it, or the libraries' own choice.
 
-    BLAS's limit is the whole process's: codecs of other limits that run at the same time may get this one. That
-    changes how long they take, never what they compute (``exact.py``).
+    A limit within another one, in the same thread or in work that it hands to others, can only be lower. BLAS has one
+    limit for the whole process: while codecs overlap in several threads it is the lowest of theirs, so nobody gets
+    more than was asked for, and whoever has no limit may get less. That changes how long they take, never what they
+    compute (``exact.py``). Once the last limit is closed, in whatever order, BLAS has what it had before the first.
     """
     if threads is None:
         yield
         return
-    token = _LIMIT.set(threads)
+    outer = thread_limit()
+    token = _LIMIT.set(threads if outer is None else min(threads, outer))
     try:
-        with _controller().limit(limits=threads, user_api="blas"):
+        with _BLAS.at_most(threads):
             yield
     finally:
         _LIMIT.reset(token)
@@ -46,13 +50,21 @@ def thread_count() -> int:
 
 
 def in_parallel(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-    """``work`` of every item, in order; items at the same time, each on one thread, as many as the limit allows."""
+    """``work`` of every item, in order; items at the same time, each on one thread, as many as the limit allows.
+
+    An error in a piece is raised when all that had begun have ended: none computes on without its limit.
+    """
     if min(thread_count(), len(items)) < 2:
         return [work(item) for item in items]
     pool = _pool(thread_count(), os.getpid())
     with limited_threads(1):
-        contexts = [copy_context() for _ in items]
-        return list(pool.map(lambda context, item: context.run(work, item), contexts, items))
+        pieces = [pool.submit(copy_context().run, work, item) for item in items]
+        try:
+            return [piece.result() for piece in pieces]
+        finally:
+            for piece in pieces:
+                piece.cancel()  # what an error has made useless; nothing else is left to cancel
+            wait(pieces)
 
 
 @cache
@@ -61,7 +73,50 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "licquant")
 
 
+class _BlasLimit:
+    """The limits of BLAS that are open in any thread, and what was set before the first of them."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._open: list[tuple[int, int]] = []  # thread, its limit
+        self._before: list[tuple[Any, int]] = []  # library, its threads
+        # A forked process has the thread that forked it alone: a limit of another would never be closed there.
+        os.register_at_fork(before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._forked)
+
+    @contextmanager
+    def at_most(self, threads: int) -> Iterator[None]:
+        mine = (get_ident(), threads)
+        with self._lock:
+            if not self._open:
+                self._before = [(library, library.num_threads) for library in _blas_libraries()]
+            self._open.append(mine)
+            self._apply()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.remove(mine)
+                self._apply()
+
+    def _apply(self) -> None:
+        lowest = min((threads for _, threads in self._open), default=None)
+        for library, before in self._before:
+            # Newer threadpoolctl ignores whoever comes second, and gives a limit back to nobody but its first thread.
+            free = getattr(library, "clear_controlling_thread", lambda force: None)
+            free(force=True)
+            library.set_num_threads(before if lowest is None else lowest)
+            free(force=True)
+
+    def _forked(self) -> None:
+        self._open = [one for one in self._open if one[0] == get_ident()]
+        self._apply()
+        self._lock.release()
+
+
 @cache
-def _controller() -> ThreadpoolController:
+def _blas_libraries() -> list[Any]:
     """Looking for the loaded libraries takes milliseconds, so once."""
-    return ThreadpoolController()
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+_BLAS = _BlasLimit()
