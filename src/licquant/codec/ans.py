@@ -1,5 +1,5 @@
-"""The one place that touches constriction: models with exact integer frequencies, and the byte form of an ANS
-stack.
+"""The one place that touches constriction, or ``plain_ans`` where that cannot be imported: models with exact integer
+frequencies, and the byte form of an ANS stack.
 
 An ANS coder is a stack: what is pushed last is popped first, so every encoder here pushes its parts in the
 reverse of the order in which the decoder pops them. A coder starts at state ``_BOTTOM`` and a decoder that
@@ -19,8 +19,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import constriction
 import numpy as np
+
+from . import plain_ans
+
+try:
+    import constriction
+except ImportError:  # no wheel for this machine: the same words, slowly
+    constriction = None
 
 __all__ = [
     "TOTAL",
@@ -37,16 +43,19 @@ __all__ = [
 TOTAL_BITS = 16
 TOTAL = 1 << TOTAL_BITS  # what the frequencies of one table sum to
 
-AnsCoder = constriction.stream.stack.AnsCoder
-Categorical = constriction.stream.model.Categorical
-Uniform = constriction.stream.model.Uniform
+# The same three names in both.
+AnsCoder, Categorical, Uniform = (
+    (plain_ans.AnsCoder, plain_ans.Categorical, plain_ans.Uniform)
+    if constriction is None
+    else (constriction.stream.stack.AnsCoder, constriction.stream.model.Categorical, constriction.stream.model.Uniform)
+)
 
 _BOTTOM = 1 << 24
 _RAW_CHUNK = 16  # raw bits pushed at a time; Uniform takes sizes below 2^24, and powers of two are exact
 
 
 def frequency_model(frequencies: np.ndarray) -> Any:
-    """constriction's model of one table: integer frequencies[n], n >= 2, each >= 1, summing to 2^16."""
+    """The coder's model of one table: integer frequencies[n], n >= 2, each >= 1, summing to 2^16."""
     return Categorical(np.asarray(frequencies, dtype=np.float64) / TOTAL, perfect=False)
 
 
