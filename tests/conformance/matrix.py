@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = ("1", "2", "7")
 PYTHONS = ("3.11", "3.12", "3.13")
+SHOWN = 6  # faults of a row
 # oneDNN's levels, lowest first, with the flag of /proc/cpuinfo that they need.
 LEVELS = {
     "SSE41": "sse4_1",
@@ -94,9 +96,9 @@ def main() -> int:
     start, failed = time.perf_counter(), False
     can, cannot = rows(_processor_flags())
     heads = ("", "Python", "NumPy", "BLAS", "OpenVINO's kernel", "pictures", "±", "faults", "s")
-    layout = "{:30}{:9}{:9}{:12}{:24}{:>9}{:>4}{:>8}{:>7}"
+    layout = "{:32}{:9}{:9}{:12}{:24}{:>9}{:>4}{:>8}{:>7}"
     print(layout.format(*heads))
-    faults = []
+    faults = 0
     with tempfile.TemporaryDirectory() as folder:
         # As many at a time as there are cores: the work is small, most of it on one thread.
         pool = ThreadPoolExecutor(os.cpu_count())
@@ -107,13 +109,15 @@ def main() -> int:
             of_machine = [str(facts.get(name, "?")) for name in ("python", "numpy", "blas", "kernels")]
             seconds = str(facts.get("seconds", "?"))
             print(layout.format(row.name, *of_machine, pictures, largest, len(found["faults"]), seconds), flush=True)
-            faults += [f"{row.name}: {fault}" for fault in found["faults"]]
+            for fault in found["faults"][:SHOWN]:
+                print(f"    {fault}")
+            if len(found["faults"]) > SHOWN:
+                print(f"    … and {len(found['faults']) - SHOWN} more")
+            faults += len(found["faults"])
             failed |= bool(found["faults"]) or not pictures
     for line in cannot:
         print(line)
-    for fault in faults:
-        print(fault)
-    print(f"{len(can)} runs, {len(faults)} faults, {time.perf_counter() - start:.0f} s; ± largest difference of a pixel")
+    print(f"{len(can)} runs, {faults} faults, {time.perf_counter() - start:.0f} s; ± largest difference of a pixel")
     return int(failed)
 
 
@@ -126,10 +130,15 @@ def _processor_flags() -> set[str]:
     return set(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
 
 
-def _interpreter(version: str) -> str:
-    """Where uv finds that version of Python on this machine; empty where it does not."""
-    command = [*_UV, "python", "find", "--no-python-downloads", "--no-project", version]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+def _interpreter(version: str) -> str | None:
+    """Where that version of Python is on this machine: on the path, or among those that pyenv keeps."""
+    kept = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    candidates = [shutil.which(f"python{version}"), *sorted(map(str, kept.glob(f"{version}.*/bin/python")))]
+    for python in filter(None, candidates):
+        told = subprocess.run([python, "-c", "import sys; print(sys.version)"], capture_output=True, text=True)
+        if told.stdout.startswith(version):
+            return python
+    return None
 
 
 def _with_requirements(python: str, version: str) -> str:
