@@ -1,7 +1,7 @@
 # One command per chore; each sets up .venv first if pyproject.toml or constraints.txt changed since the last time.
 #   make demo       quantize, encode and decode the embedded images: the whole path, results in demo-output/
 #   make test       every test that takes seconds        make test-slow   the others
-#   make check      ruff, mypy, import layering          make bench       speed against CompressAI FP32, bench-output/
+#   make check      ruff, mypy, unused, layering         make bench       speed against CompressAI FP32, bench-output/
 #   make clean      remove what the commands above made, .venv included
 # PYTHON=/path/to/python chooses the interpreter (3.11 or later).
 
@@ -27,6 +27,7 @@ test-slow: $(READY)
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python tools/unused.py
 	$(BIN)/python -m pytest -q tests/meta/test_layering.py
 
 bench: $(READY)

@@ -5,7 +5,7 @@ python -m benchmarks.allocation --checkpoint CKPT --calib DIR -o DIR
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,13 +18,14 @@ from torch import Tensor
 
 from licquant.allocate.choices import Choices
 from licquant.allocate.costs import bops_cost
-from licquant.allocate.fmpq import adaptive_search, brute_force_search
+from licquant.allocate.fmpq import Cost, adaptive_search, plan_for_tolerance
 from licquant.allocate.optimal import least_loss, repair
 from licquant.allocate.probe import Probe, Substitute, run_with_substitute
 from licquant.allocate.search import Search
 from licquant.allocate.sensitivity import SIDE, WEIGHTS, draw_crops, measure_sensitivity
 from licquant.codec.artifact import Artifact
 from licquant.config import MAX_BITS, Budget, Plan
+from licquant.errors import BudgetError
 from licquant.evaluate import provenance, report
 from licquant.images import RGB, list_images, read_image
 from licquant.lower import latent_tables, lower_model
@@ -103,6 +104,22 @@ def full_evaluation(traced: TracedModel, images: Sequence[RGB], crops: Tensor, l
         return float(found.loss(lmbda) / base) - 1
 
     return measure
+
+
+def brute_force_search(
+    evaluate: Evaluate, choices: Choices, cost: Cost, limit: float, tolerances: Iterable[float]
+) -> Plan:
+    """The search without a table: for every β in turn, every ζ is measured again by running the model.
+
+    evaluate: (layer, "weights" or "activations", bits) → ζ, by evaluating the whole model
+    tolerances: ascending; the first whose plan meets the limit wins. ``BudgetError`` if none does.
+    """
+    for beta in tolerances:
+        measured = choices.map(evaluate)
+        plan = plan_for_tolerance(measured, beta)
+        if cost(plan) <= limit:
+            return plan
+    raise BudgetError("the budget cannot be met with any of the tolerances")
 
 
 def against_brute_force(traced: TracedModel, images: Sequence[RGB], lmbda: float) -> dict[str, float]:

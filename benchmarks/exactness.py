@@ -19,9 +19,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.latent_reference import coded_parameters, gaussian_parameters
 from licquant.codec.codec import Codec, Latents, load
 from licquant.codec.hyperprior import GaussianCoder
-from licquant.codec.reference import coded_parameters, gaussian_parameters
 from licquant.evaluate import provenance, report
 from licquant.images import RGB, list_images, read_image
 from licquant.program import reference

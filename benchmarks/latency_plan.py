@@ -19,8 +19,10 @@ from rich.table import Table
 
 from benchmarks.allocation import to_artifact
 from benchmarks.speed import measure, summarize
+from licquant.allocate.choices import Choices, rounded_up
+from licquant.allocate.costs import Costs
 from licquant.allocate.methods import allocate
-from licquant.allocate.optimal import least_cost
+from licquant.allocate.optimal import cheapest, options_of, solve
 from licquant.allocate.search import Search
 from licquant.codec.codec import Codec, load
 from licquant.config import Budget, Plan
@@ -47,6 +49,16 @@ class Made:
     plan: Plan
     loss: float
     predicted_ms: float
+
+
+def least_cost(choices: Choices, costs: Costs, loss: float) -> Plan:
+    """The plan with the least cost whose Σ ζ is within ``loss``; ``BudgetError`` with the smallest Σ ζ if none is."""
+    options = list(options_of(choices, costs))
+    plan = solve(options, [o.cost for o in options], [o.loss for o in options], loss)
+    if plan is None:
+        least = choices.loss(cheapest(options, lambda o: o.loss))
+        raise BudgetError(f"the loss cannot be met: the smallest possible is {rounded_up(100 * least, 4)} %")
+    return plan
 
 
 def fastest_within(search: Search, loss: float) -> Plan:

@@ -23,10 +23,10 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.families import SUBJECTS, make_artifact
+from benchmarks.latent_reference import coded_parameters, gaussian_parameters
 from benchmarks.speed import embedded
 from licquant.codec.codec import Codec, Latents, load
 from licquant.codec.hyperprior import GaussianCoder
-from licquant.codec.reference import coded_parameters, gaussian_parameters
 from licquant.evaluate import provenance, report
 from licquant.images import RGB, list_images, pad_to_multiple, read_image
 from licquant.models import load_model

@@ -26,8 +26,10 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from licquant.evaluate import provenance
+from licquant.evaluate.rd import rd_loss
 from licquant.evaluate.report import write_json
 from licquant.images import write_image
+from licquant.models.convolutions import channels_innermost
 from licquant.train import architectures
 from licquant.train.batches import Crops, ahead
 from licquant.train.memory import keep_freed_memory
@@ -42,7 +44,8 @@ ROUNDS_TO_WARM_UP = 2
 
 def bare_step(recipe: Recipe, widths: dict[str, int], samples: torch.Tensor) -> Callable[[], object]:
     """A function that takes one step of the plainest training loop there is."""
-    model = architectures.build(recipe.model, widths).train().to(memory_format=torch.channels_last)
+    model = architectures.build(recipe.model, widths).train()
+    channels_innermost(model)
     weights = [value for name, value in model.named_parameters() if not name.endswith("quantiles")]
     optimizer = torch.optim.Adam(weights, lr=recipe.learning_rate)
     x = samples.float() / 255
@@ -53,7 +56,7 @@ def bare_step(recipe: Recipe, widths: dict[str, int], samples: torch.Tensor) -> 
             out = model(x)
             bits = sum(-values.float().log2().sum() for values in out["likelihoods"].values())
             bpp = bits / (x.shape[0] * x.shape[2] * x.shape[3])
-            loss = bpp + recipe.lmbda * 255**2 * (out["x_hat"].float() - x).square().mean()
+            loss = rd_loss(bpp, (out["x_hat"].float() - x).square().mean(), recipe.lmbda)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, recipe.clip)
         optimizer.step()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from licquant import __version__, commands, inspect_command
+from licquant.cache import cache_folder
 from licquant.errors import LicquantError
+from licquant.options import MAX_SEED, MAX_THREADS, average_bits, bits, count, not_negative, positive, whole
 from licquant.train.cli import EXIT_INTERRUPTED, train_command
 from licquant.train.progress import INTERRUPTED
 
@@ -23,7 +27,9 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads for the fast engine; its own choice if absent.")]
+Threads = Annotated[
+    int | None, whole("--threads", 1, MAX_THREADS, "Threads for the fast engine; its own choice if absent.")
+]
 Engine = Annotated[str, typer.Option(help="openvino (fast) or exact (slow, integers only).")]
 ModelFile = Annotated[Path, typer.Option("--model", "-m", help="The quantized model, a .licq file.")]
 
@@ -75,17 +81,18 @@ def decode(
 
 @app.command()
 def inspect(
-    file: Path,
+    file: Annotated[Path | None, typer.Argument(help="A .licq or .lic file.")] = None,
     model: Annotated[
         Path | None, typer.Option("--model", "-m", help="Of a .lic file: its model, to show the widths chosen for it.")
     ] = None,
     images: Annotated[
         list[Path] | None, typer.Option(help="Of a .licq file: folders or files, to show the widths chosen for each.")
     ] = None,
+    machine: Annotated[bool, typer.Option("--machine", help="Show which kernels are exact here, and used.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what is in a .licq or .lic file."""
-    _report(inspect_command.inspect(file, model, images or []), as_json)
+    """Show what is in a .licq or .lic file, or what this machine's kernels do."""
+    _report(inspect_command.machine() if machine else inspect_command.inspect(file, model, images or []), as_json)
 
 
 @app.command()
@@ -100,17 +107,15 @@ def quantize(
     budget: Annotated[
         str, typer.Option(help="bits=8, size=0.1 (of FP32), bytes=2000000, bops=1e8, latency=60 (ms) or loss=0.5%.")
     ] = "bits=8",
-    act_bits: Annotated[int, typer.Option(help="Width of all activations, 2 to 16.")] = 8,
-    max_bits: Annotated[int, typer.Option(help="Widest weights that are considered, 2 to 16.")] = 8,
+    act_bits: Annotated[int, bits("--act-bits", "Width of all activations, 2 to 16.")] = 8,
+    max_bits: Annotated[int, bits("--max-bits", "Widest weights that are considered, 2 to 16.")] = 8,
     plan: Annotated[Path | None, typer.Option(help="A plan to use instead, a .json file.")] = None,
     latency: Annotated[Path | None, typer.Option(help="Table of licquant profile, for latency= budgets.")] = None,
-    cache: Annotated[Path, typer.Option(help="Folder for measured tables, which are used again.")] = Path(
-        "~/.cache/licquant"
-    ),
+    cache: Annotated[Path | None, typer.Option(help="Folder for measured tables; default: see licquant cache.")] = None,
     ranges: Annotated[str, typer.Option(help="How activation ranges are chosen: mse, min-max or percentile.")] = "mse",
     per_tensor: Annotated[bool, typer.Option("--per-tensor", help="One activation scale per tensor.")] = False,
-    steps: Annotated[int, typer.Option(min=0, help="Steps of reconstruction; 0 rounds to nearest.")] = 250,
-    lmbda: Annotated[float | None, typer.Option(help="λ of the checkpoint, if no model card says it.")] = None,
+    steps: Annotated[int, count("--steps", "Steps of reconstruction; 0 rounds to nearest.", low=0)] = 250,
+    lmbda: Annotated[float | None, positive("--lmbda", "λ of the checkpoint, if no model card says it.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, stored in the file.")] = "not stated",
     as_json: Json = False,
 ) -> None:
@@ -133,7 +138,7 @@ def quantize(
         max_bits=max_bits,
         plan=plan,
         latency=latency,
-        cache=cache.expanduser(),
+        cache=cache_folder(cache),
     )
     _report(toolkit_commands.quantize(options), as_json)
 
@@ -149,43 +154,48 @@ def finetune(
         str, typer.Option(help="dpa, lsq or pams; or dpa-fixed-scales, dpa-fixed-zero-points.")
     ] = "dpa",
     estimator: Annotated[str, typer.Option(help="Gradient of rounding: dgm (distance-aware) or ste.")] = "dgm",
-    beta: Annotated[float | None, typer.Option(help="Shape of dgm's gradient; default: 2.")] = None,
+    beta: Annotated[float | None, positive("--beta", "Shape of dgm's gradient; default: 2.")] = None,
     widths: Annotated[
         str | None, typer.Option(help="6,8,10: have a width chosen for each stage and image. Instead of a budget.")
     ] = None,
     average_bits: Annotated[
-        float | None, typer.Option(help="Of --widths: the average to reach; default: the mean of the widths.")
+        float | None,
+        average_bits("--average-bits", "Of --widths: the average to reach; default: the mean of the widths."),
     ] = None,
-    gamma: Annotated[float | None, typer.Option(help="Instead: price of a bit of the average, in R + λ·D.")] = None,
+    gamma: Annotated[
+        float | None, not_negative("--gamma", "Instead: price of a bit of the average, in R + λ·D.")
+    ] = None,
     bit_cost: Annotated[
         str | None, typer.Option(help="Of --widths, what the bits count: layers (default), bytes, bops or latency.")
     ] = None,
     method: Annotated[str | None, typer.Option(help="Who chooses fixed widths, as for quantize.")] = None,
     budget: Annotated[str | None, typer.Option(help="As for quantize; default: bits=8.")] = None,
-    act_bits: Annotated[int | None, typer.Option(help="Width of all activations, 2 to 16; default: 8.")] = None,
-    max_bits: Annotated[int | None, typer.Option(help="Widest weights that are considered; default: 8.")] = None,
+    act_bits: Annotated[int | None, bits("--act-bits", "Width of all activations, 2 to 16; default: 8.")] = None,
+    max_bits: Annotated[int | None, bits("--max-bits", "Widest weights that are considered; default: 8.")] = None,
     plan: Annotated[Path | None, typer.Option(help="A plan to use instead, a .json file.")] = None,
     latency: Annotated[Path | None, typer.Option(help="Table of licquant profile, where latency counts.")] = None,
-    reconstruction: Annotated[int, typer.Option(min=0, help="Steps of reconstruction before the training.")] = 0,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps; default: 3000.")] = None,
-    batch: Annotated[int | None, typer.Option("--batch-size", help="Crops a step, on all devices; default: 8.")] = None,
-    crop: Annotated[int | None, typer.Option(help="Pixels a side; default: 128 (ms-ssim: 192).")] = None,
-    large_batch: Annotated[int | None, typer.Option("--large-batch-size", help="In the last quarter.")] = None,
-    large_crop: Annotated[int | None, typer.Option(help="In the last quarter.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of weights, in steps of their grids.")] = None,
-    grid_rate: Annotated[float | None, typer.Option(help="Of scales, in logarithms, and zero points.")] = None,
+    reconstruction: Annotated[
+        int, count("--reconstruction", "Steps of reconstruction before the training.", low=0)
+    ] = 0,
+    steps: Annotated[int | None, count("--steps", "Optimizer steps; default: 3000.")] = None,
+    batch: Annotated[int | None, count("--batch-size", "Crops a step, on all devices; default: 8.")] = None,
+    crop: Annotated[int | None, count("--crop", "Pixels a side; default: 128 (ms-ssim: 192).")] = None,
+    large_batch: Annotated[int | None, count("--large-batch-size", "In the last quarter.")] = None,
+    large_crop: Annotated[int | None, count("--large-crop", "In the last quarter.")] = None,
+    learning_rate: Annotated[float | None, positive("--learning-rate", "Of weights, in steps of their grids.")] = None,
+    grid_rate: Annotated[float | None, positive("--grid-rate", "Of scales, in logarithms, and zero points.")] = None,
     metric: Annotated[str | None, typer.Option(help="Distortion: mse (default) or ms-ssim.")] = None,
-    lmbda: Annotated[float | None, typer.Option(help="λ of the checkpoint, if no model card says it.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Default: 0.")] = None,
+    lmbda: Annotated[float | None, positive("--lmbda", "λ of the checkpoint, if no model card says it.")] = None,
+    seed: Annotated[int | None, whole("--seed", 0, MAX_SEED, "Default: 0.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
-    max_minutes: Annotated[float | None, typer.Option(help="Stop then, with a usable model.")] = None,
-    checkpoint_minutes: Annotated[float, typer.Option(help="Between two saved states.")] = 5.0,
-    devices: Annotated[int, typer.Option(help="Processes or GPUs.")] = 1,
+    max_minutes: Annotated[float | None, not_negative("--max-minutes", "Stop then, with a usable model.")] = None,
+    checkpoint_minutes: Annotated[float, not_negative("--checkpoint-minutes", "Between two saved states.")] = 5.0,
+    devices: Annotated[int, whole("--devices", 1, MAX_THREADS, "Processes or GPUs.")] = 1,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="PyTorch's CPU threads.")] = None,
-    cache: Annotated[Path, typer.Option(help="Folder for decoded images and measured tables.")] = Path(
-        "~/.cache/licquant"
-    ),
+    threads: Annotated[int | None, whole("--threads", 1, MAX_THREADS, "PyTorch's CPU threads.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for decoded images and measured tables; default: see licquant cache.")
+    ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, stored in the file.")] = "not stated",
     as_json: Json = False,
 ) -> None:
@@ -239,9 +249,9 @@ def compare(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for artifacts, results and pictures.")],
     methods: Annotated[str, typer.Option(help="Separated by commas; all if absent.")] = "",
     model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
-    act_bits: Annotated[int, typer.Option(help="Width of all activations, 2 to 16.")] = 8,
-    max_bits: Annotated[int, typer.Option(help="Widest weights that are considered, 2 to 16.")] = 8,
-    steps: Annotated[int, typer.Option(min=0, help="Steps of reconstruction; 0 rounds to nearest.")] = 250,
+    act_bits: Annotated[int, bits("--act-bits", "Width of all activations, 2 to 16.")] = 8,
+    max_bits: Annotated[int, bits("--max-bits", "Widest weights that are considered, 2 to 16.")] = 8,
+    steps: Annotated[int, count("--steps", "Steps of reconstruction; 0 rounds to nearest.", low=0)] = 250,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -266,23 +276,40 @@ def reproduce(
     images: Annotated[Path | None, typer.Option(help="A folder of test images.")] = None,
     artifact: Annotated[Path | None, typer.Option(help="Of fig6: a dynamic .licq file to show.")] = None,
     model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
-    seeds: Annotated[int, typer.Option(min=1, help="Finetunes for each row of a table.")] = 3,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of each; default: few, for two cores.")] = None,
+    seeds: Annotated[int, count("--seeds", "Finetunes for each row of a table.")] = 3,
+    steps: Annotated[int | None, count("--steps", "Of each; default: few, for two cores.")] = None,
     full: Annotated[bool, typer.Option("--full", help="The size for a GPU.")] = False,
     threads: Threads = None,
-    cache: Annotated[Path, typer.Option(help="Folder for decoded images.")] = Path("~/.cache/licquant"),
+    cache: Annotated[Path | None, typer.Option(help="Folder for decoded images; default: see licquant cache.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a figure or a table of the papers again; what the folder holds already is not made twice."""
     from licquant import reproduce_command, reproduce_tables
 
+    folder = cache_folder(cache)
     options = reproduce_tables.ReproduceOptions(
-        output, model, checkpoint or [], calib, train, images, artifact, seeds, steps, full, threads, cache.expanduser()
+        output, model, checkpoint or [], calib, train, images, artifact, seeds, steps, full, threads, folder
     )
     result = reproduce_command.run(name, options)
     _report(result, as_json)
     if result.record.get("status") == INTERRUPTED:
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+@app.command("cache")
+def cache_(
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Its folder; default: LICQUANT_CACHE, else licquant in XDG_CACHE_HOME or ~/.cache."),
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Delete everything that licquant keeps there.")] = False,
+    clear_older: Annotated[bool, typer.Option("--clear-older", help="Delete what other versions made.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what is kept between commands (decoded images, measured tables), how much and how old, or delete it."""
+    from licquant import cache_command
+
+    _report(cache_command.run(cache, clear, clear_older), as_json)
 
 
 @app.command()
@@ -311,6 +338,12 @@ app.command("train")(train_command)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors that licquant raises on purpose become one line and exit status 1."""
+    # Remarks on metadata of image files, which is not used. Here, since filters are the whole process's.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    # A file's name need not be UTF-8; to say what was made of it must not fail.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     words = spread_lists(list(sys.argv[1:] if arguments is None else arguments))
     try:
         app(words)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from licquant.codec import codec as codec_module
 from licquant.errors import BitstreamError, LicquantError
-from licquant.images import read_image, write_atomically, write_image
+from licquant.images import check_places, check_suffix, read_image, write_atomically, write_image
 
 OUT = Console()
 
@@ -26,10 +26,11 @@ class Report:
 
 
 def encode(image: Path, model: Path, output: Path, engine: str, threads: int | None) -> Report:
+    check_places(output)
     rgb = read_image(image)
     codec = _load(model, engine, threads)
     start = time.perf_counter()
-    data = codec.encode(rgb)
+    data, widths = codec.encode_with_widths(rgb)
     seconds = time.perf_counter() - start
     write_atomically(output, data)
     height, width = rgb.shape[:2]
@@ -41,17 +42,19 @@ def encode(image: Path, model: Path, output: Path, engine: str, threads: int | N
         "bpp": 8 * len(data) / (width * height),
         "seconds": seconds,
         "artifact": codec.id.hex(),
-        "widths": codec.analysis_widths(rgb),
+        "widths": widths,
     }
     line = f"{output}: {width}×{height}, {len(data):,} bytes, {record['bpp']:.4f} bits per pixel"
     return Report(record, lambda: OUT.print(line, highlight=False))
 
 
 def decode(file: Path, model: Path, output: Path, engine: str, threads: int | None) -> Report:
+    check_places(output)
+    check_suffix(output)
     data = read_file(file)
     codec = _load(model, engine, threads)
     start = time.perf_counter()
-    rgb = codec.decode(data)
+    rgb, widths = codec.decode_with_widths(data)
     seconds = time.perf_counter() - start
     write_image(output, rgb)
     record = {
@@ -59,7 +62,7 @@ def decode(file: Path, model: Path, output: Path, engine: str, threads: int | No
         "width": rgb.shape[1],
         "height": rgb.shape[0],
         "seconds": seconds,
-        "widths": synthesis_widths(codec, data),
+        "widths": widths,
     }
     return Report(record, lambda: OUT.print(f"{output}: {rgb.shape[1]}×{rgb.shape[0]}", highlight=False))
 

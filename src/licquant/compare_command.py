@@ -18,7 +18,7 @@ from licquant.config import Budget
 from licquant.errors import ArtifactError, BudgetError
 from licquant.evaluate import report
 from licquant.evaluate.artifacts import Candidate, grouped
-from licquant.images import list_images
+from licquant.images import check_places, list_images
 from licquant.toolkit_commands import QuantizeOptions, lmbdas_of, made_with, make_folder, measure, quantize
 
 
@@ -85,6 +85,7 @@ def _jobs(options: CompareOptions) -> list[QuantizeOptions]:
     list_images(options.calib)
     lmbdas = lmbdas_of(options.checkpoints)
     make_folder(options.output)
+    check_places(options.output / "results.json")
     return [
         QuantizeOptions(
             model=options.model,

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from licquant.errors import BudgetError, PlanError
+from licquant.errors import BudgetError, ModelError, PlanError
 
-MIN_BITS, MAX_BITS = 2, 16
+MIN_BITS, MAX_BITS = 2, 16  # of a weight or an activation
+MAX_LMBDA = sys.float_info.max
+
+# How latents are coded: the families that a model is recognised as (``models``) and coded by (``codec``).
+FACTORIZED = "factorized"
+SCALE_HYPERPRIOR = "scale-hyperprior"
+MEAN_SCALE_HYPERPRIOR = "mean-scale-hyperprior"
+AUTOREGRESSIVE = "autoregressive"
+CHECKERBOARD = "checkerboard"
+CHANNEL_GROUPS = "channel-groups"
+FAMILIES = (FACTORIZED, SCALE_HYPERPRIOR, MEAN_SCALE_HYPERPRIOR, AUTOREGRESSIVE, CHECKERBOARD, CHANNEL_GROUPS)
 PLAN_VERSION = 1
 
 
@@ -24,7 +35,9 @@ class LayerBits:
     def __post_init__(self) -> None:
         for bits in (self.activation, *(() if self.weight is None else (self.weight,))):
             if not isinstance(bits, int) or isinstance(bits, bool) or not MIN_BITS <= bits <= MAX_BITS:
-                raise PlanError(f"a width of {bits!r} bits: whole numbers from {MIN_BITS} to {MAX_BITS} are supported")
+                raise PlanError(
+                    f"a width of {bits!r:.20} bits: whole numbers from {MIN_BITS} to {MAX_BITS} are supported"
+                )
 
 
 @dataclass(frozen=True)
@@ -74,7 +87,9 @@ class Plan(Mapping[str, LayerBits]):
         if not isinstance(record, dict) or record.get("format") != "licquant.plan":
             raise PlanError("not a plan: it lacks the format name licquant.plan")
         if record.get("version") != PLAN_VERSION:
-            raise PlanError(f"a plan of version {record.get('version')!r}; this licquant reads version {PLAN_VERSION}")
+            raise PlanError(
+                f"a plan of version {record.get('version')!r:.20}; this licquant reads version {PLAN_VERSION}"
+            )
         layers = record.get("layers")
         if not isinstance(layers, dict) or not layers:
             raise PlanError("the plan holds no layers")
@@ -90,7 +105,16 @@ class Plan(Mapping[str, LayerBits]):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def check_lmbda(value: Any, where: str = "λ") -> float:
+    """λ of a loss R + λ·D as a finite number above 0; ``ModelError``, naming where it stands, for anything else."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value <= MAX_LMBDA:
+        raise ModelError(f"{where} = {value!r}: must be a finite number above 0")
+    return float(value)
+
+
 BUDGETS = ("bits", "size", "bytes", "bops", "latency", "loss")
+FILE_BUDGETS = ("size", "bytes")  # of what is written
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,17 @@ from licquant.evaluate.codec_results import Curve, RatePoint
 from licquant.evaluate.reference import ReferenceCodec
 from licquant.images import RGB, list_images, read_image, write_atomically, write_image
 from licquant.models import load_model
+from licquant.models.shards import checkpoint_sha256
 from licquant.quant.synthetic import dead_leaves
 from licquant.toolkit_commands import (
     REFERENCE_LABEL,
     codec_point,
-    lmbda_of,
+    make_folder,
     progress,
     reference_point,
-    sha256,
     write_layer_bars,
 )
+from licquant.train.card import lmbda_of
 
 MODEL = "bmshj2018-hyperprior"
 # Photographs to calibrate on cannot be shipped; drawn images come close (quant/synthetic.py).
@@ -56,7 +57,7 @@ def run(output: Path) -> Report:
     """Quantize, encode, decode, measure; everything is written below ``output``."""
     start = time.perf_counter()
     assets = Assets.find()
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     lmbda = lmbda_of(assets.checkpoint, None) or 0.013
     with progress() as on_progress:
         live = _quantize(assets, lmbda, output / "live.licq", on_progress)
@@ -70,7 +71,7 @@ def run(output: Path) -> Report:
     _write_images(assets, live, output)
     curves = [Curve(point.label, (point,)) for point in points]
     reference = Curve(REFERENCE_LABEL, (fp32,))
-    facts = provenance.collect(images=len(assets.images), checkpoint=sha256(assets.checkpoint))
+    facts = provenance.collect(images=len(assets.images), checkpoint=checkpoint_sha256(assets.checkpoint))
     report.write_report(output / "results.json", curves, facts, reference)
     pictures.rd_curves(output / "rd.png", curves, reference)
     write_layer_bars(live, output / "layers.png")
@@ -82,7 +83,12 @@ def run(output: Path) -> Report:
 def _quantize(assets: Assets, lmbda: float, path: Path, on_progress: pipeline.OnProgress) -> Path:
     """The embedded checkpoint, quantized live to 8-bit weights and activations."""
     model = load_model(MODEL, assets.checkpoint)
-    facts = {"model": MODEL, "lmbda": lmbda, "checkpoint_sha256": sha256(assets.checkpoint), "command": "licquant demo"}
+    facts = {
+        "model": MODEL,
+        "lmbda": lmbda,
+        "checkpoint_sha256": checkpoint_sha256(assets.checkpoint),
+        "command": "licquant demo",
+    }
     result = pipeline.quantize(model, dead_leaves(CALIBRATION_IMAGES), provenance=facts, on_progress=on_progress)
     result.artifact.save(path)
     return path

@@ -9,6 +9,7 @@
     ├── ModelError                   an unknown model, a checkpoint that does not fit, a graph that cannot be traced
     ├── DataError                    a folder without usable images, or data that a figure cannot be made from
     ├── LoweringError                a quantized graph that has no integer program (an accumulator too wide, ...)
+    ├── EngineError                  kernels of this machine that compute wrongly in every way
     └── TrainingError                training that cannot start or go on
 
 Each carries one line that says what was wrong and, where there is one, the way out; the command line prints that
@@ -37,7 +38,14 @@ class PlanError(LicquantError):
 
 
 class BudgetError(LicquantError):
-    """A budget is malformed, or no plan meets it; the message then names the smallest reachable value."""
+    """A budget is malformed, or no plan meets it; the message then names the smallest reachable value.
+
+    least: that value, in the unit of what the budget counts, where it is the cost of a plan
+    """
+
+    def __init__(self, message: str, least: float | None = None) -> None:
+        super().__init__(message)
+        self.least = least
 
 
 class ModelError(LicquantError):
@@ -50,6 +58,10 @@ class DataError(LicquantError):
 
 class LoweringError(LicquantError):
     """A quantized graph has no integer program, for instance because an accumulator would not fit int32."""
+
+
+class EngineError(LicquantError):
+    """The fast engine's kernels compute wrongly on this machine, in INT8 and in float32."""
 
 
 class TrainingError(LicquantError):

@@ -17,17 +17,20 @@ from rich.console import Console
 
 from licquant import pipeline
 from licquant.allocate.dynamic_settings import LATENCY, DynamicSettings
+from licquant.cache import cache_folder
 from licquant.commands import OUT, Report
 from licquant.config import Budget
-from licquant.errors import BudgetError, LicquantError, ModelError, TrainingError
+from licquant.digests import file_sha256
+from licquant.errors import BudgetError, ModelError, TrainingError
 from licquant.evaluate import provenance
+from licquant.evaluate.rd import describe
 from licquant.images import list_images, read_image
 from licquant.models import load_model
+from licquant.models.shards import checkpoint_sha256
 from licquant.quant.finetune_settings import DISTANCE_AWARE, FinetuneRecipe
-from licquant.toolkit_commands import WidthOptions, calibration_facts, lmbda_of, progress, sha256
+from licquant.toolkit_commands import WidthOptions, calibration_facts, progress, size_facts
 from licquant.train import card, resume
 from licquant.train.command import make_fabric
-from licquant.train.objective import describe
 from licquant.train.progress import COMPLETE, INTERRUPTED
 from licquant.train.settings import STATE, RunOptions
 
@@ -65,7 +68,7 @@ def options_of(given: Mapping[str, Any]) -> FinetuneOptions:
     def of(kind: type[Any]) -> dict[str, Any]:
         return {field.name: given[field.name] for field in fields(kind) if given.get(field.name) is not None}
 
-    cache = given["cache"].expanduser()
+    cache = cache_folder(given["cache"])
     run = RunOptions(**of(RunOptions) | {"init": given["checkpoint"], "cache": cache})
     return FinetuneOptions(
         **of(FinetuneOptions) | {"recipe": of(FinetuneRecipe), "run": run, "tables": cache, "dynamic": _dynamic(given)}
@@ -90,13 +93,13 @@ def _dynamic(given: Mapping[str, Any]) -> DynamicSettings | None:
 
 def run(options: FinetuneOptions) -> Report:
     """Everything that can be wrong with the options is found before the long work begins."""
-    lmbda = lmbda_of(options.checkpoint, options.recipe.get("lmbda"))
+    lmbda = card.lmbda_of(options.checkpoint, options.recipe.get("lmbda"))
     if lmbda is None:
         raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda")
     recipe = FinetuneRecipe.from_mapping({**options.recipe, "lmbda": lmbda})
     budget, paths = Budget.parse(options.budget), list_images(options.calib)
-    if not options.run.output.parent.is_dir():
-        raise LicquantError(f"{options.run.output.parent}: there is no such folder")
+    settings = replace(options.settings(), reconstruction_steps=options.reconstruction, cache=options.tables)
+    options.run.check_output()
     if options.dynamic and options.dynamic.bit_cost == LATENCY and options.latency is None:
         raise BudgetError("--bit-cost latency needs --latency: a table made with licquant profile")
     facts = made_with(options, recipe, paths)
@@ -104,7 +107,6 @@ def run(options: FinetuneOptions) -> Report:
     if done is not None:
         options.run.companion(STATE).unlink(missing_ok=True)
         return _report(options, done, COMPLETE)
-    settings = replace(options.settings(), reconstruction_steps=options.reconstruction, cache=options.tables)
     fabric = make_fabric(options.run)
     model, images = load_model(recipe.model, options.checkpoint), [read_image(path) for path in paths]
     with progress() as on_progress:
@@ -127,10 +129,13 @@ def run(options: FinetuneOptions) -> Report:
 
 
 def made_with(options: FinetuneOptions, recipe: FinetuneRecipe, calibration: Sequence[Path]) -> dict[str, Any]:
-    """What decides the artifact beside the recipe and the training images: equal records, equal artifacts."""
+    """What decides the artifact beside the recipe and the training images, the code, its libraries and the machine.
+
+    With all of these the same, equal records are equal artifacts but for the licence, on one device.
+    """
     estimator = f"{recipe.estimator}{recipe.beta:g}" if recipe.estimator == DISTANCE_AWARE else recipe.estimator
     common = {
-        "checkpoint_sha256": card.checkpoint_digest(options.checkpoint),
+        "checkpoint_sha256": checkpoint_sha256(options.checkpoint),
         **calibration_facts(calibration),
         "reconstruction": options.reconstruction,
     }
@@ -177,7 +182,8 @@ def _card(
         "plan_hash": result.plan.hash,
         "bytes": output.stat().st_size,
         "fp32_bytes": result.quantized.traced.fp32_bytes,
-        "sha256": sha256(output),
+        **size_facts(result.size),
+        "sha256": file_sha256(output),
         "versions": provenance.versions(),
     }
 

@@ -12,7 +12,8 @@ Colour profiles are not applied: samples are coded as they are stored.
 import contextlib
 import os
 import secrets
-import warnings
+import stat
+import tempfile
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -42,16 +43,16 @@ def read_image(path: str | Path) -> RGB:
 
     Raises ``ImageError`` for a file that is missing, damaged, truncated, not an image, unreasonably large
     (Pillow's limit, about 89 million pixels), or of a kind that is refused (see the top of this file).
+    Pillow's remarks on odd metadata, which is not used, are left to the caller's filters: filters are the whole
+    process's, and changing them here would change them for other threads.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on odd metadata, which is not used
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=READ_FORMATS) as image:
-                _refuse_what_would_lose(image, path)
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-                rgb = np.array(_without_alpha(upright, path).convert("RGB"))
+        with Image.open(path, formats=READ_FORMATS) as image:
+            _refuse_bomb(image)
+            _refuse_what_would_lose(image, path)
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            rgb = np.array(_without_alpha(upright, path).convert("RGB"))
     except ImageError:
         raise
     except FileNotFoundError as error:
@@ -66,6 +67,13 @@ def read_image(path: str | Path) -> RGB:
     if rgb.size == 0:
         raise ImageError(f"{path}: the image has no pixels")
     return rgb
+
+
+def _refuse_bomb(image: Image.Image) -> None:
+    """Pillow itself refuses twice its limit, and only remarks on what lies between."""
+    limit, (width, height) = Image.MAX_IMAGE_PIXELS, image.size
+    if limit is not None and width * height > limit:
+        raise Image.DecompressionBombError
 
 
 def _refuse_what_would_lose(image: Image.Image, path: str | Path) -> None:
@@ -137,6 +145,9 @@ def list_images(folder: str | Path) -> list[Path]:
     return paths
 
 
+# Enough to notice a full disk or a quota, little enough to be written in no time.
+_PROBE_BYTES = 1 << 16
+
 # --- writing ------------------------------------------------------------------------------------------------
 
 
@@ -146,16 +157,20 @@ def write_image(path: str | Path, rgb: RGB) -> None:
     Raises ``ImageError`` for another suffix, another array, or a place that cannot be written; then nothing
     is left behind.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in WRITE_FORMATS:
-        raise ImageError(f"{path}: choose one of the suffixes {', '.join(WRITE_FORMATS)} to write an image")
+    check_suffix(path)
     check_rgb(rgb)
     encoded = BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).save(encoded, format=WRITE_FORMATS[suffix])
+    Image.fromarray(np.ascontiguousarray(rgb)).save(encoded, format=WRITE_FORMATS[Path(path).suffix.lower()])
     try:
         write_atomically(path, encoded.getvalue())
     except LicquantError as error:
         raise ImageError(str(error)) from error
+
+
+def check_suffix(path: str | Path) -> None:
+    """``ImageError`` for a name that ``write_image`` does not write."""
+    if Path(path).suffix.lower() not in WRITE_FORMATS:
+        raise ImageError(f"{path}: choose one of the suffixes {', '.join(WRITE_FORMATS)} to write an image")
 
 
 def check_rgb(rgb: RGB) -> None:
@@ -181,11 +196,59 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             raise LicquantError(f"{path}: cannot be written: not a regular file")
         temporary.write_bytes(data)
         os.replace(temporary, path)
-    except OSError as error:
-        raise LicquantError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that cannot be one of a file
+        raise LicquantError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
         with contextlib.suppress(OSError):  # after the rename it is gone already
             temporary.unlink()
+
+
+def write_result(path: str | Path, data: bytes) -> None:
+    """``write_atomically`` for what took long to make: if that fails, the data goes to a file in the system's folder
+    for temporary ones, and the error, ``LicquantError`` still, names it."""
+    try:
+        write_atomically(path, data)
+    except LicquantError as error:
+        raise LicquantError(f"{error}; {_rescued(data, Path(path).suffix)}") from error
+
+
+def _rescued(data: bytes, suffix: str) -> str:
+    """Write the data somewhere else; say where, or why not."""
+    try:
+        plain = suffix if suffix.isascii() and len(suffix) < 8 else ""
+        rescue = Path(tempfile.gettempdir()) / f"licquant-rescue-{secrets.token_hex(4)}{plain}"
+        write_atomically(rescue, data)
+    except (OSError, LicquantError) as error:
+        return f"nor could it be kept elsewhere: {error}"
+    return f"the result is kept as {rescue}"
+
+
+def check_places(*paths: Path) -> None:
+    """``LicquantError`` if a file cannot be written under one of the names: asked before long work, not after it.
+
+    The folder must be there and take a file, the name must be one that the file system takes, and what stands there
+    already must be a file.
+    """
+    for path in paths:
+        if not path.parent.is_dir():
+            raise LicquantError(f"{path.parent}: there is no such folder")
+        try:
+            regular = stat.S_ISREG(path.stat().st_mode)
+        except FileNotFoundError:
+            regular = True
+        except (OSError, ValueError) as error:
+            raise LicquantError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+        if not regular:
+            raise LicquantError(f"{path}: cannot be written: not a regular file")
+    for folder in {path.parent for path in paths}:
+        probe = folder / f".licquant-{secrets.token_hex(8)}.probe"
+        write_atomically(probe, bytes(_PROBE_BYTES))
+        probe.unlink(missing_ok=True)
+
+
+def utf8(text: str) -> bytes:
+    """JSON in bytes; what stands for a byte of a file name that is not UTF-8 becomes JSON's escape for it."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 # --- padding ------------------------------------------------------------------------------------------------

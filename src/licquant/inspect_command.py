@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
@@ -14,17 +16,22 @@ from licquant.codec.bitstream import Bitstream
 from licquant.codec.codec import Codec, load
 from licquant.codec.contents import LayerContents, SelectorContents, layer_contents, selector_contents
 from licquant.commands import OUT, Report, read_file, synthesis_widths
+from licquant.config import LayerBits, Plan
 from licquant.errors import ArtifactError, LicquantError
 from licquant.evaluate import widths
+from licquant.evaluate.bops import bops_per_pixel, macs_per_pixel
 from licquant.images import list_images, read_image
+from licquant.program import openvino_engine
 
 
-def inspect(file: Path, model: Path | None, images: Sequence[Path] = ()) -> Report:
+def inspect(file: Path | None, model: Path | None, images: Sequence[Path] = ()) -> Report:
     """Tells a model from a coded image by its first bytes.
 
     model:  of a coded image, to tell the widths chosen for it
     images: files and folders, to tell the widths that a model chooses for each
     """
+    if file is None:
+        raise LicquantError("inspect needs a file, or --machine")
     data = read_file(file)
     if data.startswith(b"LICI"):
         if images:
@@ -33,6 +40,27 @@ def inspect(file: Path, model: Path | None, images: Sequence[Path] = ()) -> Repo
     if data.startswith(b"LICQ"):
         return _inspect_model(file, images)
     raise LicquantError(f"{file}: neither a licquant model (.licq) nor a coded image (.lic)")
+
+
+def machine() -> Report:
+    """What this machine's kernels compute, and which are used; ``EngineError`` where none are right."""
+    found = openvino_engine.machine()
+    record: dict[str, Any] = {
+        "kind": "machine",
+        **openvino_engine.description(),
+        "int8_exact": dict(found.exact),
+        "used": "int8" if found.int8 else "float32",
+        "self_test_ms": 1000 * found.seconds,
+    }
+
+    def show() -> None:
+        OUT.print(f"{record['cpu']}, {platform.machine()}, OpenVINO {record['openvino']}", highlight=False)
+        for name, exact in found.exact.items():
+            OUT.print(f"INT8 {name}: {'exact' if exact else 'not exact'}", highlight=False)
+        used = "INT8 kernels" if found.int8 else "float32 kernels, which compute the same, in more time"
+        OUT.print(f"used: {used} (self-test: {record['self_test_ms']:.0f} ms)", highlight=False)
+
+    return Report(record, show)
 
 
 def _inspect_image(data: bytes, chosen: Mapping[str, int]) -> Report:
@@ -77,6 +105,8 @@ def _inspect_model(file: Path, images: Sequence[Path]) -> Report:
     found, of_choosing = (
         widths.average_bits_over(of, stages, list(chosen.values())) if chosen else None for of in (layers, choosing)
     )
+    macs = macs_per_pixel(artifact.program)
+    bops = fmean(bops_per_pixel(macs, plan) for plan in _plans(layers, stages, chosen))
     record: dict[str, Any] = {
         "kind": "model",
         "artifact": artifact_id(data).hex(),
@@ -86,7 +116,11 @@ def _inspect_model(file: Path, images: Sequence[Path]) -> Report:
         "licence": artifact.licence,
         "plan_hash": artifact.plan.hash,
         "provenance": dict(artifact.provenance),
-        "layers": [{**vars(layer), "candidates": candidates.get(layer.name, [])} for layer in layers],
+        "bops_per_pixel": bops,
+        "layers": [
+            {**vars(layer), "candidates": candidates.get(layer.name, []), "macs_per_pixel": macs[layer.name]}
+            for layer in layers
+        ],
         "selectors": [vars(selector) for selector in selectors],
         "images": {name: dict(of_image) for name, of_image in chosen.items()},
         "choices": widths.summary(list(chosen.values())) if chosen else None,
@@ -96,7 +130,9 @@ def _inspect_model(file: Path, images: Sequence[Path]) -> Report:
 
     def show() -> None:
         _show_head(record)
-        OUT.print(_layer_table(layers, candidates))
+        OUT.print(_layer_table(layers, candidates, macs))
+        at = " on average over these images" if chosen else " at the widest widths" if stages else ""
+        OUT.print(f"{bops:,.0f} bit operations per pixel{at}: MACs · weight bits · activation bits", highlight=False)
         for selector in selectors:
             _show_selector(selector)
         if found and of_choosing:
@@ -132,10 +168,23 @@ def _show_head(record: Mapping[str, Any]) -> None:
     )
 
 
-def _layer_table(layers: Sequence[LayerContents], candidates: Mapping[str, Sequence[int]]) -> Table:
+def _plans(
+    layers: Sequence[LayerContents], stages: Mapping[str, str], chosen: Mapping[str, widths.Widths]
+) -> list[Plan]:
+    """The layers' widths for each image; at the widest, once, without images."""
+    of_images = [widths.layers_at(layers, stages, of_image) for of_image in chosen.values()] or [list(layers)]
+    return [
+        Plan({one.name: LayerBits(one.weight_bits, one.activation_bits) for one in of if one.activation_bits})
+        for of in of_images
+    ]
+
+
+def _layer_table(
+    layers: Sequence[LayerContents], candidates: Mapping[str, Sequence[int]], macs: Mapping[str, float]
+) -> Table:
     table = Table()
     table.add_column("layer")
-    for heading in ("operation", "weights", "activations", "bytes", "accumulator"):
+    for heading in ("operation", "weights", "activations", "bytes", "accumulator", "MACs/pixel"):
         table.add_column(heading, justify="right" if heading != "operation" else "left")
     for layer in layers:
         table.add_row(
@@ -147,6 +196,7 @@ def _layer_table(layers: Sequence[LayerContents], candidates: Mapping[str, Seque
             ),
             f"{layer.bytes:,}",
             f"{layer.accumulator_bits} bits",
+            f"{macs[layer.name]:,.1f}",
         )
     return table
 

@@ -12,6 +12,7 @@ From there ``licquant.load("model.licq")`` encodes and decodes without PyTorch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,14 +33,15 @@ from licquant.allocate.dynamic_objective import (
     sampling_steps,
 )
 from licquant.allocate.dynamic_settings import LAYERS, DynamicSettings
-from licquant.allocate.methods import METHODS, allocate
+from licquant.allocate.file_budget import FileSize, check_fixed, make_within
+from licquant.allocate.methods import METHODS
 from licquant.allocate.search import Search
 from licquant.allocate.selector_fit import SELECTOR_CROPS, SELECTOR_SIDE, fit_to_losses
 from licquant.allocate.sensitivity import Sensitivity, draw_crops
 from licquant.allocate.shared_weights import centre_weights
 from licquant.codec.artifact import Artifact
-from licquant.config import Budget, Plan
-from licquant.errors import ModelError
+from licquant.config import Budget, LayerBits, Plan, check_lmbda
+from licquant.errors import BudgetError, ModelError
 from licquant.evaluate.latency import LatencyTable
 from licquant.images import RGB
 from licquant.lower import latent_tables, lower_model
@@ -47,7 +49,7 @@ from licquant.lower.dynamic import lower_dynamic
 from licquant.models.trace import TracedModel, trace_model
 from licquant.program.dynamic import DynamicPart
 from licquant.program.part import Program
-from licquant.quant.calibrate import Statistics, collect_statistics, to_tensor
+from licquant.quant.calibrate import Statistics, collect_statistics, evenly, to_tensor
 from licquant.quant.dynamic import DynamicModel, insert_widest, make_dynamic
 from licquant.quant.finetune import Outcome, Refit, decided_before, static_task
 from licquant.quant.finetune import finetune as train_quantized
@@ -59,15 +61,16 @@ from licquant.quant.rdo_ptq import all_blocks, rdo_ptq
 from licquant.quant.reconstruct import reconstruct
 from licquant.quant.stages import Candidates, same_candidates, stage_statistics
 from licquant.train.command import make_fabric
+from licquant.train.progress import COMPLETE, Clock
 from licquant.train.resume import identity
-from licquant.train.settings import RunOptions
+from licquant.train.settings import STATE, RunOptions
 
 __all__ = ["METHODS", "Outcome", "Result", "Settings", "finetune", "finetune_dynamic", "quantize"]
 
 OnProgress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 _MEASURED = 64  # images that ranges are measured on: more show no larger values that matter
-# Reconstruction changes how well the weights compress by less than this.
-_MARGIN = 0.005
+# Reconstruction and training hardly ever make weights compress worse by more than this.
+_MARGIN, _TRAINED_MARGIN = 0.005, 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +81,14 @@ class Result:
     quantized:   the simulated network it was lowered from
     statistics:  of the float network on the calibration images, which its ranges were chosen from
     sensitivity: the table that its widths were chosen from; None for a method that looks at none
+    size:        of the file, beside its budget; None under a budget of another kind
     """
 
     artifact: Artifact
     quantized: QuantizedModel
     statistics: Statistics
     sensitivity: Sensitivity | None = None
+    size: FileSize | None = None
 
     @property
     def plan(self) -> Plan:
@@ -100,7 +105,8 @@ class Settings:
     reconstruction_steps: of post-training reconstruction; 0 rounds every weight to nearest instead
     lmbda:                of the loss to minimise, the λ that the model was trained with
     plan:                 widths to use instead of a method's
-    cache:                folder for measured tables, which the next quantization of the same model finds there
+    cache:                folder for measured tables, which the next quantization of the same model finds there;
+                          None: they are not kept
     latency:              the table of this machine that ``latency=`` budgets are counted with
     licence:              of the weights, as their owner states it; stored in the artifact
     """
@@ -114,6 +120,14 @@ class Settings:
     cache: Path | None = None
     latency: LatencyTable | None = None
     licence: str = "not stated"
+
+    def __post_init__(self) -> None:
+        """``PlanError`` for widths, ``ModelError`` for steps or a λ that cannot be."""
+        LayerBits(self.max_bits, self.activation_bits)
+        if self.reconstruction_steps < 0:
+            raise ModelError(f"{self.reconstruction_steps} steps of reconstruction: must not be negative")
+        if self.lmbda is not None:
+            check_lmbda(self.lmbda)
 
 
 def quantize(
@@ -138,27 +152,22 @@ def quantize(
     chosen, budget = settings or Settings(), budget or Budget("bits", 8)
     if chosen.reconstruction_steps and not chosen.lmbda:
         raise ModelError("reconstruction needs the λ that the model was trained with; 0 steps need none")
-    if method == "raq":  # ranges from the extremes, and nothing learned: what that method is
-        chosen = replace(chosen, quantizer=replace(chosen.quantizer, range_method=min_max), reconstruction_steps=0)
-    traced, statistics = _calibrated(model, images, on_progress)
+    chosen = _of_method(method, chosen)
+    search = _search(model, images, method, chosen, provenance or {}, on_progress)
 
-    def to_artifact(quantized: QuantizedModel) -> Artifact:
-        return lowered(quantized, provenance or {}, chosen.licence)
+    def make(plan: Plan) -> Result:
+        quantized = insert_quantizers(search.traced, plan, search.statistics, chosen.quantizer)
+        _fit(quantized, images, method, chosen, on_progress)
+        on_progress("lowering", 0, 1)
+        artifact = search.to_artifact(quantized)
+        on_progress("lowering", 1, 1)
+        return Result(artifact, quantized, search.statistics)
 
-    def fit(quantized: QuantizedModel, photographs: Sequence[RGB]) -> None:
-        _fit(quantized, photographs, method, chosen, on_progress)
-
-    search = Search(
-        traced, images, statistics, chosen.quantizer, chosen.lmbda, chosen.activation_bits, chosen.max_bits,
-        to_artifact, chosen.cache, chosen.latency, fit, on_progress,
-    )  # fmt: skip
-    plan = chosen.plan or allocate(search, method, _with_margin(budget, chosen.reconstruction_steps))
-    quantized = insert_quantizers(traced, plan, statistics, chosen.quantizer)
-    fit(quantized, images)
-    on_progress("lowering", 0, 1)
-    artifact = to_artifact(quantized)
-    on_progress("lowering", 1, 1)
-    return Result(artifact, quantized, statistics, search.measured_table)
+    margin = _MARGIN if chosen.reconstruction_steps else 0.0
+    if chosen.plan:
+        check_fixed(search, chosen.plan, budget, margin)
+    result, size = make_within(search, method, budget, make, margin, chosen.plan, lambda _: chosen.plan is None)
+    return replace(result, sensitivity=search.measured_table, size=size)
 
 
 def finetune(
@@ -182,16 +191,46 @@ def finetune(
     Raises also ``TrainingError`` for all that keeps the training from starting or going on.
     """
     facts = dict(provenance or {})
-    mine, chosen = identity(recipe, options, **facts), _starting(recipe, settings or Settings())
+    mine, chosen = identity(recipe, options, **facts), _of_method(method, _starting(recipe, settings or Settings()))
     decided = decided_before(options, mine)
-    if decided is not None:  # the state that is resumed replaces what reconstruction would learn
-        chosen = replace(chosen, plan=Plan.from_json(decided), reconstruction_steps=0)
-    fabric = fabric or make_fabric(options)
-    start = quantize(model, images, method, budget, chosen, facts, on_progress)
-    task = static_task(start.quantized, start.statistics, recipe)
-    outcome = train_quantized(task, recipe, options, mine, fabric)
-    artifact = lowered(start.quantized, _made(recipe, facts, outcome), chosen.licence)
-    return replace(start, artifact=artifact), outcome
+    first = chosen.plan if decided is None else Plan.from_json(decided)
+    fabric, budget = fabric or make_fabric(options), budget or Budget("bits", 8)
+    clock, known = Clock(options.max_minutes), {**recipe.to_mapping(), **facts}
+    search = _search(model, images, method, chosen, known, on_progress)
+
+    def make(plan: Plan) -> _Finetuned:
+        quantized = insert_quantizers(search.traced, plan, search.statistics, chosen.quantizer)
+        if plan.to_json() != decided:  # the state that is resumed replaces what reconstruction would learn
+            _fit(quantized, images, method, chosen, on_progress)
+        task = static_task(quantized, search.statistics, recipe)
+        outcome = train_quantized(task, recipe, options, mine, fabric, clock=clock)
+        return _Finetuned(lowered(quantized, _made(recipe, facts, outcome), chosen.licence), quantized, outcome)
+
+    def once_more(made: _Finetuned) -> bool:
+        again = chosen.plan is None and made.outcome.status == COMPLETE
+        if again:  # from the start, with a smaller plan
+            _forget_state(options, fabric)
+        return again
+
+    margin = _TRAINED_MARGIN
+    if chosen.plan and decided is None:
+        check_fixed(search, chosen.plan, budget, margin)
+    made, size = make_within(search, method, budget, make, margin, first, once_more)
+    result = Result(made.artifact, made.quantized, search.statistics, search.measured_table, size)
+    return result, made.outcome
+
+
+@dataclass(frozen=True, eq=False)
+class _Finetuned:
+    artifact: Artifact
+    quantized: QuantizedModel
+    outcome: Outcome
+
+
+def _forget_state(options: RunOptions, fabric: Fabric) -> None:
+    if fabric.is_global_zero:
+        options.companion(STATE).unlink(missing_ok=True)
+    fabric.barrier()
 
 
 def finetune_dynamic(
@@ -244,7 +283,7 @@ def finetune_dynamic(
     task = dynamic_task(network, statistics, recipe, dynamic, cost, typical_bits)
     adaptive = task.model
     assert isinstance(adaptive, AdaptiveModel)
-    photographs = [to_tensor(rgb) for rgb in _thinned(images)]
+    photographs = [to_tensor(rgb) for rgb in evenly(images, _MEASURED)]
     fit = partial(fit_to_losses, adaptive, crops, photographs, recipe, dynamic, cost, measuring)
     if decided is None:
         fit()
@@ -255,8 +294,38 @@ def finetune_dynamic(
     return Result(lowered_dynamic(adaptive, made, chosen.licence), wide, statistics), outcome
 
 
+def _of_method(method: str, settings: Settings) -> Settings:
+    """RAQ's ranges are the extremes, and it learns nothing: that is what the method is."""
+    if method != "raq":
+        return settings
+    return replace(settings, quantizer=replace(settings.quantizer, range_method=min_max), reconstruction_steps=0)
+
+
+def _search(
+    model: nn.Module,
+    images: Sequence[RGB],
+    method: str,
+    settings: Settings,
+    provenance: Mapping[str, Any],
+    on_progress: OnProgress,
+) -> Search:
+    """What an allocation may need to know of the model, calibrated; ``BudgetError`` for an unknown method."""
+    if method not in METHODS:
+        raise BudgetError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    traced, statistics = _calibrated(model, images, on_progress)
+
+    def fit(quantized: QuantizedModel, photographs: Sequence[RGB]) -> None:
+        _fit(quantized, photographs, method, settings, on_progress)
+
+    return Search(
+        traced, images, statistics, settings.quantizer, settings.lmbda, settings.activation_bits, settings.max_bits,
+        lambda quantized: lowered(quantized, provenance, settings.licence), settings.cache, settings.latency, fit,
+        on_progress, _header_bytes(provenance, settings.licence),
+    )  # fmt: skip
+
+
 def _calibrated(model: nn.Module, images: Sequence[RGB], on_progress: OnProgress) -> tuple[TracedModel, Statistics]:
-    traced, photographs = trace_model(model), _thinned(images)
+    traced, photographs = trace_model(model), evenly(images, _MEASURED)
     count = 2 * len(photographs)
     done = iter(range(1, count + 1))
     return traced, collect_statistics(traced, photographs, lambda: on_progress("calibrating", next(done), count))
@@ -289,7 +358,7 @@ def _stage_cost(
     search = Search(
         traced, images, statistics, settings.quantizer, settings.lmbda, settings.activation_bits,
         max(dynamic.widths), lambda quantized: lowered(quantized, {}, settings.licence), settings.cache,
-        settings.latency, on_progress=on_progress,
+        settings.latency, on_progress=on_progress, header_bytes=_header_bytes({}, settings.licence),
     )  # fmt: skip
     costs, _ = search.costs(Budget(dynamic.bit_cost, 1.0))
     return cost_weighted(costs)
@@ -298,6 +367,11 @@ def _stage_cost(
 def lowered(quantized: QuantizedModel, provenance: Mapping[str, Any], licence: str) -> Artifact:
     """The artifact of a quantized model, with what it says of its making."""
     return _artifact(quantized, lower_model(quantized), {}, provenance, licence)
+
+
+def _header_bytes(provenance: Mapping[str, Any], licence: str) -> int:
+    """What these take of an artifact's header."""
+    return len(json.dumps([dict(provenance), licence], separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def lowered_dynamic(adaptive: AdaptiveModel, provenance: Mapping[str, Any], licence: str) -> Artifact:
@@ -333,14 +407,3 @@ def _fit(
         rdo_ptq(quantized, images, settings.lmbda, per_block, lambda done: on_progress("reconstructing", done, total))
     else:
         reconstruct(quantized, images, settings.lmbda, steps, lambda done: on_progress("reconstructing", done, steps))
-
-
-def _thinned(images: Sequence[RGB]) -> Sequence[RGB]:
-    """At most ``_MEASURED`` of the images, evenly spaced."""
-    return images[:: -(-len(images) // _MEASURED)] if images else images
-
-
-def _with_margin(budget: Budget, steps: int) -> Budget:
-    if steps and budget.kind in ("size", "bytes"):
-        return Budget(budget.kind, budget.value * (1 - _MARGIN))
-    return budget

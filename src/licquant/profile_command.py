@@ -22,17 +22,18 @@ from licquant.config import Plan
 from licquant.errors import LicquantError
 from licquant.evaluate import latency, layer_timing, provenance
 from licquant.evaluate.latency import NARROW, OPENVINO, WIDE, LatencyTable, LayerTimes
-from licquant.images import RGB
+from licquant.images import RGB, check_places
 from licquant.lower import lower_model
 from licquant.models import load_model
 from licquant.models.geometry import geometry_hash
+from licquant.models.shards import checkpoint_sha256
 from licquant.models.trace import TracedModel, trace_model
 from licquant.program.part import Program
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.insert import insert_quantizers
 from licquant.quant.network import uniform_plan
 from licquant.quant.synthetic import dead_leaves
-from licquant.toolkit_commands import progress, sha256
+from licquant.toolkit_commands import progress
 
 REPEATS = 9
 CHECK_PLANS = 4  # random mixed plans that the table must predict
@@ -56,13 +57,15 @@ class ProfileOptions:
 def run(options: ProfileOptions) -> Report:
     """Everything that can be wrong with the options is found before the long work begins."""
     size = parse_size(options.size)
-    if not options.output.parent.is_dir():
-        raise LicquantError(f"{options.output.parent}: there is no such folder")
+    check_places(options.output)
     model = load_model(options.model, options.checkpoint)
     with progress() as on_progress:
         profiler = _Profiler(trace_model(model), size, options.threads, on_progress)
         facts = provenance.collect(
-            threads=options.threads, model=options.model, checkpoint=sha256(options.checkpoint), repeats=REPEATS
+            threads=options.threads,
+            model=options.model,
+            checkpoint=checkpoint_sha256(options.checkpoint),
+            repeats=REPEATS,
         )
         table = profiler.measure(facts)
     table.save(options.output)

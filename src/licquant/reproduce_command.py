@@ -11,7 +11,7 @@ from licquant.codec.codec import load
 from licquant.commands import OUT, Report
 from licquant.errors import LicquantError
 from licquant.evaluate import estimator_pictures, report, width_pictures, widths
-from licquant.images import list_images, read_image
+from licquant.images import check_places, list_images, read_image
 from licquant.quant.rounding import DistanceAware
 from licquant.reproduce_tables import (
     DPA_DQ,
@@ -93,4 +93,5 @@ def run(name: str, options: ReproduceOptions) -> Report:
     if name not in RESULTS:
         raise LicquantError(f"unknown result {name!r}: choose one of {', '.join(RESULTS)}")
     make_folder(options.output)
+    check_places(options.output / f"{name}.json", options.output / f"{name}.png")
     return RESULTS[name](options)

@@ -29,7 +29,8 @@ from licquant.evaluate.codec_results import Curve, RatePoint
 from licquant.evaluate.widths import share_different
 from licquant.images import list_images
 from licquant.quant.finetune_settings import DISTANCE_AWARE, STRAIGHT_THROUGH
-from licquant.toolkit_commands import Measured, QuantizeOptions, lmbda_of, lmbdas_of, measure, quantize
+from licquant.toolkit_commands import Measured, QuantizeOptions, lmbdas_of, measure, quantize
+from licquant.train.card import lmbda_of
 from licquant.train.progress import INTERRUPTED
 from licquant.train.settings import RunOptions
 

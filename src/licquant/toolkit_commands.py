@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,22 +16,26 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from licquant import pipeline
+from licquant.allocate.file_budget import FileSize
 from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, Sensitivity
 from licquant.codec.artifact import Artifact, read_artifact_bytes
 from licquant.codec.codec import load
 from licquant.codec.contents import layer_contents
 from licquant.commands import OUT, Report
 from licquant.config import Budget, Plan
+from licquant.digests import contents_sha256, file_sha256
 from licquant.errors import LicquantError, ModelError, PlanError
 from licquant.evaluate import allocation_pictures, pictures, provenance, report, width_pictures, widths
 from licquant.evaluate.artifacts import Candidate, Group, grouped
 from licquant.evaluate.codec_results import Curve, ImageResult, RatePoint, evaluate_codec
 from licquant.evaluate.latency import LatencyTable
 from licquant.evaluate.reference import evaluate_reference
-from licquant.images import list_images, read_image, write_atomically
+from licquant.images import check_places, list_images, read_image, utf8, write_atomically
 from licquant.models import load_model
+from licquant.models.shards import checkpoint_sha256
 from licquant.quant.insert import QuantizerSettings
 from licquant.quant.ranges import RANGE_METHODS
+from licquant.train.card import lmbda_of
 from licquant.train.memory import keep_freed_memory
 
 REFERENCE_LABEL = "CompressAI FP32"
@@ -56,8 +59,8 @@ class WidthOptions:
             "budget": self.budget,
             "act_bits": self.act_bits,
             "max_bits": self.max_bits,
-            "plan": None if self.plan is None else sha256(self.plan),
-            "latency": None if self.latency is None else sha256(self.latency),
+            "plan": None if self.plan is None else file_sha256(self.plan),
+            "latency": None if self.latency is None else file_sha256(self.latency),
         }
 
     def settings(self) -> pipeline.Settings:
@@ -91,20 +94,19 @@ def quantize(options: QuantizeOptions) -> Report:
         raise LicquantError(f"unknown ranges {options.ranges!r}: choose one of {', '.join(RANGE_METHODS)}")
     budget = Budget.parse(options.budget)
     paths = list_images(options.calib)
-    if not options.output.parent.is_dir():
-        raise LicquantError(f"{options.output.parent}: there is no such folder")
     lmbda = lmbda_of(options.checkpoint, options.lmbda)
+    check_places(options.output, *findings_of(options.output).values())
     if options.steps and lmbda is None:
         raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda, or --steps 0")
-    keep_freed_memory()
-    model = load_model(options.model, options.checkpoint)
-    settings = replace(
+    settings = replace(  # built before the model is loaded: it refuses what is out of range
         options.settings(),
         quantizer=QuantizerSettings(RANGE_METHODS[options.ranges], options.per_channel),
         reconstruction_steps=options.steps,
         lmbda=lmbda,
         cache=options.cache,
     )
+    keep_freed_memory()
+    model = load_model(options.model, options.checkpoint)
     command = " ".join(["licquant", *_without_paths(sys.argv[1:])])
     record = {**made_with(options, lmbda, paths), "command": command}
     with progress() as on_progress:
@@ -115,14 +117,33 @@ def quantize(options: QuantizeOptions) -> Report:
         write_findings(options.output, result.sensitivity, result.plan, lmbda)
     fp32 = result.quantized.traced.fp32_bytes
     found = {**record, "output": str(options.output), "bytes": size, "fp32_bytes": fp32, "plan_hash": result.plan.hash}
-    line = f"{options.output}: {size:,} bytes, {100 * size / fp32:.1f} % of FP32 ({fp32:,} bytes)"
+    found |= size_facts(result.size)
+    line = f"{options.output}: {size:,} bytes, {100 * size / fp32:.1f} % of FP32 ({fp32:,} bytes){told(result.size)}"
     return Report(found, lambda: OUT.print(line, highlight=False))
+
+
+def size_facts(size: FileSize | None) -> dict[str, int]:
+    """Under a budget of the file: what it may have, what was expected, what it has, in bytes."""
+    if size is None:
+        return {}
+    return {"budget_bytes": size.budget, "predicted_bytes": size.predicted, "written_bytes": size.written}
+
+
+def told(size: FileSize | None) -> str:
+    return "" if size is None else f"; budget {size.budget:,}, predicted {size.predicted:,}"
+
+
+def findings_of(output: Path) -> dict[str, Path]:
+    """What ``write_findings`` writes beside an artifact."""
+    beside = output.with_suffix("")
+    endings = {"plan": "-plan.json", "zeta": "-zeta.png", "layers": "-layers.png"}
+    return {name: beside.with_name(beside.name + ending) for name, ending in endings.items()}
 
 
 def write_findings(output: Path, table: Sensitivity, plan: Plan, lmbda: float) -> None:
     """Beside an artifact: its plan as JSON, what it was chosen from and what came of it as pictures."""
-    beside = output.with_suffix("")
-    write_atomically(Path(f"{beside}-plan.json"), json.dumps(plan.to_json(), indent=1).encode())
+    places = findings_of(output)
+    write_atomically(places["plan"], json.dumps(plan.to_json(), indent=1).encode())
     bits = sorted({width for *_, width in table.changes})
     tables = {
         kind: np.array(
@@ -134,15 +155,19 @@ def write_findings(output: Path, table: Sensitivity, plan: Plan, lmbda: float) -
         for kind in (WEIGHTS, ACTIVATIONS)
     }
     parts = [layer.partition(".")[0] for layer in table.layers]
-    allocation_pictures.zeta_heat_map(f"{beside}-zeta.png", table.layers, parts, bits, tables)
-    write_layer_bars(output, Path(f"{beside}-layers.png"))
+    allocation_pictures.zeta_heat_map(places["zeta"], table.layers, parts, bits, tables)
+    write_layer_bars(output, places["layers"])
 
 
 def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequence[Path]) -> dict[str, Any]:
-    """What decides an artifact's content, for its provenance: equal records, equal artifacts."""
+    """What decides an artifact's content beside the code, its libraries and the machine, for its provenance.
+
+    With all of these the same, equal records are equal artifacts but for the licence. Otherwise not to the byte: sums
+    of floats differ by their last digits, and reconstruction amplifies that.
+    """
     return {
         "model": options.model,
-        "checkpoint_sha256": sha256(options.checkpoint),
+        "checkpoint_sha256": checkpoint_sha256(options.checkpoint),
         "lmbda": lmbda,
         **calibration_facts(calibration),
         "method": options.method,
@@ -155,15 +180,14 @@ def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequen
 
 def calibration_facts(calibration: Sequence[Path]) -> dict[str, Any]:
     """How many images, and a hash of their contents."""
-    contents = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in calibration)
-    return {"calibration_images": len(calibration), "calibration_sha256": hashlib.sha256(contents).hexdigest()}
+    return {"calibration_images": len(calibration), "calibration_sha256": contents_sha256(calibration)}
 
 
 def read_plan(path: Path) -> Plan:
     """The plan in a JSON file; ``PlanError`` if there is none."""
     try:
         return Plan.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PlanError(f"{path}: not a plan: {error}") from error
 
 
@@ -172,8 +196,7 @@ def evaluate(
 ) -> Report:
     """Real files only: see ``evaluate/``. Pictures are written beside the JSON."""
     paths = list_images(images)
-    if not output.parent.is_dir():
-        raise LicquantError(f"{output.parent}: there is no such folder")
+    check_places(output, output.with_name(f"{output.stem}-rd.png"))
     groups = grouped([Candidate.read(path) for path in models])
     measured = measure(groups, references, paths, name, threads)
     measured.write(output)
@@ -243,7 +266,7 @@ def measure(
         images=len(paths),
         artifacts=[member.sha256 for member in members],
         plans=[member.plan_hash for member in members],
-        checkpoints=[sha256(path) for path, _ in ordered],
+        checkpoints=[checkpoint_sha256(path) for path, _ in ordered],
     )
     return Measured(curves, Curve(REFERENCE_LABEL, tuple(baseline)) if baseline else None, facts)
 
@@ -257,15 +280,11 @@ def codec_point(
     on_progress: pipeline.OnProgress,
 ) -> RatePoint:
     """One artifact over the images."""
-    codec = load(path, threads=threads)
+    codec = widths.Recording(load(path, threads=threads))
     count = _Counter(f"{path.name}", len(paths), on_progress)
     results = evaluate_codec(codec, paths, lmbda, on_result=count)
-    if codec.artifact.dynamic:
-        results = [
-            replace(result, widths=widths.chosen_widths(codec, read_image(of)))
-            for result, of in zip(results, paths, strict=True)
-        ]
-    return RatePoint(label, lmbda, tuple(results), path.stat().st_size)
+    told = tuple(replace(result, widths=of) for result, of in zip(results, codec.widths, strict=True))
+    return RatePoint(label, lmbda, told, path.stat().st_size)
 
 
 def reference_point(
@@ -290,17 +309,6 @@ def write_layer_bars(path: Path, picture: Path) -> None:
     pictures.layer_bars(picture, layers, title=path.name + (", the widest of its widths" if artifact.dynamic else ""))
 
 
-def lmbda_of(checkpoint: Path, given: float | None) -> float | None:
-    """λ as given, else from the model card beside the checkpoint, else None."""
-    if given is not None:
-        return given
-    try:
-        value = json.loads(checkpoint.with_suffix(".json").read_text())["lmbda"]
-        return float(value)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def lmbdas_of(checkpoints: Sequence[Path]) -> list[float]:
     """λ by the model card beside each; ``ModelError`` where there is none, or two are the same."""
     found = [_known(path, lmbda_of(path, None)) for path in checkpoints]
@@ -313,12 +321,8 @@ def make_folder(path: Path) -> None:
     """``LicquantError`` if it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LicquantError(f"{path}: cannot be made: {error.strerror or error}") from error
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        raise LicquantError(f"{path}: cannot be made: {getattr(error, 'strerror', None) or error}") from error
 
 
 @contextmanager
@@ -354,5 +358,8 @@ def _known(path: Path, lmbda: float | None) -> float:
 
 
 def _without_paths(words: Sequence[str]) -> list[str]:
-    """File names without their folders: an artifact travels, and need not tell where it was made."""
-    return [Path(word).name if "/" in word else word for word in words]
+    """File names without their folders: an artifact travels, and need not tell where it was made.
+
+    What is not UTF-8 in them is told by escapes.
+    """
+    return [utf8(Path(word).name if "/" in word else word).decode() for word in words]

@@ -11,10 +11,10 @@ from compressai.models import (
 )
 from torch import nn
 
+from benchmarks.latent_reference import coded_parameters
 from licquant import pipeline
 from licquant.codec.codec import Codec
 from licquant.codec.hyperprior import GaussianCoder
-from licquant.codec.reference import coded_parameters
 from licquant.quant.synthetic import dead_leaves
 
 MODELS = {

@@ -16,10 +16,10 @@ from licquant.program.chain import Chain
 from licquant.program.exact import ExactEngine
 from licquant.program.openvino_engine import OpenVinoEngine
 from licquant.quant.calibrate import collect_statistics
-from licquant.quant.dynamic import insert_dynamic
 from licquant.quant.simulation import simulate_exactly
 from licquant.quant.stages import dynamic_plan, same_candidates
 from licquant.quant.synthetic import dead_leaves
+from tests.dynamic_networks import insert_dynamic
 from tests.equivalence.test_openvino_engine import sqnr
 from tests.models_for_tests import hand_made, small_hyperprior, small_model
 

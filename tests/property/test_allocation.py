@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.latency_plan import least_cost
 from licquant.allocate.choices import Choices, LayerChoices
 from licquant.allocate.costs import Costs
 from licquant.allocate.fmpq import adaptive_search, plan_for_tolerance
-from licquant.allocate.optimal import least_cost, least_loss, repair
+from licquant.allocate.optimal import least_loss, repair
 from licquant.config import LayerBits, Plan
 from licquant.errors import BudgetError
 

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import struct
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +202,28 @@ def test_decompression_bombs_are_refused_before_decoding(tmp_path: Path, side: i
     (tmp_path / "bomb.png").write_bytes(png(side, side, 8, 2, b""))
     with pytest.raises(ImageError, match="pixels; cut it into tiles"):
         read_image(tmp_path / "bomb.png")
+
+
+def test_reading_in_several_threads_leaves_the_filters_of_warnings_alone(tmp_path: Path) -> None:
+    """Also while it reads: whoever reads a file of his own then must not get this one's filters."""
+    write_image(tmp_path / "good.png", gradient())
+    (tmp_path / "bomb.png").write_bytes(png(10_000, 10_000, 8, 2, b""))
+    before, seen = list(warnings.filters), []
+    opened = Image.open
+
+    def observed(*args: object, **kwargs: object) -> Image.Image:
+        seen.append(list(warnings.filters))
+        return opened(*args, **kwargs)
+
+    def read(number: int) -> None:
+        with contextlib.suppress(ImageError):
+            read_image(tmp_path / ("bomb.png" if number % 3 == 0 else "good.png"))
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(4) as pool:
+        patch.setattr(Image, "open", observed)
+        list(pool.map(read, range(24)))
+    assert seen == [before] * 24
+    assert warnings.filters == before
 
 
 # --- writing ------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ bisection over those, and exact.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from licquant.allocate.choices import Choices, rounded_up
 from licquant.config import Plan
@@ -41,7 +41,8 @@ def adaptive_search(choices: Choices, cost: Cost, limit: float) -> Plan:
     first, last = 0, len(tolerances) - 1
     least = cost(plan_for_tolerance(choices, tolerances[last]))
     if least > limit:
-        raise BudgetError(f"the budget cannot be met: the smallest this method reaches is {rounded_up(least, 7)}")
+        message = f"the budget cannot be met: the smallest this method reaches is {rounded_up(least, 7)}"
+        raise BudgetError(message, least)
     while first < last:
         middle = (first + last) // 2
         if cost(plan_for_tolerance(choices, tolerances[middle])) <= limit:
@@ -49,22 +50,6 @@ def adaptive_search(choices: Choices, cost: Cost, limit: float) -> Plan:
         else:
             first = middle + 1
     return plan_for_tolerance(choices, tolerances[last])
-
-
-def brute_force_search(
-    evaluate: Callable[[str, str, int], float], choices: Choices, cost: Cost, limit: float, tolerances: Iterable[float]
-) -> Plan:
-    """The search without a table: for every β in turn, every ζ is measured again by running the model.
-
-    evaluate: (layer, "weights" or "activations", bits) → ζ, by evaluating the whole model
-    tolerances: ascending; the first whose plan meets the limit wins. ``BudgetError`` if none does.
-    """
-    for beta in tolerances:
-        measured = choices.map(evaluate)
-        plan = plan_for_tolerance(measured, beta)
-        if cost(plan) <= limit:
-            return plan
-    raise BudgetError("the budget cannot be met with any of the tolerances")
 
 
 def _tolerances(choices: Choices) -> list[float]:

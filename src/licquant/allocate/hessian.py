@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from licquant.config import check_lmbda
 from licquant.models.graph import INPUT, NORMALIZATION, Step, apply_slope, run_float
 from licquant.models.trace import TracedModel
 from licquant.quant.dataflow import Run
@@ -27,6 +28,7 @@ from licquant.quant.layers import QuantizedLayer
 from licquant.quant.rd import evaluate
 
 BATCH = 4  # crops whose second derivatives are in memory at a time
+VECTORS = 5
 
 Weights = Mapping[str, Tensor]  # layer → its weights as they are quantized (GDN: the reparametrised gamma)
 
@@ -35,7 +37,7 @@ def weight_hessian_traces(
     traced: TracedModel,
     crops: Tensor,
     lmbda: float,
-    vectors: int = 5,
+    vectors: int = VECTORS,
     seed: int = 0,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> dict[str, float]:
@@ -46,6 +48,7 @@ def weight_hessian_traces(
 
     The unit is that of J, bits per pixel, per squared weight. An estimate, and the trace itself, can be negative.
     """
+    check_lmbda(lmbda)
     layers = {step.name: QuantizedLayer(step, 8) for step in traced.layers if step.has_weights}
     weights = {name: layer.weight for name, layer in layers.items()}
     generator = torch.Generator().manual_seed(seed)

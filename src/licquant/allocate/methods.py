@@ -51,7 +51,7 @@ def _uniform(search: Search, budget: Budget) -> Plan:
         if cost <= limit * _SLACK:
             return plan
     least = rounded_up(cost, 7)
-    raise BudgetError(f"the budget cannot be met: the smallest this method reaches is {least} {costs.unit}")
+    raise BudgetError(f"the budget cannot be met: the smallest this method reaches is {least} {costs.unit}", cost)
 
 
 def _fmpq(search: Search, budget: Budget) -> Plan:
@@ -100,7 +100,8 @@ def _raq(search: Search, budget: Budget) -> Plan:
         }
     )
     if costs.total(plan) > limit * _SLACK:
-        raise BudgetError(f"raq has one plan only, which takes {rounded_up(costs.total(plan), 7)} {costs.unit}")
+        cost = costs.total(plan)
+        raise BudgetError(f"raq has one plan only, which takes {rounded_up(cost, 7)} {costs.unit}", cost)
     return plan
 
 

@@ -1,7 +1,7 @@
 """Optimal allocation: a multiple-choice knapsack, solved exactly, then checked against what the model really does.
 
-Every layer takes one pair of widths (weights, activations). The sum of ζ is least under a budget, or the cost is
-least under a loss: an integer linear program, solved by HiGHS (Huangfu & Hall 2018) through SciPy. What the table
+Every layer takes one pair of widths (weights, activations). The sum of ζ is least under a budget: an integer linear
+program, solved by HiGHS (Huangfu & Hall 2018) through SciPy. What the table
 cannot know, how layers interact, ``repair`` finds out by measuring the whole plan.
 """
 
@@ -25,7 +25,9 @@ _NO_GAP = {"mip_rel_gap": 0.0}
 
 
 @dataclass(frozen=True)
-class _Option:
+class Option:
+    """One pair of widths of one layer: its ζ, and its cost in the unit of the budget."""
+
     layer: str
     bits: LayerBits
     loss: float
@@ -34,21 +36,12 @@ class _Option:
 
 def least_loss(choices: Choices, costs: Costs, limit: float) -> Plan:
     """The plan with the least Σ ζ whose cost is within ``limit``; ``BudgetError`` with the smallest cost if none is."""
-    options = list(_options(choices, costs))
-    plan = _solve(options, [o.loss for o in options], [o.cost for o in options], limit - costs.constant)
+    options = list(options_of(choices, costs))
+    plan = solve(options, [o.loss for o in options], [o.cost for o in options], limit - costs.constant)
     if plan is None:
-        least = costs.total(_cheapest(options, lambda o: o.cost))
-        raise BudgetError(f"the budget cannot be met: the smallest possible is {rounded_up(least, 7)} {costs.unit}")
-    return plan
-
-
-def least_cost(choices: Choices, costs: Costs, loss: float) -> Plan:
-    """The plan with the least cost whose Σ ζ is within ``loss``; ``BudgetError`` with the smallest Σ ζ if none is."""
-    options = list(_options(choices, costs))
-    plan = _solve(options, [o.cost for o in options], [o.loss for o in options], loss)
-    if plan is None:
-        least = choices.loss(_cheapest(options, lambda o: o.loss))
-        raise BudgetError(f"the loss cannot be met: the smallest possible is {rounded_up(100 * least, 4)} %")
+        least = costs.total(cheapest(options, lambda o: o.cost))
+        message = f"the budget cannot be met: the smallest possible is {rounded_up(least, 7)} {costs.unit}"
+        raise BudgetError(message, least)
     return plan
 
 
@@ -79,23 +72,25 @@ def repair(
     return plan
 
 
-def _options(choices: Choices, costs: Costs) -> Iterator[_Option]:
+def options_of(choices: Choices, costs: Costs) -> Iterator[Option]:
+    """Every pair of widths of every layer."""
     for layer, of in choices.layers.items():
         for weight, of_weight in of.weights.items() or [(None, 0.0)]:
             for activation, of_activation in of.activations.items():
                 bits = LayerBits(weight, activation)
-                yield _Option(layer, bits, of_weight + of_activation, costs.of(layer, weight, activation))
+                yield Option(layer, bits, of_weight + of_activation, costs.of(layer, weight, activation))
 
 
-def _cheapest(options: list[_Option], value: Callable[[_Option], float]) -> Plan:
-    chosen: dict[str, _Option] = {}
+def cheapest(options: list[Option], value: Callable[[Option], float]) -> Plan:
+    """The plan with the least of each layer."""
+    chosen: dict[str, Option] = {}
     for option in options:
         if option.layer not in chosen or value(option) < value(chosen[option.layer]):
             chosen[option.layer] = option
     return Plan({layer: option.bits for layer, option in chosen.items()})
 
 
-def _solve(options: list[_Option], objective: list[float], weight: list[float], limit: float) -> Plan | None:
+def solve(options: list[Option], objective: list[float], weight: list[float], limit: float) -> Plan | None:
     """min Σ objective · x with one option a layer and Σ weight · x <= limit, x binary; None if impossible.
 
     HiGHS's tolerances are absolute, 1e-6, while a layer at 2 bits may lose 10000 times what the best plan does. So
@@ -120,8 +115,8 @@ def _solve(options: list[_Option], objective: list[float], weight: list[float], 
 
 
 def _undominated(
-    options: list[_Option], objective: list[float], weight: list[float]
-) -> tuple[list[_Option], list[float], list[float]]:
+    options: list[Option], objective: list[float], weight: list[float]
+) -> tuple[list[Option], list[float], list[float]]:
     """What is left without options that another of their layer equals or beats in both values.
 
     Many widths take the same time, and a search among equals is long.

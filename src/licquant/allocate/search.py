@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,12 +20,13 @@ from licquant.allocate.costs import (
     latency_cost,
     weight_bits_cost,
 )
-from licquant.allocate.hessian import weight_hessian_traces
+from licquant.allocate.hessian import BATCH, VECTORS, weight_hessian_traces
 from licquant.allocate.sensitivity import Sensitivity, draw_crops, measure_sensitivity, table_key
-from licquant.config import MIN_BITS, Budget, Plan
+from licquant.cache import entry
+from licquant.config import FILE_BUDGETS, MIN_BITS, Budget, LayerBits, Plan, check_lmbda
 from licquant.errors import BudgetError, ModelError
 from licquant.evaluate.latency import LatencyTable
-from licquant.images import RGB, write_atomically
+from licquant.images import RGB
 from licquant.models.trace import TracedModel
 from licquant.quant.calibrate import Statistics
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
@@ -49,6 +49,7 @@ class Search:
     to_artifact:     what will make the final artifact of a quantized model
     cache:           folder for what takes long to measure; None keeps nothing
     latency:         the measured table that ``latency=`` budgets are counted with
+    header_bytes:    of what ``to_artifact`` writes of the model's making, which the kept tables leave out
     fit:             what will fit a quantized model in place to images after rounding it to nearest; None fits nothing
     """
 
@@ -64,7 +65,14 @@ class Search:
     latency: LatencyTable | None = None
     fit: Fit | None = None
     on_progress: Callable[[str, int, int], None] = lambda *_: None
+    header_bytes: int = 0
     _measured: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """``PlanError`` for widths, ``ModelError`` for a λ that cannot be."""
+        LayerBits(self.max_bits, self.activation_bits)
+        if self.lmbda is not None:
+            check_lmbda(self.lmbda)
 
     @property
     def weight_bits(self) -> list[int]:
@@ -72,10 +80,8 @@ class Search:
 
     def costs(self, budget: Budget) -> tuple[Costs, float]:
         """What the budget counts, and how much of it there is."""
-        if budget.kind == "size":
-            return self.file_bytes, budget.value * self.traced.fp32_bytes
-        if budget.kind == "bytes":
-            return self.file_bytes, budget.value
+        if budget.kind in FILE_BUDGETS:
+            return self.file_bytes, self.bytes_of(budget)
         if budget.kind == "bits":
             return weight_bits_cost(self.traced), budget.value
         if budget.kind == "bops":
@@ -85,6 +91,14 @@ class Search:
         if self.latency is None:
             raise BudgetError("the budget latency needs a table of this machine: make one with licquant profile")
         return latency_cost(self.traced, self.latency), budget.value
+
+    def bytes_of(self, budget: Budget) -> float:
+        """How many a budget of a file is."""
+        return budget.value * self.traced.fp32_bytes if budget.kind == "size" else budget.value
+
+    def rounded_bytes(self, plan: Plan) -> int:
+        """Of the file with that plan, weights rounded to nearest: measured."""
+        return len(self.to_artifact(insert_quantizers(self.traced, plan, self.statistics, self.settings)).to_bytes())
 
     def choices(self, budget: Budget) -> Choices:
         """Every width of the weights; of the activations too where the budget counts them."""
@@ -122,11 +136,10 @@ class Search:
     @cached_property
     def file_bytes(self) -> Costs:
         """Bytes of the file by layer and width."""
-        name = f"bytes-{self._key[:32]}-{self.max_bits}-{self.activation_bits}.json"
-        path = None if self.cache is None else self.cache / name
-        if path is not None and path.exists():
-            record = json.loads(path.read_text())
-            return Costs("bytes", {name: np.array(row) for name, row in record["table"].items()}, record["constant"])
+        kept = entry(self.cache, "bytes", self._key, self.max_bits, self.activation_bits)
+        for record in kept.read():
+            table = {name: np.array(row) for name, row in record["table"].items()}
+            return Costs("bytes", table, record["constant"] + self.header_bytes)
         total = len(self.weight_bits)
         done = iter(range(1, total + 1))
         costs = file_bytes_cost(
@@ -138,20 +151,24 @@ class Search:
             self.activation_bits,
             lambda: self.on_progress("measuring sizes", next(done), total),
         )
-        if path is not None:
-            record = {"constant": costs.constant, "table": {name: row.tolist() for name, row in costs.table.items()}}
-            _keep(path, record)
+        table = {name: row.tolist() for name, row in costs.table.items()}
+        kept.write({"constant": costs.constant - self.header_bytes, "table": table})
         return costs
 
     @cached_property
     def traces(self) -> dict[str, float]:
         """The Hessian's trace for every layer's weights."""
-        path = None if self.cache is None else self.cache / f"hessian-{self._key[:32]}-{self._lmbda:g}.json"
-        if path is not None and path.exists():
-            return dict(json.loads(path.read_text()))
-        traces = weight_hessian_traces(self.traced, self.crops, self._lmbda)
-        if path is not None:
-            _keep(path, traces)
+        kept = entry(self.cache, "hessian", self._key, self._lmbda)
+        for record in kept.read():
+            return dict(record)
+        count = -(-len(self.crops) // BATCH) * VECTORS
+        traces = weight_hessian_traces(
+            self.traced,
+            self.crops,
+            self._lmbda,
+            on_step=lambda done: self.on_progress("measuring curvature", done, count),
+        )
+        kept.write(traces)
         return traces
 
     def joint_loss(self, plan: Plan) -> float:
@@ -184,8 +201,3 @@ class Search:
         if self.lmbda is None:
             raise ModelError("this method needs the λ that the model was trained with: give --lmbda or a model card")
         return self.lmbda
-
-
-def _keep(path: Path, record: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(record).encode())

@@ -131,16 +131,16 @@ def features_of(q: Tensor) -> Tensor:
     return torch.div(2 * sums + counts, 2 * counts, rounding_mode="floor").clamp(max=INT32_MAX)
 
 
-def make_selectors(model: DynamicModel, statistics: Statistics, hidden: int = HIDDEN) -> dict[str, BitWidthSelector]:
+def make_selectors(model: DynamicModel, statistics: Statistics) -> dict[str, BitWidthSelector]:
     """Part name → an untrained selector, which chooses the widest widths."""
-    return {name: _selector(name, network, statistics, hidden) for name, network in model.networks.items()}
+    return {name: _selector(name, network, statistics) for name, network in model.networks.items()}
 
 
-def _selector(name: str, network: DynamicNetwork, statistics: Statistics, hidden: int) -> BitWidthSelector:
+def _selector(name: str, network: DynamicNetwork, statistics: Statistics) -> BitWidthSelector:
     found = statistics[f"{name}.{INPUT}" if network.selected == INPUT else network.selected]
     mean = (found.counts * found.centres.abs()).sum(1) / found.counts.sum(1).clamp(min=1)
     means = mean / network.wide.tensors[network.selected].scale.detach()
-    return BitWidthSelector(name, means, network.sizes, hidden)
+    return BitWidthSelector(name, means, network.sizes, HIDDEN)
 
 
 def _network(name: str, means: Tensor, hidden: int, sizes: Sequence[int]) -> QuantizedPart:

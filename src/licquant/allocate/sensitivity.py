@@ -3,14 +3,13 @@
     ζ_n(b) = (J_n(b) - J_fp32) / J_fp32          J_n(b): only layer n at b bits, everything else float
 
 Weights and activations are measured apart, and rate and distortion are kept apart, so that one table serves any λ.
-Measuring takes a minute; the table is kept on disk under the hash of everything it depends on, row by row, so
-that an interrupted measurement goes on where it stopped.
+Measuring takes a minute; the table is kept on disk (``licquant.cache``) under the hash of everything it depends on,
+row by row, so that an interrupted measurement goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +18,10 @@ import torch
 from torch import Tensor
 
 from licquant.allocate.probe import Probe
+from licquant.cache import Entry, entry
 from licquant.config import MAX_BITS, MIN_BITS
 from licquant.errors import DataError
+from licquant.evaluate.rd import DISTORTION_WEIGHTS
 from licquant.images import RGB
 from licquant.models.graph import Step
 from licquant.models.trace import TracedModel
@@ -34,7 +35,6 @@ WEIGHTS, ACTIVATIONS = "weights", "activations"
 CROPS, SIDE = 8, 256
 # The weights' grids need an input scale, whose width hardly matters.
 _ACTIVATION_BITS = 8
-_VERSION = 3  # of the measurement: raise it when the same inputs give other numbers
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Change:
     distortion: float
 
     def loss(self, lmbda: float) -> float:
+        """Its part in the RD loss."""
         return self.rate + lmbda * self.distortion
 
 
@@ -109,8 +110,8 @@ def measure_sensitivity(
         for part, step in steps
         for kind in ((WEIGHTS, ACTIVATIONS) if step.has_weights else (ACTIVATIONS,))
     ]
-    journal = _Journal.open(cache, table_key(traced, statistics, crops, settings))
-    missing = [entry for entry in wanted if (entry[1].name, entry[2], entry[3]) not in journal.changes]
+    journal = _Journal(entry(cache, "sensitivity", table_key(traced, statistics, crops, settings)))
+    missing = [one for one in wanted if (one[1].name, one[2], one[3]) not in journal.changes]
 
     def insert(weight_bits: int, bits: int) -> QuantizedModel:
         return insert_quantizers(traced, uniform_plan(traced, weight_bits, bits), statistics, settings)
@@ -135,7 +136,7 @@ def _measure(
     done = 0
     for bits in sorted({bits for *_, bits in missing}):
         of_weights, of_activations = insert(bits, _ACTIVATION_BITS), insert(MAX_BITS, bits)
-        for part, step, kind, _ in (entry for entry in missing if entry[3] == bits):
+        for part, step, kind, _ in (one for one in missing if one[3] == bits):
             if kind == WEIGHTS:
                 found = probe.with_weights(of_weights, part, step)
             else:
@@ -150,55 +151,43 @@ def _measure(
 
 
 def _change(found: RateDistortion) -> Change:
-    return Change(float(found.bpp), float(found.mse) * 255**2)
+    return Change(float(found.bpp), float(found.mse) * DISTORTION_WEIGHTS["mse"])
 
 
 class _Journal:
-    """The table as it grows: a JSON line for the float model, then one for every measurement."""
+    """The table as it grows: a record for the float model, then one for every measurement."""
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    def __init__(self, kept: Entry) -> None:
+        self.kept = kept
         self.base: Change | None = None
         self.changes: dict[tuple[str, str, int], Change] = {}
-
-    @classmethod
-    def open(cls, folder: Path | None, key: str) -> _Journal:
-        journal = cls(None if folder is None else folder / f"sensitivity-{key[:32]}.jsonl")
-        if journal.path is None:
-            return journal
-        journal.path.parent.mkdir(parents=True, exist_ok=True)
-        for line in journal.path.read_text().splitlines() if journal.path.exists() else ():
-            try:
-                record = json.loads(line)
-                change = Change(float(record["rate"]), float(record["distortion"]))
-                if record["layer"] is None:
-                    journal.base = change
-                else:
-                    journal.changes[record["layer"], record["kind"], int(record["bits"])] = change
-            except (ValueError, KeyError, TypeError):
-                continue  # cut short by an interruption: measured again
-        return journal
+        for record in kept.read():
+            change = Change(record["rate"], record["distortion"])
+            if record["layer"] is None:
+                self.base = change
+            else:
+                self.changes[record["layer"], record["kind"], record["bits"]] = change
 
     def set_base(self, base: Change) -> None:
         if self.base is None:
             self.base = base
-            self._write({"layer": None, **asdict(base)})
+            self.kept.append({"layer": None, **asdict(base)})
 
-    def add(self, entry: tuple[str, str, int], change: Change) -> None:
-        self.changes[entry] = change
-        self._write({"layer": entry[0], "kind": entry[1], "bits": entry[2], **asdict(change)})
-
-    def _write(self, record: dict[str, object]) -> None:
-        if self.path is not None:
-            with self.path.open("a") as file:
-                file.write("\n" + json.dumps(record))  # a new line first: the last one may be cut short
+    def add(self, key: tuple[str, str, int], change: Change) -> None:
+        self.changes[key] = change
+        self.kept.append({"layer": key[0], "kind": key[1], "bits": key[2], **asdict(change)})
 
 
 def table_key(traced: TracedModel, statistics: Statistics, crops: Tensor, settings: QuantizerSettings | None) -> str:
-    """SHA-256 (hex) of everything the table depends on."""
+    """SHA-256 (hex) of everything the table depends on, beside the code."""
     chosen = settings or QuantizerSettings()
     ranges = f"{chosen.range_method.__name__} {chosen.per_channel}{' free' if chosen.free_zero_points else ''}"
-    digest = hashlib.sha256(f"{_VERSION} {ranges}".encode())
+    digest = hashlib.sha256(ranges.encode())
+    for step in traced.layers:
+        # What no tensor tells: how the layers are connected, their strides, activation functions and directions.
+        inverse = getattr(step.module, "inverse", None)
+        digest.update(repr((step.name, step.kind, step.inputs, step.negative_slope, step.factor, inverse)).encode())
+        digest.update(repr(step.module).encode())
     for name, tensor in sorted(traced.model.state_dict().items()):
         digest.update(name.encode() + tensor.detach().contiguous().cpu().numpy().tobytes())
     for name, found in sorted(statistics.items()):

@@ -18,14 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from licquant.codec.blobs import BlobReader, BlobWriter, get
+from licquant.codec.blobs import BlobReader, BlobWriter, allowed_elements, get
 from licquant.codec.dynamic_format import dynamic_from_json, dynamic_to_json
 from licquant.codec.families import FAMILIES, LatentTables
 from licquant.codec.program_format import program_from_json, program_to_json
 from licquant.config import Plan
 from licquant.errors import ArtifactError, PlanError
-from licquant.images import write_atomically
+from licquant.images import utf8, write_result
 from licquant.program.dynamic import DynamicPart
+from licquant.program.grid import Grid
 from licquant.program.part import Program
 
 MAGIC = b"LICQ"
@@ -34,6 +35,7 @@ TRANSFORMS = ("g_a", "g_s")  # the parts of the free zone whose widths may depen
 _PREFIX = struct.Struct("<4sHI")
 _HASH_BYTES = 32
 _MAX_BYTES = 1 << 30
+_MAX_HEADER = 1 << 24  # bytes; parsed, JSON takes up to about 30 times its size
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +72,17 @@ class Artifact:
         present = [(a, b) for a, b in pairs if a in self.program and b in self.program]
         if any(self.program[a].output_grid.channels != self.program[b].input_grid.channels for a, b in present):
             raise ArtifactError("the program's parts do not fit one another")
+        pixels = self.program["g_a"].input_grid, self.program["g_s"].output_grid
+        if not all(grid.same(Grid.pixels()) for grid in pixels):
+            raise ArtifactError("the program does not read or write pixels: three channels of 8 bits")
         if any(name not in TRANSFORMS or part.part is not self.program[name] for name, part in self.dynamic.items()):
             raise ArtifactError("only g_a and g_s of the program may have widths that depend on the image")
 
     def to_bytes(self) -> bytes:
-        """The file's content; the same artifact gives the same bytes."""
+        """The file's content; the same artifact gives the same bytes.
+
+        Raises ``ArtifactError`` if it could not be read again: if its weights take next to nothing.
+        """
         writer = BlobWriter()
         header: dict[str, Any] = {
             "family": self.family,
@@ -87,16 +95,18 @@ class Artifact:
         if self.dynamic:
             header["dynamic"] = dynamic_to_json(self.dynamic, header["program"], writer)
         header["blobs"] = [len(blob) for blob in writer.blobs]
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text = utf8(json.dumps(header, separators=(",", ":"), ensure_ascii=False))
         version = DYNAMIC_VERSION if self.dynamic else VERSION
         content = _PREFIX.pack(MAGIC, version, len(text)) + text + b"".join(writer.blobs)
+        if writer.elements > allowed_elements(len(content) + _HASH_BYTES):
+            raise ArtifactError(f"{writer.elements} numbers in {len(content)} bytes: use more bits for the weights")
         return content + hashlib.sha256(content).digest()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Artifact:
         """Raises ``ArtifactError`` for anything but an undamaged artifact of a known version."""
         header, blobs = _open(data)
-        reader = BlobReader(blobs)
+        reader = BlobReader(blobs, len(data))
         try:
             plan = Plan.from_json(get(header, "plan", dict))
         except PlanError as error:
@@ -113,7 +123,7 @@ class Artifact:
     def save(self, path: str | Path) -> int:
         """Write the file, whole or not at all; returns its size in bytes."""
         data = self.to_bytes()
-        write_atomically(path, data)
+        write_result(path, data)
         return len(data)
 
 
@@ -151,6 +161,8 @@ def _open(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
     content = data[:-_HASH_BYTES]
     if hashlib.sha256(content).digest() != data[-_HASH_BYTES:]:
         raise ArtifactError("damaged or truncated: its checksum does not match")
+    if length > _MAX_HEADER:
+        raise ArtifactError(f"its header has {length} bytes: at most {_MAX_HEADER} are read")
     if _PREFIX.size + length > len(content):
         raise ArtifactError("its header is longer than the file")
     try:

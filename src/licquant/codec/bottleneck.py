@@ -9,7 +9,7 @@ import numpy as np
 
 from licquant.codec.coder import decode_symbols, encode_symbols
 from licquant.codec.tables import CodingTables
-from licquant.program.arithmetic import Ints
+from licquant.program.arithmetic import INT32_MAX, Ints, as_int32
 
 _LARGEST_SYMBOL = 1 << 22  # symbols are read in fixed point: far beyond this they could leave int32
 
@@ -28,12 +28,12 @@ class BottleneckCoder:
     def round(self, latent: Ints) -> Ints:
         """The symbols, int32 [C, H, W], of a latent in fixed point: round(latent - median)."""
         half = (1 << self.fraction_bits) >> 1
-        return ((latent - self.medians + half) >> self.fraction_bits).astype(np.int32)
+        return as_int32((latent - self.medians + half) >> self.fraction_bits)
 
     def restore(self, symbols: Ints) -> Ints:
-        """The latent that symbols [C, H, W] stand for, int64 in fixed point: symbol + median."""
+        """The latent that symbols [C, H, W] stand for, int64 in fixed point: symbol + median, within ±(2^31 - 1)."""
         limited = np.clip(symbols, -_LARGEST_SYMBOL, _LARGEST_SYMBOL).astype(np.int64)
-        return (limited << self.fraction_bits) + self.medians
+        return np.clip((limited << self.fraction_bits) + self.medians, -INT32_MAX, INT32_MAX)
 
     def encode(self, symbols: Ints) -> bytes:
         """One string for the symbols [C, H, W], any int32."""

@@ -16,12 +16,11 @@ import numpy as np
 
 from licquant.codec.context import check_reads_latent
 from licquant.codec.gaussian import CodePass
-from licquant.codec.hyperprior import GaussianCoder, with_channels
+from licquant.codec.hyperprior import GaussianCoder, in_pieces, with_channels
 from licquant.codec.orders import Checkerboard
 from licquant.codec.spatial import SpatialContext
 from licquant.errors import ArtifactError
 from licquant.program.arithmetic import Ints
-from licquant.program.exact import ExactEngine
 from licquant.program.part import Part, Program
 
 
@@ -50,7 +49,7 @@ class ChannelGroupsCoder(GaussianCoder):
             if k:
                 before = _part(program, f"channel_context.y{k}")
                 check_reads_latent(before, program["g_s"], first)
-                known, engine = [before.output_grid, *known], ExactEngine(before).run
+                known, engine = [before.output_grid, *known], in_pieces(before)
             context = SpatialContext(spatial, parameters, known, context_first=True, order=Checkerboard)
             found.append(with_channels(parameters, 2 * count))
             self.groups.append(_Group(slice(first, first + count), context, engine))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from licquant.codec.bitstream import Bitstream
 from licquant.codec.factorized import NO_Z
 from licquant.codec.families import latent_coder
 from licquant.codec.hyperprior import GaussianCoder
+from licquant.codec.memory import MAX_MEMORY, image_bytes
 from licquant.codec.tiling import TILE_PIXELS
 from licquant.codec.transform import DynamicTransform, StaticTransform
-from licquant.errors import ArtifactError, BitstreamError
+from licquant.errors import ArtifactError, BitstreamError, ImageError, LoweringError
 from licquant.images import RGB, check_rgb, crop, pad_to_multiple
 from licquant.program.arithmetic import Ints
 from licquant.program.chain import Engine
@@ -33,10 +36,12 @@ class Latents:
 
     y: ŷ as g_s reads it, int32 [M, H/16, W/16]: whole symbols if all means are 0, else fixed point
     z: symbols of z, int32 [N, H/64, W/64]; empty where the family has none
+    widths: stage of g_a → the width that ``analyse`` chose; empty where none is chosen, and of decoded latents
     """
 
     y: Ints
     z: Ints
+    widths: Mapping[str, int] = field(default_factory=dict)
 
 
 class Codec:
@@ -46,16 +51,23 @@ class Codec:
     """
 
     def __init__(
-        self, artifact: Artifact, identity: bytes, engine: str = "openvino", threads: int | None = None
+        self,
+        artifact: Artifact,
+        identity: bytes,
+        engine: str = "openvino",
+        threads: int | None = None,
+        max_memory: int = MAX_MEMORY,
     ) -> None:
         if engine not in ENGINES:
             raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
         self.artifact, self.id, self._threads = artifact, identity, threads
+        self._known_sizes: dict[tuple[tuple[int, int], bool], int] = {}  # coded positions, encode → bytes of memory
+        self._fast, self._max_memory = engine == "openvino", max_memory
         self.coder = latent_coder(artifact.family, artifact.program, artifact.tables)
         program = artifact.program
         run = partial(_engine, engine=engine, threads=threads)
         self._h_a = run(program["h_a"]).run if "h_a" in program else None
-        latent_stride, self._coded_stride = _strides(program)
+        self._strides = latent_stride, self._coded_stride = _strides(program)
         self._g_a, self._g_s = (
             DynamicTransform(artifact.dynamic[name], run, tile)
             if name in artifact.dynamic
@@ -64,39 +76,46 @@ class Codec:
         )
 
     def encode(self, rgb: RGB) -> bytes:
-        """The coded image for uint8 H×W×3, H and W ≥ 1; ``ImageError`` for another array."""
-        check_rgb(rgb)
-        with limited_threads(self._threads):
-            strings = self.coder.encode(*self._transform(rgb))
-        return Bitstream(self.id, rgb.shape[1], rgb.shape[0], strings).to_bytes()
+        """The coded image for uint8 H×W×3, H and W ≥ 1; ``ImageError`` for another array, or one too large."""
+        return self.encode_with_widths(rgb)[0]
 
     def decode(self, data: bytes) -> RGB:
-        """The image uint8 H×W×3; ``BitstreamError`` if the data is damaged or was coded with another artifact."""
+        """The image uint8 H×W×3.
+
+        Raises ``BitstreamError`` if the data is damaged, was coded with another artifact, or claims so large an
+        image that decoding it takes more memory than allowed.
+        """
+        return self.decode_with_widths(data)[0]
+
+    def encode_with_widths(self, rgb: RGB) -> tuple[bytes, dict[str, int]]:
+        """As ``encode``, with stage of g_a → the width it chose for the image; empty where none is chosen."""
+        check_rgb(rgb)
+        with self._within_limits(rgb.shape[0], rgb.shape[1], encode=True):
+            y, z, widths = self._transform(rgb)
+            strings = self.coder.encode(y, z)
+        return Bitstream(self.id, rgb.shape[1], rgb.shape[0], strings).to_bytes(), widths
+
+    def decode_with_widths(self, data: bytes) -> tuple[RGB, dict[str, int]]:
+        """As ``decode``, with stage of g_s → the width it chose; empty where none is chosen."""
         stream = self._parse(data)
-        with limited_threads(self._threads):
-            return self.synthesise(self._symbols(stream).y, stream.height, stream.width)
+        with self._within_limits(stream.height, stream.width):
+            return self._synthesised(self._symbols(stream).y, stream.height, stream.width)
 
     def decode_symbols(self, data: bytes) -> Latents:
         """The coded latents alone: what must be the same on every machine."""
-        with limited_threads(self._threads):
-            return self._symbols(self._parse(data))
+        stream = self._parse(data)
+        with self._within_limits(stream.height, stream.width):
+            return self._symbols(stream)
 
     def analyse(self, rgb: RGB) -> Latents:
         """What is coded for an image."""
-        with limited_threads(self._threads):
-            y, z = self._transform(rgb)
-            return Latents(self.coder.quantize(y, z), z)
+        with self._within_limits(rgb.shape[0], rgb.shape[1], encode=True):
+            y, z, widths = self._transform(rgb)
+            return Latents(self.coder.quantize(y, z), z, widths)
 
     def synthesise(self, y: Ints, height: int, width: int) -> RGB:
         """The image of that size for ŷ."""
-        pixels = self._g_s.run(y)
-        return crop(np.moveaxis(pixels, 0, -1).astype(np.uint8, copy=False), height, width)
-
-    def analysis_widths(self, rgb: RGB) -> dict[str, int]:
-        """Stage of g_a → the width that ``encode`` chooses for this image; empty where no widths are chosen."""
-        check_rgb(rgb)
-        with limited_threads(self._threads):
-            return self._g_a.widths(self._planes(rgb))
+        return self._synthesised(y, height, width)[0]
 
     def synthesis_widths(self, y: Ints) -> dict[str, int]:
         """Stage of g_s → the width that is chosen for ŷ (``Latents.y``), the same on every machine."""
@@ -107,17 +126,54 @@ class Codec:
         """Ideal code length under the artifact's integer tables."""
         return self.coder.entropy_bits(latents.y, latents.z)
 
-    def _transform(self, rgb: RGB) -> tuple[Ints, Ints]:
-        """(y in fixed point, symbols of z) of an image."""
-        y = self._g_a.run(self._planes(rgb))
-        if self._h_a is None:
-            return y, NO_Z
-        assert isinstance(self.coder, GaussianCoder)
-        return y, self.coder.round_hyper(self._h_a(y))
+    def memory(self, height: int, width: int, *, encode: bool = False) -> int:
+        """Bytes that decoding (or encoding) an image of that size takes at most, beside the model (``memory.py``)."""
+        stride = self._coded_stride
+        padded = (height + -height % stride, width + -width % stride)
+        return image_bytes(self.artifact.program, self._strides, padded, self._fast, encode)
 
-    def _planes(self, rgb: RGB) -> Ints:
-        """What g_a reads: [3, H, W], padded."""
-        return np.moveaxis(pad_to_multiple(rgb, self._coded_stride), -1, 0)
+    @contextmanager
+    def _within_limits(self, height: int, width: int, *, encode: bool = False) -> Iterator[None]:
+        """For coding an image of that size: on the codec's threads, refused before it takes more memory than allowed.
+
+        Raises ``ImageError`` or ``BitstreamError`` for an image that is too large, ``ArtifactError`` for a model that
+        does not fit its size.
+        """
+        needed, error = self._needed(height, width, encode), ImageError if encode else BitstreamError
+        problem = f"an image of {width}×{height} pixels takes up to {needed / 1e9:.1f} GB of memory with this model"
+        if needed > self._max_memory:
+            raise error(f"{problem}, more than the {self._max_memory / 1e9:.1f} GB that are allowed (max_memory)")
+        try:
+            with limited_threads(self._threads):
+                yield
+        except LoweringError as misfit:
+            raise ArtifactError(f"the model cannot code this image: {misfit}") from misfit
+        except MemoryError as shortage:
+            raise error(f"{problem}, and there is not as much") from shortage
+
+    def _needed(self, height: int, width: int, encode: bool) -> int:
+        """Memory that is held against the limit; an image that is encoded must be decoded by either engine, too."""
+        size = -(-height // self._coded_stride), -(-width // self._coded_stride)
+        if (size, encode) not in self._known_sizes:
+            program, strides = self.artifact.program, self._strides
+            _check_sizes(program, strides, size)
+            padded = size[0] * self._coded_stride, size[1] * self._coded_stride
+            decoding = [image_bytes(program, strides, padded, fast, False) for fast in (True, False)]
+            needed = self.memory(height, width, encode=encode)
+            self._known_sizes[size, encode] = max(needed, *decoding) if encode else needed
+        return self._known_sizes[size, encode]
+
+    def _transform(self, rgb: RGB) -> tuple[Ints, Ints, dict[str, int]]:
+        """(y in fixed point, symbols of z, widths that g_a chose) of an image."""
+        y, widths = self._g_a.run(np.moveaxis(pad_to_multiple(rgb, self._coded_stride), -1, 0))
+        if self._h_a is None:
+            return y, NO_Z, widths
+        assert isinstance(self.coder, GaussianCoder)
+        return y, self.coder.round_hyper(self._h_a(y)), widths
+
+    def _synthesised(self, y: Ints, height: int, width: int) -> tuple[RGB, dict[str, int]]:
+        pixels, widths = self._g_s.run(y)
+        return crop(np.moveaxis(pixels, 0, -1).astype(np.uint8, copy=False), height, width), widths
 
     def _parse(self, data: bytes) -> Bitstream:
         stream = Bitstream.from_bytes(data)
@@ -132,11 +188,14 @@ class Codec:
         return Latents(*self.coder.decode(stream.strings, size))
 
 
-def load(path: str | Path, *, engine: str = "openvino", threads: int | None = None) -> Codec:
+def load(
+    path: str | Path, *, engine: str = "openvino", threads: int | None = None, max_memory: int = MAX_MEMORY
+) -> Codec:
     """The codec in a ``model.licq`` file.
 
     engine:  ``"openvino"`` (fast) or ``"exact"`` (slow: exact integers for the free zone too)
     threads: how many OpenVINO and NumPy's BLAS may use; None leaves the choice to them
+    max_memory: bytes that one image may take; a larger one is refused (``Codec.memory`` says what it would take)
 
     Raises ``ArtifactError`` for a file that is not an undamaged artifact.
     """
@@ -145,7 +204,7 @@ def load(path: str | Path, *, engine: str = "openvino", threads: int | None = No
         artifact = Artifact.from_bytes(data)
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
-    return Codec(artifact, artifact_id(data), engine, threads)
+    return Codec(artifact, artifact_id(data), engine, threads, max_memory)
 
 
 def _strides(program: Program) -> tuple[int, int]:
@@ -153,15 +212,33 @@ def _strides(program: Program) -> tuple[int, int]:
 
     Raises ``ArtifactError`` unless every synthesis undoes the strides of its analysis.
     """
-    latent = program["g_a"].output_size((_PROBE, _PROBE))
-    coded = latent
-    if "h_a" in program:
-        coded = program["h_a"].output_size(latent)
-        if program["h_s"].output_size(coded) != latent:
-            raise ArtifactError("the program's hyper synthesis does not undo the strides of its analysis")
-    if min(coded) < 1 or program["g_s"].output_size(latent) != (_PROBE, _PROBE):
-        raise ArtifactError("the program's synthesis does not undo the strides of its analysis")
-    return _PROBE // latent[0], _PROBE // coded[0]
+    try:
+        latent = program["g_a"].output_size((_PROBE, _PROBE))
+        coded = program["h_a"].output_size(latent) if "h_a" in program else latent
+    except LoweringError as error:
+        raise ArtifactError(f"the program has no use for images: {error}") from error
+    if any(height != width or _PROBE % height for height, width in (latent, coded)) or latent[0] % coded[0]:
+        raise ArtifactError("the program's analysis does not divide the sides of an image by a whole number")
+    strides = _PROBE // latent[0], _PROBE // coded[0]
+    _check_sizes(program, strides, coded)
+    return strides
+
+
+def _check_sizes(program: Program, strides: tuple[int, int], coded: tuple[int, int]) -> None:
+    """Raise ``ArtifactError`` unless the parts fit one another for an image of so many positions of the coded latent.
+
+    strides: as ``_strides`` gives them
+    """
+    image = coded[0] * strides[1], coded[1] * strides[1]
+    latent = image[0] // strides[0], image[1] // strides[0]
+    expected = {"g_a": (image, latent), "h_a": (latent, coded), "h_s": (coded, latent), "g_s": (latent, image)}
+    try:
+        for name, part in program.items():
+            size, wanted = expected.get(name, (latent, latent))
+            if part.output_size(size) != wanted:
+                raise ArtifactError(f"the program's {name} does not fit its other parts for an image of this size")
+    except LoweringError as error:
+        raise ArtifactError(f"the program does not fit an image of this size: {error}") from error
 
 
 def _engine(part: Part, engine: str, threads: int | None) -> Engine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ def layer_contents(data: bytes, artifact: Artifact) -> list[LayerContents]:
                     stored["kind"],
                     bits.weight if bits else None,
                     bits.activation if bits else None,
-                    sum(sizes[index] for index in _blobs(stored)),
+                    _bytes(stored, sizes),
                     0 if weight is None else weight.size,
                     op.bound(part.input_grids(op)).bit_length() + 1,
                 )
@@ -73,7 +73,7 @@ class SelectorContents:
 def selector_contents(data: bytes, artifact: Artifact) -> list[SelectorContents]:
     """One entry per dynamic part; ``data`` is the content that ``artifact`` was read from."""
     header, sizes = blob_sizes(data)
-    shared = set(_blobs(header["program"]))
+    shared = _blobs(header["program"])
     found = []
     for name, part in artifact.dynamic.items():
         record = header["dynamic"][name]
@@ -82,21 +82,29 @@ def selector_contents(data: bytes, artifact: Artifact) -> list[SelectorContents]
             SelectorContents(
                 name,
                 {stage.name: stage.widths for stage in part.stages if len(stage.parts) > 1},
-                sum(sizes[index] for index in set(_blobs(record["stages"])) - shared),
-                sum(sizes[index] for index in set(_blobs(record["selector"])) - shared),
+                _bytes(record["stages"], sizes, shared),
+                _bytes(record["selector"], sizes, shared),
                 sum(op.weight.size for op in network if isinstance(op, Convolution)),
             )
         )
     return found
 
 
-def _blobs(record: Any) -> Iterator[int]:
+def _bytes(record: Any, sizes: Sequence[int], without: Set[int] = frozenset()) -> int:
+    """What the blobs take together that a record refers to; a file may refer to some that there are not."""
+    return sum(sizes[index] for index in _blobs(record) - without if index < len(sizes))
+
+
+def _blobs(record: Any) -> set[int]:
     """The indices of every blob that a record refers to."""
-    if isinstance(record, dict):
-        if "blob" in record:
-            yield record["blob"]
-        for value in record.values():
-            yield from _blobs(value)
-    elif isinstance(record, list):
-        for value in record:
-            yield from _blobs(value)
+    found, left = set(), [record]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            index = one.get("blob")
+            if type(index) is int and index >= 0:
+                found.add(index)
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+    return found

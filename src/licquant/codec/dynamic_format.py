@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from licquant.codec.blobs import BlobReader, BlobWriter, get
+from licquant.codec.blobs import BlobReader, BlobWriter, get, name_of
 from licquant.codec.program_format import (
     WEIGHTS,
     nested_operation_to_json,
@@ -102,4 +102,4 @@ def _stage_from_json(record: Any, widest: Part, reader: BlobReader) -> Stage:
         get(entry, "width", int): Part(widest.name, widest.input_grid, operations_from_json(entry, reader))
         for entry in get(record, "narrower", list)
     }
-    return Stage(get(record, "name", str), {**narrower, get(record, "width", int): widest})
+    return Stage(name_of(record), {**narrower, get(record, "width", int): widest})

@@ -10,7 +10,7 @@ from licquant.codec.bottleneck import BottleneckCoder
 from licquant.codec.hyperprior import check_plausible, fraction_bits
 from licquant.codec.latent_tables import FactorizedTables
 from licquant.errors import ArtifactError, BitstreamError
-from licquant.program.arithmetic import INT32_MAX, Ints
+from licquant.program.arithmetic import Ints, as_int32
 from licquant.program.part import Program
 
 
@@ -52,7 +52,7 @@ class FactorizedCoder:
 
     def _restore(self, symbols: Ints) -> Ints:
         y_hat = (self.latent.restore(symbols) + (1 << self._shift >> 1)) >> self._shift
-        return np.clip(y_hat, -INT32_MAX, INT32_MAX).astype(np.int32)
+        return as_int32(y_hat)
 
 
 NO_Z = np.zeros((0, 0, 0), dtype=np.int32)

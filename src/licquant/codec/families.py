@@ -9,14 +9,15 @@ from licquant.codec.context import AutoregressiveCoder, CheckerboardCoder
 from licquant.codec.factorized import FactorizedCoder
 from licquant.codec.hyperprior import GaussianCoder, HyperpriorCoder, MeanScaleCoder
 from licquant.codec.latent_tables import FactorizedTables, HyperpriorTables
+from licquant.config import (
+    AUTOREGRESSIVE,
+    CHANNEL_GROUPS,
+    CHECKERBOARD,
+    FACTORIZED,
+    MEAN_SCALE_HYPERPRIOR,
+    SCALE_HYPERPRIOR,
+)
 from licquant.program.part import Program
-
-FACTORIZED = "factorized"
-SCALE_HYPERPRIOR = "scale-hyperprior"
-MEAN_SCALE_HYPERPRIOR = "mean-scale-hyperprior"
-AUTOREGRESSIVE = "autoregressive"
-CHECKERBOARD = "checkerboard"
-CHANNEL_GROUPS = "channel-groups"
 
 LatentCoder = FactorizedCoder | GaussianCoder
 LatentTables = FactorizedTables | HyperpriorTables

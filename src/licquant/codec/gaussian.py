@@ -17,7 +17,7 @@ import numpy as np
 
 from licquant.codec.coder import SymbolDecoder, encode_groups
 from licquant.codec.latent_tables import HyperpriorTables
-from licquant.program.arithmetic import INT32_MAX, Ints
+from licquant.program.arithmetic import Ints, as_int32
 
 # Channels [first, last), flat positions of the plane (an index array or everything), σ and μ [C, P] in fixed
 # point (or 0 for all means) → ŷ int32 [C, P].
@@ -40,18 +40,18 @@ class GaussianQuantizer:
     def mean(self, mean: Ints | int) -> Ints | int:
         """μ rounded to the fixed point of ŷ."""
         shift = self.parameter_bits - self.output_bits
-        return (mean + (1 << shift >> 1)) >> shift
+        return np.add(mean, 1 << shift >> 1, dtype=np.int64) >> shift
 
     def symbols(self, y: Ints, mean: Ints | int) -> Ints:
         """floor(y - μ + 1/2), int32; μ as ``mean`` gives it."""
         half = (1 << self.latent_bits) >> 1
         centred = y.astype(np.int64) - (mean << (self.latent_bits - self.output_bits)) + half
-        return (centred >> self.latent_bits).astype(np.int32)
+        return as_int32(centred >> self.latent_bits)
 
     def restore(self, symbols: Ints, mean: Ints | int) -> Ints:
         """ŷ = symbol + μ in its own fixed point, int32, at most ±(2^31 - 1)."""
         y_hat = (symbols.astype(np.int64) << self.output_bits) + mean
-        return np.clip(y_hat, -INT32_MAX, INT32_MAX).astype(np.int32)
+        return as_int32(y_hat)
 
 
 class LatentWriter:

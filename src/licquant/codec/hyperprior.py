@@ -11,6 +11,7 @@ two machines.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from licquant.codec.bottleneck import BottleneckCoder
 from licquant.codec.gaussian import EVERYTHING, CodePass, GaussianQuantizer, LatentReader, LatentWriter
 from licquant.codec.latent_tables import HyperpriorTables
+from licquant.codec.tiling import LATENT_TILE, run_tiled
 from licquant.errors import ArtifactError, BitstreamError
 from licquant.program.arithmetic import FIXED_POINT_BITS, Ints
 from licquant.program.exact import ExactEngine
@@ -45,8 +47,11 @@ class GaussianCoder(ABC):
         self.latent_channels = program["g_s"].input_grid.channels
         if self.h_s.input_grid.channels != len(tables.z):
             raise ArtifactError("h_s and the coding tables of z have different numbers of channels")
+        for writes, reads in (("g_a", "h_a"), ("h_a", "h_s")):
+            if fraction_bits(program[writes].output_grid) != fraction_bits(program[reads].input_grid):
+                raise ArtifactError(f"{reads} reads another fixed point than {writes} writes")
         self.hyper = BottleneckCoder(tables.z, tables.medians, fraction_bits(self.h_s.input_grid))
-        self.synthesise_hyper = ExactEngine(self.h_s).run  # the slow reference may take its place
+        self.synthesise_hyper = in_pieces(self.h_s)  # the slow reference may take its place
         latent, output = fraction_bits(program["g_a"].output_grid), fraction_bits(program["g_s"].input_grid)
         parameters = self.parameters_of(program)
         bits = min(fraction_bits(part.output_grid) for part in parameters)
@@ -116,6 +121,12 @@ class MeanScaleCoder(GaussianCoder):
     def code_passes(self, parameters: Ints, code: CodePass) -> None:
         sigma, mean = np.split(parameters.reshape(len(parameters), -1), 2)
         code(EVERYTHING, EVERYTHING, sigma, mean)
+
+
+def in_pieces(part: Part) -> Callable[[Ints], Ints]:
+    """The exact engine on a part, a piece of its output at a time."""
+    run = ExactEngine(part).run
+    return lambda q: run_tiled(run, part, q, LATENT_TILE)
 
 
 def check_plausible(strings: tuple[bytes, ...], least_bits: tuple[float, ...]) -> None:

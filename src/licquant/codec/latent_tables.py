@@ -11,9 +11,9 @@ import numpy as np
 from licquant.codec.blobs import BlobReader, BlobWriter
 from licquant.codec.tables import CodingTables
 from licquant.errors import ArtifactError
-from licquant.program.arithmetic import Ints
+from licquant.program.arithmetic import INT32_MAX, Ints, lies_within
 
-_LARGEST_MEDIAN = 1 << 30
+_LARGEST_MEDIAN = (1 << 30) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class FactorizedTables:
     """Tables of a latent y without a hyperprior.
 
     y:       one table per channel
-    medians: int64[M], of y, in the fixed point of g_a's output
+    medians: int64[M], below 2^30, of y, in the fixed point of g_a's output
     """
 
     y: CodingTables
@@ -44,9 +44,9 @@ class HyperpriorTables:
     """Tables of every family with a hyperprior.
 
     z:          one table per channel of z
-    medians:    int64[N], of z, in the fixed point of h_s's input
+    medians:    int64[N], below 2^30, of z, in the fixed point of h_s's input
     y:          one table per level of σ
-    thresholds: int64[levels - 1], ascending, in the fixed point of σ: σ > thresholds[k] has a level > k
+    thresholds: int64[levels - 1], ascending, below 2^31, in the fixed point of σ: σ > thresholds[k] has a level > k
     """
 
     z: CodingTables
@@ -58,7 +58,8 @@ class HyperpriorTables:
         _check_medians(self.z, self.medians)
         if self.thresholds.shape != (len(self.y) - 1,):
             raise ArtifactError("the coding tables do not fit their thresholds")
-        if len(self.y) > 256 or (np.diff(self.thresholds) < 0).any():
+        ascending = (self.thresholds[1:] >= self.thresholds[:-1]).all()
+        if len(self.y) > 256 or not ascending or not lies_within(self.thresholds, -INT32_MAX, INT32_MAX):
             raise ArtifactError("the levels of σ are out of range")
 
     @cached_property
@@ -95,5 +96,5 @@ class HyperpriorTables:
 
 
 def _check_medians(tables: CodingTables, medians: Ints) -> None:
-    if medians.shape != (len(tables),) or (abs(medians) >= _LARGEST_MEDIAN).any():
+    if medians.shape != (len(tables),) or not lies_within(medians, -_LARGEST_MEDIAN, _LARGEST_MEDIAN):
         raise ArtifactError("the medians do not fit their coding tables")

@@ -1,4 +1,4 @@
-"""Programs to and from JSON with blobs. Each operation's fields are declared once, in ``_FIELDS``."""
+"""Programs to and from JSON with blobs, by the table of what each operation holds (``program/fields.py``)."""
 
 from __future__ import annotations
 
@@ -7,74 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from licquant.codec.blobs import BlobReader, BlobWriter, get
+from licquant.codec.blobs import BlobReader, BlobWriter, get, is_name, name_of
 from licquant.errors import ArtifactError, LoweringError
-from licquant.program.arithmetic import MAX_BITS, MIN_BITS, nested_weight
+from licquant.program.arithmetic import nested_weight
+from licquant.program.fields import OPERATIONS, Field, Flag, Integers, Number, OfEachInput, Scaling, Weights
 from licquant.program.grid import Grid
-from licquant.program.ops import (
-    Add,
-    Convolution,
-    Gdn,
-    Multiply,
-    Operation,
-    PixelShuffle,
-    Requantize,
-    Rescaling,
-    Sigmoid,
-    TransposedConvolution,
-)
+from licquant.program.ops import Operation, Rescaling
 from licquant.program.part import Part, Program
 
-# Operation → its name in the file and its own fields with their kinds, in the order of the dataclass.
-_FIELDS: dict[type[Operation], tuple[str, dict[str, str]]] = {
-    Convolution: (
-        "convolution",
-        {
-            "weight": "weights",
-            "weight_bits": "width",
-            "bias": "integers",
-            "stride": "number",
-            "padding": "number",
-            "groups": "number",
-            "rescaling": "rescaling",
-        },
-    ),
-    TransposedConvolution: (
-        "transposed_convolution",
-        {
-            "weight": "weights",
-            "weight_bits": "width",
-            "bias": "integers",
-            "stride": "number",
-            "padding": "number",
-            "output_padding": "number",
-            "rescaling": "rescaling",
-        },
-    ),
-    Gdn: (
-        "gdn",
-        {
-            "gamma": "weights",
-            "weight_bits": "width",
-            "beta": "integers",
-            "square_bits": "number",
-            "square_multiplier": "integers",
-            "square_shift": "integers",
-            "multiplier": "integers",
-            "shift": "integers",
-            "inverse": "flag",
-        },
-    ),
-    Add: ("add", {"multipliers": "list of integers", "rescaling": "rescaling"}),
-    Requantize: ("requantize", {"rescaling": "rescaling"}),
-    Multiply: ("multiply", {"rescaling": "rescaling"}),
-    Sigmoid: ("sigmoid", {"table": "integers"}),
-    PixelShuffle: ("pixel_shuffle", {"factor": "number"}),
-}
-_TYPES = {name: (kind, fields) for kind, (name, fields) in _FIELDS.items()}
+_TYPES = {name: (kind, fields) for kind, (name, fields) in OPERATIONS.items()}
 # Operation → the field of its weights.
-WEIGHTS = {kind: field for kind, (_, fields) in _FIELDS.items() for field, form in fields.items() if form == "weights"}
-_LARGEST_NUMBER = 1 << 16
+WEIGHTS = {
+    kind: next(name for name, field in fields.items() if isinstance(field, Weights))
+    for kind, (_, fields) in OPERATIONS.items()
+    if "weight_bits" in fields
+}
+_RESCALING = ("positive", "negative", "shift")
 
 
 def program_to_json(program: Program, writer: BlobWriter) -> list[dict[str, Any]]:
@@ -89,7 +37,10 @@ def program_from_json(record: Any, reader: BlobReader) -> Program:
         parts = [part_from_json(part, reader) for part in record]
     except LoweringError as error:
         raise ArtifactError(f"not a valid program: {error}") from error
-    return Program({part.name: part for part in parts})
+    program = Program({part.name: part for part in parts})
+    if len(program) < len(parts):
+        raise ArtifactError("the program has two parts of one name")
+    return program
 
 
 def part_to_json(part: Part, writer: BlobWriter) -> dict[str, Any]:
@@ -103,7 +54,7 @@ def part_to_json(part: Part, writer: BlobWriter) -> dict[str, Any]:
 def part_from_json(record: Any, reader: BlobReader) -> Part:
     """``ArtifactError`` for what cannot be read, ``LoweringError`` for what is not a valid part."""
     input_grid = _grid_from_json(get(record, "input_grid", dict), reader)
-    return Part(get(record, "name", str), input_grid, operations_from_json(record, reader))
+    return Part(name_of(record), input_grid, operations_from_json(record, reader))
 
 
 def operations_from_json(record: Any, reader: BlobReader) -> tuple[Operation, ...]:
@@ -126,28 +77,30 @@ def nested_operation_to_json(
 
 def operation_to_json(op: Operation, writer: BlobWriter, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """known: fields that are written already."""
-    kind, fields = _FIELDS[type(op)]
+    kind, fields = OPERATIONS[type(op)]
     record: dict[str, Any] = {
         "kind": kind,
         "name": op.name,
         "inputs": list(op.inputs),
         "grid": _grid_to_json(op.grid, writer),
     }
-    for field, form in fields.items():
-        value = getattr(op, field)
-        if known and field in known:
-            record[field] = known[field]
-        elif form == "weights":
-            record[field] = writer.weights(value, op.weight_bits)  # type: ignore[attr-defined]
-        elif form == "integers":
-            record[field] = writer.vector(value)
-        elif form == "list of integers":
-            record[field] = [writer.vector(v) for v in value]
-        elif form == "rescaling":
-            record[field] = {key: writer.vector(getattr(value, key)) for key in ("positive", "negative", "shift")}
-        else:
-            record[field] = value
+    for name, field in fields.items():
+        record[name] = known[name] if known and name in known else _field_to_json(op, name, field, writer)
     return record
+
+
+def _field_to_json(op: Operation, name: str, field: Field, writer: BlobWriter) -> Any:
+    value = getattr(op, name)
+    match field:
+        case Weights():
+            return writer.weights(value, op.weight_bits)  # type: ignore[attr-defined]
+        case Integers():
+            return writer.vector(value)
+        case OfEachInput():
+            return [writer.vector(v) for v in value]
+        case Scaling():
+            return {key: writer.vector(getattr(value, key)) for key in _RESCALING}
+    return value
 
 
 def _operation_from_json(record: Any, reader: BlobReader) -> Operation:
@@ -156,41 +109,31 @@ def _operation_from_json(record: Any, reader: BlobReader) -> Operation:
         raise ArtifactError(f"unknown operation {kind[:40]!r}: made by a newer licquant?")
     cls, fields = _TYPES[kind]
     inputs = get(record, "inputs", list)
-    if not all(isinstance(name, str) for name in inputs):
+    if not all(is_name(name) for name in inputs):
         raise ArtifactError("an operation's inputs are not names")
-    values = {field: _field_from_json(record, field, form, reader) for field, form in fields.items()}
+    values = {name: _field_from_json(record, name, field, reader) for name, field in fields.items()}
     grid = _grid_from_json(get(record, "grid", dict), reader)
-    return cls(get(record, "name", str), tuple(inputs), grid, **values)
+    return cls(name_of(record), tuple(inputs), grid, **values)
 
 
-def _field_from_json(record: Any, field: str, form: str, reader: BlobReader) -> Any:
-    if form == "width":
-        bits = get(record, field, int)
-        if not MIN_BITS <= bits <= MAX_BITS:
-            raise ArtifactError(f"the field {field!r} is not a width from {MIN_BITS} to {MAX_BITS}")
-        return bits
-    if form == "number":
-        number = get(record, field, int)
-        if not 0 <= number <= _LARGEST_NUMBER:
-            raise ArtifactError(f"the field {field!r} is out of range")
-        return number
-    if form == "flag":
-        return get(record, field, bool)
-    if form == "weights":
-        return reader.weights(get(record, field, dict))
-    if form == "list of integers":
-        return tuple(_vector(item, reader) for item in get(record, field, list))
-    if form == "rescaling":
-        found = get(record, field, dict)
-        return Rescaling(*(_vector(found.get(key), reader) for key in ("positive", "negative", "shift")))
-    return _vector(record.get(field), reader)
-
-
-def _vector(reference: Any, reader: BlobReader) -> np.ndarray:
-    values = reader.integers(reference)
-    if values.ndim != 1:
-        raise ArtifactError("a tensor that must have one dimension has another shape")
-    return values
+def _field_from_json(record: Any, name: str, field: Field, reader: BlobReader) -> Any:
+    match field:
+        case Number(low, high):
+            number = get(record, name, int)
+            if not low <= number <= high:
+                raise ArtifactError(f"the field {name!r} lies outside {low}..{high}")
+            return number
+        case Flag():
+            return get(record, name, bool)
+        case Weights(axes):
+            return reader.weights(get(record, name, dict), len(axes))
+        case Integers():
+            return reader.integers(record.get(name))
+        case OfEachInput():
+            return tuple(reader.integers(item) for item in get(record, name, list))
+        case Scaling():
+            found = get(record, name, dict)
+            return Rescaling(*(reader.integers(found.get(key)) for key in _RESCALING))
 
 
 def _grid_to_json(grid: Grid, writer: BlobWriter) -> dict[str, Any]:

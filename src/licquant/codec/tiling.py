@@ -7,14 +7,16 @@ Each piece of the output is computed from the input rows and columns that it dep
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from licquant.errors import LoweringError
 from licquant.program.arithmetic import Handed, Ints
 from licquant.program.part import Part
 
 TILE_PIXELS = 1024  # side of a piece, in pixels of the image
+LATENT_TILE = 128  # in positions of y, where Gaussian parameters are computed
 
 
 class _Piece(NamedTuple):
@@ -41,10 +43,19 @@ def run_tiled(run: Callable[[Ints], Ints], part: Part, q: Ints, tile: int) -> In
         found = run(q[:, *piece.needed])[:, *piece.place]
         if output is None:
             # rows × columns × channels in memory, as the engines give and take it
-            output = np.moveaxis(np.empty((height, width, len(found)), found.dtype), -1, 0)
+            output = np.moveaxis(np.empty((height, width, len(found)), _stored_type(part, found)), -1, 0)
         output[:, slice(*piece.rows), slice(*piece.columns)] = found
     assert output is not None
     return output
+
+
+def largest_piece(part: Part, size: int, tile: int) -> int:
+    """The longest side of the input that any piece of the output needs, for an input of that side."""
+    length = part.output_size((size, size))[0]
+    if length <= tile:
+        return size
+    spans = [_input_span(part, span, size, length) for span in _spans(length, tile)]
+    return max(last - first for first, _, last in spans)
 
 
 def sample_tiled(run: Callable[[Ints], Handed], part: Part, q: Ints, tile: int, rows: Ints, columns: Ints) -> Handed:
@@ -63,7 +74,15 @@ def sample_tiled(run: Callable[[Ints], Handed], part: Part, q: Ints, tile: int, 
     return output
 
 
+def _stored_type(part: Part, found: Ints) -> Any:
+    """A large output is kept as the narrowest integers that hold its grid."""
+    if found.dtype.kind == "f":
+        return found.dtype
+    return np.uint8 if part.output_grid.bits <= 8 else np.int32
+
+
 def _pieces(part: Part, q: Ints, tile: int) -> Iterator[_Piece]:
+    """Raises ``LoweringError`` for a part that does not make of a piece's input what it makes of the whole."""
     height, width = part.output_size((q.shape[1], q.shape[2]))
     for rows in _spans(height, tile):
         for columns in _spans(width, tile):
@@ -73,7 +92,16 @@ def _pieces(part: Part, q: Ints, tile: int) -> Iterator[_Piece]:
                 slice(row_skip, row_skip + rows[1] - rows[0]),
                 slice(column_skip, column_skip + columns[1] - columns[0]),
             )
+            if not _covers(part, (bottom - top, right - left), place):
+                raise LoweringError(f"{part.name}: cannot be computed in pieces of {tile}×{tile}")
             yield _Piece(rows, columns, (slice(top, bottom), slice(left, right)), place)
+
+
+def _covers(part: Part, size: tuple[int, int], place: tuple[slice, slice]) -> bool:
+    """Whether what the part makes of an input of that size has the place in it."""
+    return min(size) >= 1 and all(
+        p.start >= 0 and p.stop <= n for p, n in zip(place, part.output_size(size), strict=True)
+    )
 
 
 def _spans(size: int, tile: int) -> Iterator[tuple[int, int]]:

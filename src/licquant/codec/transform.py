@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from licquant.codec.tiling import fits_one_tile, run_tiled, sample_tiled
 from licquant.program.arithmetic import Ints
@@ -21,9 +21,9 @@ class StaticTransform:
     def __init__(self, part: Part, engine: Engine, tile: int) -> None:
         self._part, self._engine, self._tile = part, engine, tile
 
-    def run(self, q: Ints) -> Ints:
-        """Stored integers of the input [C, H, W] to those of the output."""
-        return run_tiled(self._engine.run, self._part, q, self._tile)
+    def run(self, q: Ints) -> tuple[Ints, dict[str, int]]:
+        """Stored integers of the input [C, H, W] to those of the output, and the widths chosen: none here."""
+        return run_tiled(self._engine.run, self._part, q, self._tile), {}
 
     def widths(self, q: Ints) -> dict[str, int]:
         """Stage → the width chosen for this input: nothing is chosen here."""
@@ -36,18 +36,23 @@ class DynamicTransform:
     def __init__(self, part: DynamicPart, engine: Callable[[Part], Engine], tile: int) -> None:
         self._chain, self._part, self._tile = Chain(part, engine), part, tile
 
-    def run(self, q: Ints) -> Ints:
-        """Stored integers of the input [C, H, W] to those of the output, at the widths chosen for it."""
+    def run(self, q: Ints) -> tuple[Ints, dict[str, int]]:
+        """Stored integers of the input [C, H, W] to those of the output, and the ``widths`` chosen for it."""
         chain = self._chain
         if not chain.selects_by_input and self._fits(q):
             first = chain.start(q)  # once, for the selector and for the next stage
-            return chain.finish(first, chain.choose(first))
+            widths = chain.choose(first)
+            return chain.finish(first, widths), self._named(widths)
         widths = self._choose(q)
-        return run_tiled(lambda piece: chain.finish(chain.start(piece), widths), self._part.part, q, self._tile)
+        output = run_tiled(lambda piece: chain.finish(chain.start(piece), widths), self._part.part, q, self._tile)
+        return output, self._named(widths)
 
     def widths(self, q: Ints) -> dict[str, int]:
         """Stage → the width chosen for this input; the first stage has none to choose."""
-        return dict(zip([stage.name for stage in self._part.stages[1:]], self._choose(q), strict=True))
+        return self._named(self._choose(q))
+
+    def _named(self, widths: Sequence[int]) -> dict[str, int]:
+        return dict(zip([stage.name for stage in self._part.stages[1:]], widths, strict=True))
 
     def _choose(self, q: Ints) -> tuple[int, ...]:
         chain = self._chain

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import MAX_BITS, MIN_BITS
 from ..errors import ArtifactError
 from .ans import (
     TOTAL_BITS,
@@ -118,8 +119,8 @@ def unpack_integers(data: bytes, shape: int | tuple[int, ...], bits: int) -> np.
 
 
 def _limit(bits: int) -> int:
-    if not 2 <= bits <= 16:
-        raise ValueError(f"bits must be in 2..16, not {bits}")
+    if not MIN_BITS <= bits <= MAX_BITS:
+        raise ValueError(f"bits must be in {MIN_BITS}..{MAX_BITS}, not {bits}")
     return int((1 << (bits - 1)) - 1)
 
 

@@ -1,6 +1,6 @@
 """How good, how small, how fast: metrics with one definition each, measured on real files, and their reports.
 
-    metrics         MSE, PSNR, MS-SSIM, bits per pixel, RD loss, BD-rate
+    metrics         MSE, PSNR, MS-SSIM, bits per pixel, BD-rate;  rd  the RD loss
     codec_results   a codec's results over images: ``ImageResult``, ``RatePoint``, ``Curve``
     reference       the same for the FP32 model through CompressAI's own ``compress`` and ``decompress``
     widths          widths that depend on the image: what was chosen, and what it averages to

@@ -30,7 +30,6 @@ def zeta_heat_map(
     parts: Sequence[str],
     bits: Sequence[int],
     tables: Mapping[str, NDArray[np.floating]],
-    title: str = "RD loss added by quantizing one layer alone, in percent",
 ) -> None:
     """ζ of every layer and width: one panel for each table, on one logarithmic scale of colours.
 
@@ -64,7 +63,7 @@ def zeta_heat_map(
         bar = figure.colorbar(panels[0].images[0], ax=panels, extend="both", pad=0.02, aspect=35)
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda zeta, _: f"{100 * zeta:g} %"))
         bar.ax.minorticks_off()
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle("RD loss added by quantizing one layer alone, in percent", fontsize=11)
         save(figure, path)
 
 

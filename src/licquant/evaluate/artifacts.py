@@ -8,6 +8,7 @@ from typing import Any
 
 from licquant.codec.artifact import Artifact, read_artifact_bytes
 from licquant.codec.contents import LayerContents, layer_contents
+from licquant.config import check_lmbda
 from licquant.errors import DataError
 from licquant.evaluate.widths import AverageBits, Widths, average_bits_over, stage_of_layer
 
@@ -36,17 +37,17 @@ class Candidate:
 
     @classmethod
     def read(cls, path: Path) -> "Candidate":
-        """``ArtifactError`` for another file, ``DataError`` if the artifact does not say its λ."""
+        """``ArtifactError`` for another file, ``DataError`` without λ, ``ModelError`` for one that is no λ."""
         data = read_artifact_bytes(path)
         artifact = Artifact.from_bytes(data)
         lmbda = artifact.provenance.get("lmbda")
-        if not isinstance(lmbda, float | int):
+        if lmbda is None:
             raise DataError(
                 f"{path}: does not say its λ: quantize with --lmbda, or put a model card beside the checkpoint"
             )
         return cls(
             path=Path(path),
-            lmbda=float(lmbda),
+            lmbda=check_lmbda(lmbda, f"{path}: λ"),
             sha256=hashlib.sha256(data).hexdigest(),
             plan_hash=artifact.plan.hash,
             layers=tuple(layer_contents(data, artifact)),

@@ -6,6 +6,8 @@ The papers' measure of computation. It is nominal: what widths really save is a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from licquant.config import Plan
@@ -28,9 +30,8 @@ def macs_per_pixel(program: Program) -> dict[str, float]:
     return {name: macs / _SIDE**2 for name, macs in found.items()}
 
 
-def bops_per_pixel(program: Program, plan: Plan) -> float:
-    """Σ over the planned layers: MACs per pixel · weight bits · bits of the layer's input."""
-    macs = macs_per_pixel(program)
+def bops_per_pixel(macs: Mapping[str, float], plan: Plan) -> float:
+    """Σ over the planned layers: MACs per pixel (``macs_per_pixel``) · weight bits · bits of the layer's input."""
     return sum(macs[name] * (bits.weight or 0) * bits.activation for name, bits in plan.items())
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Protocol
 
+from licquant.config import check_lmbda
 from licquant.errors import DataError
 from licquant.evaluate import metrics
+from licquant.evaluate.rd import rd_loss
 from licquant.evaluate.widths import AverageBits
 from licquant.images import RGB, read_image
 
@@ -141,6 +143,7 @@ def evaluate_codec(
     ``counted_bytes`` says how many of a coded image's bytes count as rate: all of them, unless the container
     is not the codec's own. ``on_result`` is called after each image (progress).
     """
+    check_lmbda(lmbda)
     results = []
     for path in image_paths:
         result = _evaluate_image(codec, Path(path), lmbda, counted_bytes)
@@ -171,7 +174,7 @@ def _evaluate_image(codec: Codec, path: Path, lmbda: float, counted_bytes: Calla
         mse=error,
         psnr=metrics.psnr_of_mse(error),
         ms_ssim=metrics.ms_ssim(rgb, decoded_rgb),
-        rd_loss=metrics.rd_loss(rate, error, lmbda),
+        rd_loss=rd_loss(rate, error, lmbda),
         encode_seconds=encoded - start,
         decode_seconds=decoded - encoded,
     )

@@ -18,10 +18,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from licquant.config import Plan
 from licquant.errors import DataError, ModelError
 from licquant.evaluate import provenance
-from licquant.images import write_atomically
+from licquant.images import utf8, write_result
 
 FORMAT, VERSION = "licquant.latency", 1
 OPENVINO, EXACT = "openvino", "exact"
@@ -72,10 +71,6 @@ class LatencyTable:
     check: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    def predict(self, plan: Plan) -> float:
-        """Milliseconds of one encode and one decode."""
-        return self.rest_ms + sum(self.layers[name].at(bits.weight, bits.activation) for name, bits in plan.items())
-
     def check_fits(self, geometry: str, here: Mapping[str, Any] | None = None) -> None:
         """``ModelError`` for a table of another model; ``DataError`` for one of another machine than ``here``."""
         if geometry != self.geometry:
@@ -116,7 +111,7 @@ class LatencyTable:
             raise DataError(f"the latency table is damaged: {type(error).__name__}") from error
 
     def save(self, path: str | Path) -> None:
-        write_atomically(path, json.dumps(self.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
+        write_result(path, utf8(json.dumps(self.to_json(), indent=1, ensure_ascii=False)) + b"\n")
 
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:

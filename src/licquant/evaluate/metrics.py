@@ -3,7 +3,8 @@
 MSE    mean of ((a - b)/255)²                    on the [0, 1] scale
 PSNR   -10·log10(MSE)                            dB
 bpp    8 · file bytes / (width · height)         bits per pixel
-J      bpp + λ·255²·MSE                          the RD loss
+
+The RD loss is in ``rd.py``.
 """
 
 import math
@@ -58,11 +59,6 @@ def ms_ssim(a: RGB, b: RGB) -> float:
 def bpp(file_bytes: int, width: int, height: int) -> float:
     """Bits per pixel of a file, everything in it included."""
     return 8 * file_bytes / (width * height)
-
-
-def rd_loss(bits_per_pixel: float, mse_unit: float, lmbda: float) -> float:
-    """J = R + λ·255²·MSE: R in bits per pixel, the MSE on the [0, 1] scale."""
-    return bits_per_pixel + lmbda * 255**2 * mse_unit
 
 
 def bd_rate(

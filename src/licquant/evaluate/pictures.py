@@ -1,8 +1,7 @@
 """Pictures of results: RD curves, bits and bytes of every layer, and images side by side."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -39,29 +38,20 @@ def rd_curves(
     path: str | Path,
     curves: Sequence[Curve],
     reference: Curve | None = None,
-    published: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
-    title: str = "Rate and distortion, averages over the images",
 ) -> None:
-    """PSNR over bits per pixel: the reference in black, each codec in colour, ``published`` curves in grey.
-
-    ``published`` maps a name to (bits per pixel, PSNR in dB). The axes follow the measured curves, so that a
-    published curve of a far wider range does not shrink them. ``DataError`` if there is no measured curve.
-    """
+    """PSNR over bits per pixel: the reference in black, each codec in colour. ``DataError`` if there is no curve."""
     measured = [*curves, *([reference] if reference else [])]
     if not measured:
         raise DataError("there are no curves to draw")
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 5))
         axes = figure.subplots()
-        greys = np.linspace(0.35, 0.75, max(len(published or {}), 1))
-        dashes = cycle(("--", "-.", ":"))
-        for grey, dash, (name, (rates, quality)) in zip(greys, dashes, (published or {}).items(), strict=False):
-            axes.plot(rates, quality, linestyle=dash, color=str(grey), linewidth=1.2, label=name)
         if reference:
             axes.plot(*_points(reference), "k-", marker="x", markersize=8, linewidth=1.8, label=reference.label)
         for index, curve in enumerate(curves):
             axes.plot(*_points(curve), label=curve.label, **line_style(index))
         _limits(axes, measured)
+        title = "Rate and distortion, averages over the images"
         axes.set(xlabel="rate / bits per pixel", ylabel="PSNR (RGB) / dB", title=title)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
         save(figure, path)
@@ -138,18 +128,16 @@ def _part_borders(axes: Axes, layers: Sequence[LayerSize]) -> None:
 # --- side by side -------------------------------------------------------------------------------------------
 
 
-def side_by_side(path: str | Path, original: RGB, fp32: RGB, quantized: RGB, captions: Sequence[str] = ()) -> None:
+def side_by_side(path: str | Path, original: RGB, fp32: RGB, quantized: RGB) -> None:
     """Original, FP32 and quantized result, and 8 × the difference of the two results around mid-grey.
 
-    Arrays are uint8 H×W×3 of one shape. ``captions``: further lines for the FP32 and the quantized picture,
-    for example their rates.
+    Arrays are uint8 H×W×3 of one shape.
     """
     difference = np.clip((quantized.astype(np.int32) - fp32) * DIFFERENCE_GAIN + 128, 0, 255).astype(np.uint8)
-    fp32_caption, quantized_caption = [f"\n{line}" for line in captions] or ["", ""]
     panels = (
         ("original\n", original),
-        (f"FP32, {psnr(original, fp32):.2f} dB{fp32_caption}", fp32),
-        (f"quantized, {psnr(original, quantized):.2f} dB{quantized_caption}", quantized),
+        (f"FP32, {psnr(original, fp32):.2f} dB", fp32),
+        (f"quantized, {psnr(original, quantized):.2f} dB", quantized),
         (f"{DIFFERENCE_GAIN} × (quantized - FP32)\n{psnr(fp32, quantized):.2f} dB apart", difference),
     )
     height, width = original.shape[:2]

@@ -22,7 +22,7 @@ from rich.table import Table
 from licquant.errors import DataError
 from licquant.evaluate import widths
 from licquant.evaluate.codec_results import Curve, RatePoint
-from licquant.images import write_atomically
+from licquant.images import utf8, write_result
 
 SCHEMA = "licquant-evaluation/1"
 AVERAGES = ("bpp", "mse", "psnr", "ms_ssim", "rd_loss", "encode_seconds", "decode_seconds")
@@ -52,7 +52,7 @@ def report_of(curves: Sequence[Curve], provenance: dict[str, Any], reference: Cu
 def write_json(path: str | Path, record: dict[str, Any]) -> None:
     """``record`` as indented JSON, NaN and infinities as null, written whole or not at all."""
     text = json.dumps(_finite(record), indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, text.encode() + b"\n")
+    write_result(path, utf8(text) + b"\n")
 
 
 def _curve_record(curve: Curve) -> dict[str, Any]:
@@ -159,10 +159,10 @@ def results_table(curves: Sequence[Curve], reference: Curve | None = None, title
     return table
 
 
-def comparison_table(curves: Sequence[Curve], reference: Curve | None = None, title: str | None = None) -> Table:
+def comparison_table(curves: Sequence[Curve], reference: Curve | None = None) -> Table:
     """One row for each curve: what ``compare`` says of it; an en dash for what is not defined."""
     lmbdas = sorted({f"{point.lmbda:g}" for curve in curves for point in curve.points}, key=float)
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("codec\n", no_wrap=True)
     headings = ["model\nbytes", "of FP32\n%", "bits per\nweight", "bits per\nlayer", "act.\nbits"]
     headings += [f"RD loss %\nλ={lmbda}" for lmbda in lmbdas]

@@ -53,7 +53,26 @@ def chosen_widths(codec: Codec, rgb: RGB) -> dict[str, int]:
     """What is chosen for an image; empty for a codec that chooses nothing."""
     if not codec.artifact.dynamic:
         return {}
-    return codec.analysis_widths(rgb) | codec.synthesis_widths(codec.analyse(rgb).y)
+    latents = codec.analyse(rgb)
+    return {**latents.widths, **codec.synthesis_widths(latents.y)}
+
+
+class Recording:
+    """A codec that keeps what it chose. widths: of each image in turn, once it is encoded and then decoded."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self.widths: list[dict[str, int]] = []
+
+    def encode(self, rgb: RGB) -> bytes:
+        data, widths = self.codec.encode_with_widths(rgb)
+        self.widths.append(widths)
+        return data
+
+    def decode(self, data: bytes) -> RGB:
+        rgb, widths = self.codec.decode_with_widths(data)
+        self.widths[-1] |= widths
+        return rgb
 
 
 def stage_of_layer(artifact: Artifact) -> dict[str, str]:

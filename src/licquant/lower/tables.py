@@ -10,7 +10,7 @@ import torch
 from licquant.codec.families import LatentTables
 from licquant.codec.latent_tables import FactorizedTables, HyperpriorTables
 from licquant.codec.tables import CodingTables, gaussian_pmfs
-from licquant.models.families import FACTORIZED
+from licquant.config import FACTORIZED
 from licquant.models.trace import TracedModel
 from licquant.quant.dataflow import medians_of
 from licquant.quant.grids import LATENT_FRACTION_BITS, SCALE_FRACTION_BITS

@@ -27,16 +27,17 @@ from compressai.latent_codecs import (
 )
 from torch import nn
 
+from licquant.config import (
+    AUTOREGRESSIVE,
+    CHANNEL_GROUPS,
+    CHECKERBOARD,
+    FACTORIZED,
+    FAMILIES,
+    MEAN_SCALE_HYPERPRIOR,
+    SCALE_HYPERPRIOR,
+)
 from licquant.errors import ModelError
 from licquant.models.expressions import module_calls
-
-FACTORIZED = "factorized"
-SCALE_HYPERPRIOR = "scale-hyperprior"
-MEAN_SCALE_HYPERPRIOR = "mean-scale-hyperprior"
-AUTOREGRESSIVE = "autoregressive"
-CHECKERBOARD = "checkerboard"
-CHANNEL_GROUPS = "channel-groups"
-FAMILIES = (FACTORIZED, SCALE_HYPERPRIOR, MEAN_SCALE_HYPERPRIOR, AUTOREGRESSIVE, CHECKERBOARD, CHANNEL_GROUPS)
 
 _TRANSFORMS = ("g_a", "g_s")
 _HYPER = (*_TRANSFORMS, "h_a", "h_s")

@@ -10,7 +10,7 @@ from compressai.registry import MODELS
 from torch import Tensor, nn
 
 from licquant.errors import ModelError
-from licquant.models.shards import merge_shards, shard_paths
+from licquant.models.shards import checkpoint_files, merge_shards
 
 # CompressAI registers them under these names; every one is tested.
 SUPPORTED = (
@@ -63,16 +63,12 @@ def read_state(checkpoint: str | Path) -> dict[str, Tensor]:
     Only tensors are read, never pickled code. Raises ``ModelError`` if a file is missing, holds no state dict or a
     weight that is not finite, or if the shards are not one whole set.
     """
-    path = Path(checkpoint)
-    shards = [] if path.exists() else shard_paths(path)
-    return merge_shards(map(_read_file, shards)) if shards else _read_file(path)
+    return merge_shards(map(_read_file, checkpoint_files(Path(checkpoint))))
 
 
 def _read_file(checkpoint: Path) -> dict[str, Tensor]:
     try:
         record: Any = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ModelError(f"{checkpoint}: there is no such file") from error
     except Exception as error:  # damaged archives raise many kinds
         raise ModelError(f"{checkpoint}: not a PyTorch checkpoint that can be read safely") from error
     if isinstance(record, Mapping) and isinstance(record.get("state_dict"), Mapping):

@@ -1,7 +1,7 @@
 """A checkpoint in several files, for places that limit the size of one.
 
 ``model.pt`` in two shards is ``model-1of2.pt`` and ``model-2of2.pt``: state dicts with disjoint keys, whose
-union is the model's state dict. ``model.pt`` itself does not exist then.
+union is the model's state dict. ``model.pt`` itself does not exist then; commands are given that name all the same.
 """
 
 import hashlib
@@ -12,12 +12,38 @@ from pathlib import Path
 
 from torch import Tensor
 
+from licquant.digests import file_sha256
 from licquant.errors import ModelError
 
 
 def shard_path(checkpoint: Path, number: int, count: int) -> Path:
     """The file of shard ``number``, 1 to ``count``."""
     return checkpoint.with_name(f"{checkpoint.stem}-{number}of{count}{checkpoint.suffix}")
+
+
+def checkpoint_files(checkpoint: Path) -> list[Path]:
+    """The files of a checkpoint: itself, or its shards in order.
+
+    Raises ``ModelError`` if there is neither, if shards are missing, and for the name of one shard, which is no model.
+    """
+    found = [checkpoint] if checkpoint.is_file() else shard_paths(checkpoint)
+    if not found:
+        raise ModelError(f"{checkpoint}: there is no such file")
+    whole = _whole_of(checkpoint)
+    if whole is not None:
+        raise ModelError(f"{checkpoint}: is one shard of a checkpoint; give the name of the whole, {whole.name}")
+    return found
+
+
+def checkpoint_sha256(checkpoint: Path) -> str:
+    """What names a checkpoint, ``sha256`` of its model card (``joint_sha256``); errors as ``checkpoint_files``."""
+    return joint_sha256(file_sha256(path) for path in checkpoint_files(checkpoint))
+
+
+def joint_sha256(hashes: Iterable[str]) -> str:
+    """The hash (hex) of a checkpoint from those of its files: of the one file, or of the shards' in a row."""
+    first, *others = hashes
+    return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
 
 
 def shard_paths(checkpoint: Path) -> list[Path]:
@@ -45,6 +71,12 @@ def files_of_shards(checkpoint: Path) -> set[Path]:
     return {checkpoint.with_name(match.string) for match in _matches(checkpoint)}
 
 
+def _whole_of(shard: Path) -> Path | None:
+    """The checkpoint that a file is named like a shard of, if it is one of several."""
+    match = re.fullmatch(r"(.+)-\d+of(\d+)", shard.stem)
+    return shard.with_name(match[1] + shard.suffix) if match and int(match[2]) > 1 else None
+
+
 def _matches(checkpoint: Path) -> list[re.Match[str]]:
     pattern = re.compile(re.escape(checkpoint.stem) + r"-(\d+)of(\d+)" + re.escape(checkpoint.suffix))
     folder = checkpoint.parent
@@ -59,8 +91,7 @@ def _check_against_card(checkpoint: Path, paths: Iterable[Path]) -> None:
     except (OSError, ValueError, AttributeError):
         return  # no card to compare with
     for path in paths:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if hashes is not None and hashes.get(path.name) != digest:
+        if hashes is not None and hashes.get(path.name) != file_sha256(path):
             raise ModelError(f"{path}: is not the shard that the model card describes; export the model again")
 
 

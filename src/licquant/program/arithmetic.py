@@ -15,19 +15,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from licquant.config import MAX_BITS as MAX_BITS
+from licquant.config import MIN_BITS as MIN_BITS
 from licquant.errors import LoweringError
 
 Ints = NDArray[np.integer]
 Floats = NDArray[np.floating]
 Handed = NDArray[Any]  # stored integers on their way from engine to engine: as integers, or as floats not yet rounded
 
-MIN_BITS, MAX_BITS = 2, 16
 FIXED_POINT_BITS = 32
 MULTIPLIER_BITS = 16  # |m| < 2^16
 MAX_SHIFT = 46
 # acc · m must stay below 2^62; accumulators of layers up to 8 × 8 bits stay below 2^31 (design §3), wider
 # layers may use up to this.
 MAX_ACCUMULATOR = 1 << 46
+MAX_NORM = 1 << 35  # of a GDN: its root is taken of n · 2^16
 INT32_MAX = (1 << 31) - 1
 
 
@@ -55,18 +57,39 @@ def activation_range(bits: int) -> tuple[int, int]:
     return 0, (1 << bits) - 1
 
 
+def lies_within(values: NDArray[Any], low: float, high: float) -> bool:
+    """Whether all values lie in low..high: by comparing, as |v| of the lowest integer of a type wraps around."""
+    return bool((values >= low).all() and (values <= high).all())
+
+
+def as_int32(values: Ints) -> Ints:
+    """int32; what lies beyond ±(2^31 - 1) ends there instead of wrapping around."""
+    return np.clip(values, -INT32_MAX, INT32_MAX).astype(np.int32)
+
+
+def largest_sum(weight: Ints, magnitude: Ints, bias: Ints) -> int:
+    """max_o Σ_k |weight[..., o, k]| · magnitude[..., k] + |bias[..., o]|, whatever its size.
+
+    In float64, where nothing wraps around: the terms are not negative, so that below 2^53 every partial sum is an
+    integer that float64 holds, and the result is exact; beyond, it is far too large for any accumulator anyway.
+    """
+    sums = (abs(weight.astype(np.float64)) @ magnitude.astype(np.float64)[..., None])[..., 0]
+    return int((sums + abs(bias.astype(np.float64))).max())
+
+
 def round_half_up(value: ArrayLike) -> Floats:
     """floor(v + 1/2), elementwise on floats; ties go up: 0.5 → 1, -0.5 → 0."""
     return np.floor(np.asarray(value, dtype=np.float64) + 0.5)
 
 
-def dyadic(ratio: ArrayLike, bits: int = MULTIPLIER_BITS) -> tuple[Ints, Ints]:
-    """(m, s), int64 each, with m · 2^-s the nearest to ``ratio`` (≥ 0) that has m < 2^bits and 1 <= s <= 46.
+def dyadic(ratio: ArrayLike) -> tuple[Ints, Ints]:
+    """(m, s), int64 each, with m · 2^-s the nearest to ``ratio`` (≥ 0) that has m < 2^16 and 1 <= s <= 46.
 
-    The relative error is at most 2^-bits while 2^-30 <= ratio < 2^(bits - 1); smaller ratios keep the shift 46 and
+    The relative error is at most 2^-16 while 2^-30 <= ratio < 2^15; smaller ratios keep the shift 46 and
     lose digits, which is harmless: such a channel is constant. Raises ``LoweringError`` for a ratio that is
     negative, not finite or too large.
     """
+    bits = MULTIPLIER_BITS
     ratio = np.atleast_1d(np.asarray(ratio, dtype=np.float64))
     if not np.isfinite(ratio).all() or (ratio < 0).any() or (ratio >= 2.0 ** (bits - 1) - 0.5).any():
         raise LoweringError(f"a rescaling ratio lies outside [0, 2^{bits - 1}): {ratio.min()} to {ratio.max()}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Protocol
 
+from licquant.errors import LoweringError
 from licquant.program.arithmetic import Handed, Ints
 from licquant.program.dynamic import DynamicPart
 from licquant.program.exact import ExactEngine
@@ -42,14 +43,14 @@ class Chain:
     def start(self, q: Ints) -> Handed:
         """The first stage's output, to be read before the next call."""
         (width,) = self.part.stages[0].parts
-        return self._engine(0, width).hand_on(q)
+        return self._engine(0, width, q).hand_on(q)
 
     def finish(self, first: Handed, widths: Sequence[int]) -> Ints:
         """The part's output from that of the first stage, with these widths of the others."""
         tensor = first
         for index, width in enumerate(widths[:-1], 1):
-            tensor = self._engine(index, width).hand_on(tensor)
-        return self._engine(len(widths), widths[-1]).run(tensor)
+            tensor = self._engine(index, width, tensor).hand_on(tensor)
+        return self._engine(len(widths), widths[-1], tensor).run(tensor)
 
     def choose(self, selected: Handed) -> tuple[int, ...]:
         """The widths for a whole tensor [C, H, W] that the selector reads."""
@@ -65,7 +66,12 @@ class Chain:
     def _network(self) -> ExactEngine:
         return ExactEngine(self.part.selector.network)
 
-    def _engine(self, stage: int, width: int) -> Engine:
+    def _engine(self, stage: int, width: int, tensor: Handed) -> Engine:
+        """For such a tensor [C, H, W]; ``LoweringError`` if the stage makes another size of it than at its widest."""
+        part, widest = self.part.stages[stage].parts[width], self.part.stages[stage].widest
+        size = (tensor.shape[1], tensor.shape[2])
+        if part is not widest and part.output_size(size) != widest.output_size(size):
+            raise LoweringError(f"{part.name}: what a stage makes of a tensor's size depends on its width")
         if (stage, width) not in self._engines:
-            self._engines[stage, width] = self._make(self.part.stages[stage].parts[width])
+            self._engines[stage, width] = self._make(part)
         return self._engines[stage, width]

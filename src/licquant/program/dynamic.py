@@ -14,10 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from licquant.errors import LoweringError
-from licquant.program.arithmetic import Ints
+from licquant.program.arithmetic import MAX_BITS, MIN_BITS, Ints
 from licquant.program.grid import Grid
 from licquant.program.ops import Operation
 from licquant.program.part import INPUT, Part
@@ -40,9 +38,12 @@ class Stage:
     def __post_init__(self) -> None:
         if not self.parts or list(self.parts) != sorted(self.parts):
             raise LoweringError(f"{self.name}: the widths of a stage must ascend")
+        if not MIN_BITS <= min(self.parts) <= max(self.parts) <= MAX_BITS:
+            raise LoweringError(f"{self.name}: the widths of a stage lie between {MIN_BITS} and {MAX_BITS}")
+        widest = self.widest
         for part in self.parts.values():
-            same = _same(part.input_grid, self.widest.input_grid) and _same(part.output_grid, self.widest.output_grid)
-            if not same or _geometry(part) != _geometry(self.widest):
+            same = part.input_grid.same(widest.input_grid) and part.output_grid.same(widest.output_grid)
+            if not same or _geometry(part) != _geometry(widest):
                 raise LoweringError(f"{self.name}: what it reads and writes depends on its width")
 
     @property
@@ -122,10 +123,6 @@ def split(part: Part, lengths: Sequence[int]) -> list[Part]:
 def _reading(op: Operation, old: str, new: str) -> Operation:
     """The operation with one of its inputs renamed."""
     return replace(op, inputs=tuple(new if name == old else name for name in op.inputs))
-
-
-def _same(a: Grid, b: Grid) -> bool:
-    return a.bits == b.bits and np.array_equal(a.zero_point, b.zero_point)
 
 
 def _geometry(part: Part) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -5,7 +5,7 @@ partial sum is an integer below 2^24 (2^53 in float64). Each operation knows the
 (``ops.py``), so the narrowest type that is safe is chosen per operation; a sum over a long kernel is split
 into pieces that each stay below 2^24 where that is enough. The result therefore depends on neither the thread
 count nor the BLAS; ``reference.py`` is the same thing without any matrix product, and must agree. Large products
-are tried with INT8 kernels first, whose results are checked (``checked.py``).
+are tried with INT8 kernels first, where a test of the layer allows it (``checked.py``).
 """
 
 from collections.abc import Callable, Sequence

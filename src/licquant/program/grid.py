@@ -14,8 +14,13 @@ from licquant.program.arithmetic import (
     Floats,
     Ints,
     activation_range,
+    lies_within,
     round_half_up,
 )
+
+MAX_CHANNELS = 1 << 16
+# No engine needs them for its integers, but a sigmoid multiplies and divides by them, in float32 on OpenVINO.
+MIN_SCALE, MAX_SCALE = 2.0**-100, 2.0**32
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +28,7 @@ class Grid:
     """The quantization grid of an activation tensor [C, H, W]: value = scale[c] · (q - zero_point[c]).
 
     bits:       2..16, stored integers in [0, 2^bits - 1]; or 32: signed fixed point, zero point 0
-    scale:      float64[C], > 0; for people, reports and export: the engines never use it
+    scale:      float64[C], 2^-100 .. 2^32; for people, reports and export: the exact engine never uses it
     zero_point: int64[C], within the stored range; the stored integer that means 0, and so the padding
     """
 
@@ -36,10 +41,11 @@ class Grid:
             raise LoweringError(f"activations of {self.bits} bits: {MIN_BITS} to {MAX_BITS} are supported")
         if self.scale.ndim != 1 or self.scale.shape != self.zero_point.shape or not self.scale.size:
             raise LoweringError("a grid needs one scale and one zero point per channel")
-        if not (np.isfinite(self.scale).all() and (self.scale > 0).all()):
-            raise LoweringError("a grid has a scale that is not a positive number")
-        low, high = self.range
-        if (self.zero_point < low).any() or (self.zero_point > high).any():
+        if self.scale.size > MAX_CHANNELS:
+            raise LoweringError(f"a grid of {self.scale.size} channels: at most {MAX_CHANNELS} are supported")
+        if not lies_within(self.scale, MIN_SCALE, MAX_SCALE):
+            raise LoweringError("a grid has a scale that is not a number from 2^-100 to 2^32")
+        if not lies_within(self.zero_point, *((0, 0) if self.bits == FIXED_POINT_BITS else self.range)):
             raise LoweringError(f"a zero point lies outside the {self.bits}-bit range")
 
     @classmethod
@@ -51,6 +57,10 @@ class Grid:
     def pixels(cls, channels: int = 3) -> Grid:
         """8-bit samples: 255 means 1.0."""
         return cls(8, np.full(channels, 1 / 255), np.zeros(channels, dtype=np.int64))
+
+    def same(self, other: Grid) -> bool:
+        """Whether the other's integers mean the same, up to the scales, which no exact engine reads."""
+        return self.bits == other.bits and np.array_equal(self.zero_point, other.zero_point)
 
     @property
     def channels(self) -> int:

@@ -1,12 +1,13 @@
 """The OpenVINO engine: compiles a part for the CPU, once, and runs it on any image size."""
 
 import threading
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cache, cached_property
 
 import numpy as np
 import openvino as ov
 
-from licquant.program import openvino_graph
+from licquant.program import openvino_graph, self_test
 from licquant.program.arithmetic import FIXED_POINT_BITS, Handed, Ints
 from licquant.program.part import Part
 
@@ -39,9 +40,7 @@ class OpenVinoEngine:
 
     def _infer(self, q: Handed, share_outputs: bool) -> Handed:
         """Stored integers [C, H, W] to the same, as uint8 where ``openvino_graph.in_bytes``, else as float32."""
-        grid = self.part.input_grid
-        q = np.moveaxis(q, 0, -1) if openvino_graph.interleaved(grid) else q
-        x = np.ascontiguousarray(q[None], dtype=np.uint8 if openvino_graph.in_bytes(grid) else np.float32)
+        x = _laid_out(q, self.part)
         y = self._request().infer([x], share_inputs=True, share_outputs=share_outputs)[0][0]
         return np.moveaxis(y, -1, 0) if openvino_graph.interleaved(self.part.output_grid) else y
 
@@ -72,7 +71,34 @@ class OpenVinoEngine:
 
     @cached_property
     def _compiled(self) -> ov.CompiledModel:
-        return compile_model(openvino_graph.build(self.part), self.threads)
+        part = machine().fit(self.part) if self_test.has_int8(self.part) else self.part
+        return compile_model(openvino_graph.build(part), self.threads)
+
+
+@cache
+def machine() -> self_test.Machine:
+    """What this machine's kernels compute, tested once for the process; ``EngineError`` if nothing rightly."""
+    return self_test.examine(_run_together)
+
+
+def _run_together(parts: Sequence[Part], inputs: Sequence[Ints]) -> list[Ints]:
+    """Parts as they are, compiled as one model; their outputs are planar."""
+    models = [openvino_graph.build(part) for part in parts]
+    results = [result for model in models for result in model.get_results()]
+    compiled = compile_model(ov.Model(results, [p for model in models for p in model.get_parameters()]), threads=1)
+    found = compiled.create_infer_request().infer([_laid_out(q, part) for q, part in zip(inputs, parts, strict=True)])
+    return [np.rint(found[index][0]).astype(np.int64) for index in range(len(parts))]
+
+
+def _laid_out(q: Handed, part: Part) -> np.ndarray:
+    """Stored integers [C, H, W] as the part's model reads them."""
+    q = np.moveaxis(q, 0, -1) if openvino_graph.interleaved(part.input_grid) else q
+    return np.ascontiguousarray(q[None], dtype=np.uint8 if openvino_graph.in_bytes(part.input_grid) else np.float32)
+
+
+def description() -> dict[str, str]:
+    """CPU and version, as OpenVINO names them."""
+    return {"cpu": str(_core().get_property("CPU", "FULL_DEVICE_NAME")), "openvino": str(ov.get_version())}
 
 
 def compile_model(model: ov.Model, threads: int | None, callers: int = 1) -> ov.CompiledModel:

@@ -4,13 +4,15 @@ Every operation reads stored integers of its input grids, centres them (q - zero
 0), sums in integers, and writes stored integers of its output grid:
 
     y = clamp(rescale(acc) + zero_point)            rescale: arithmetic.py
+
+The shapes and ranges of what each holds stand in the table of ``fields.py``; ``check`` is about the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +21,17 @@ from licquant.errors import LoweringError
 from licquant.program.arithmetic import (
     MAX_ACCUMULATOR,
     MAX_BITS,
+    MAX_NORM,
     MAX_SHIFT,
-    MIN_BITS,
     MULTIPLIER_BITS,
     Floats,
     Ints,
     activation_range,
     dyadic,
+    largest_sum,
+    lies_within,
     rescale,
     round_half_up,
-    weight_range,
 )
 from licquant.program.grid import Grid
 
@@ -50,14 +53,17 @@ class Rescaling:
     negative: Ints
     shift: Ints
 
+    MULTIPLIERS: ClassVar[tuple[int, int]] = (0, (1 << MULTIPLIER_BITS) - 1)
+    SHIFTS: ClassVar[tuple[int, int]] = (1, MAX_SHIFT)
+
     def __post_init__(self) -> None:
-        limit = 1 << MULTIPLIER_BITS
+        largest = self.MULTIPLIERS[1]
         if not (self.positive.ndim == 1 and self.positive.shape == self.negative.shape == self.shift.shape):
             raise LoweringError("a rescaling needs the same number of multipliers and shifts")
-        if (self.positive < 0).any() or (self.positive >= limit).any() or (abs(self.negative) >= limit).any():
+        if not (lies_within(self.positive, 0, largest) and lies_within(self.negative, -largest, largest)):
             raise LoweringError("a rescaling multiplier lies outside its 16 bits")
-        if (self.shift < 1).any() or (self.shift > MAX_SHIFT).any():
-            raise LoweringError("a rescaling shift lies outside 1..46")
+        if not lies_within(self.shift, *self.SHIFTS):
+            raise LoweringError(f"a rescaling shift lies outside 1..{MAX_SHIFT}")
 
     @classmethod
     def of_ratio(cls, ratio: Floats, negative_slope: float = 1.0) -> Rescaling:
@@ -107,7 +113,7 @@ class Operation:
         raise NotImplementedError
 
     def check(self, inputs: Sequence[Grid]) -> None:
-        """Raise ``LoweringError`` unless channels fit and the accumulator cannot overflow."""
+        """Raise ``LoweringError`` unless grids fit and the accumulator cannot overflow; ``fields.py`` holds already."""
         bound = self.bound(inputs)
         if bound >= MAX_ACCUMULATOR:
             raise LoweringError(f"{self.name}: its accumulator needs {bound.bit_length() + 1} bits; use fewer bits")
@@ -129,29 +135,19 @@ class Convolution(Operation):
     rescaling: Rescaling
 
     @property
-    def input_channels(self) -> int:
-        return self.weight.shape[1] * self.groups
-
-    @property
     def kernel(self) -> tuple[int, int]:
         return self.weight.shape[2], self.weight.shape[3]
 
     def bound(self, inputs: Sequence[Grid]) -> int:
-        return int((self._products(inputs[0]).sum(axis=(1, 2, 3)) + abs(self.bias)).max())
+        outputs = len(self.weight) // self.groups
+        weight = abs(self.weight).sum(axis=(2, 3), dtype=np.int64).reshape(self.groups, outputs, -1)
+        magnitude = inputs[0].magnitude.reshape(self.groups, -1)
+        return largest_sum(weight, magnitude, self.bias.reshape(self.groups, outputs))
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the output for an input of that size."""
         height, width = ((n + 2 * self.padding - k) // self.stride + 1 for n, k in zip(size, self.kernel, strict=True))
         return height, width
-
-    def _products(self, grid: Grid) -> Ints:
-        """|w| · max|q - zero_point|, [O, I/groups, kh, kw]."""
-        magnitude = grid.magnitude.reshape(self.groups, -1).repeat(len(self.weight) // self.groups, axis=0)
-        return abs(self.weight.astype(np.int64)) * magnitude[:, :, None, None]
-
-    def check(self, inputs: Sequence[Grid]) -> None:
-        _check_weights(self, inputs[0], self.input_channels, len(self.weight))
-        super().check(inputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,17 +167,13 @@ class TransposedConvolution(Operation):
     rescaling: Rescaling
 
     @property
-    def input_channels(self) -> int:
-        return self.weight.shape[0]
-
-    @property
     def kernel(self) -> tuple[int, int]:
         return self.weight.shape[2], self.weight.shape[3]
 
     def bound(self, inputs: Sequence[Grid]) -> int:
         """All taps at once: more than any one output position gathers, so the bound holds for each."""
-        products = abs(self.weight.astype(np.int64)) * inputs[0].magnitude[:, None, None, None]
-        return int((products.sum(axis=(0, 2, 3)) + abs(self.bias)).max())
+        weight = abs(self.weight).sum(axis=(2, 3), dtype=np.int64).T
+        return largest_sum(weight, inputs[0].magnitude, self.bias)
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         height, width = (
@@ -191,7 +183,8 @@ class TransposedConvolution(Operation):
         return height, width
 
     def check(self, inputs: Sequence[Grid]) -> None:
-        _check_weights(self, inputs[0], self.input_channels, self.weight.shape[1])
+        if self.output_padding >= self.stride:
+            raise LoweringError(f"{self.name}: its output padding is not smaller than its stride")
         super().check(inputs)
 
 
@@ -217,27 +210,17 @@ class Gdn(Operation):
     shift: Ints
     inverse: bool
 
-    @property
-    def input_channels(self) -> int:
-        return self.gamma.shape[1]
-
     def bound(self, inputs: Sequence[Grid]) -> int:
         squares = activation_range(self.square_bits)[1]
-        return int((self.gamma.astype(np.int64).sum(axis=1) * squares + self.beta).max())
+        return largest_sum(self.gamma, np.full(len(self.gamma), squares), self.beta)
 
     def check(self, inputs: Sequence[Grid]) -> None:
-        channels = len(self.gamma)
-        shapes = {self.beta.shape, self.square_multiplier.shape, self.multiplier.shape}
-        if self.gamma.shape != (channels, channels) or shapes != {(channels,)} or self.grid.channels != channels:
-            raise LoweringError(f"{self.name}: the shapes of a GDN's tensors do not fit")
-        if inputs[0].channels != channels or inputs[0].bits > MAX_BITS or not MIN_BITS <= self.square_bits <= MAX_BITS:
+        if inputs[0].channels != self.grid.channels or inputs[0].bits > MAX_BITS:
             raise LoweringError(f"{self.name}: its input does not fit")
-        if (self.gamma < 0).any() or (self.gamma > weight_range(self.weight_bits)[1]).any() or (self.beta < 0).any():
-            raise LoweringError(f"{self.name}: gamma or beta is out of range")
-        for multiplier, shift in ((self.square_multiplier, self.square_shift), (self.multiplier, self.shift)):
-            Rescaling(multiplier, multiplier, shift)  # the same limits
+        if (self.gamma < 0).any():
+            raise LoweringError(f"{self.name}: its gamma is negative")
         # n · 2^16 must have an exact integer root, and q · r · m must stay below 2^62
-        if self.bound(inputs) >= 1 << 35:
+        if self.bound(inputs) >= MAX_NORM:
             raise LoweringError(f"{self.name}: its norm needs more than 35 bits; use fewer bits")
 
 
@@ -252,16 +235,13 @@ class Add(Operation):
     rescaling: Rescaling
 
     def bound(self, inputs: Sequence[Grid]) -> int:
-        terms = [m * grid.magnitude for m, grid in zip(self.multipliers, inputs, strict=True)]
-        return int(np.sum(terms, axis=0).max())
+        magnitude = np.stack([grid.magnitude for grid in inputs], axis=1)  # channels, inputs
+        weight = np.stack(self.multipliers, axis=1)[:, None]
+        return largest_sum(weight, magnitude, np.zeros((len(magnitude), 1), dtype=np.int64))
 
     def check(self, inputs: Sequence[Grid]) -> None:
-        if len(self.multipliers) != len(inputs) or len(inputs) < 2:
-            raise LoweringError(f"{self.name}: an addition needs one multiplier per input")
-        channels = {grid.channels for grid in inputs} | {len(m) for m in self.multipliers}
-        if channels != {self.grid.channels} or any((m < 0).any() for m in self.multipliers):
+        if {grid.channels for grid in inputs} != {self.grid.channels}:
             raise LoweringError(f"{self.name}: the tensors added do not fit")
-        _check_rescaling(self, self.rescaling)
         super().check(inputs)
 
 
@@ -277,7 +257,6 @@ class Requantize(Operation):
     def check(self, inputs: Sequence[Grid]) -> None:
         if inputs[0].channels != self.grid.channels:
             raise LoweringError(f"{self.name}: its input does not fit")
-        _check_rescaling(self, self.rescaling)
         super().check(inputs)
 
 
@@ -291,11 +270,10 @@ class Multiply(Operation):
         return int((inputs[0].magnitude * inputs[1].magnitude).max())
 
     def check(self, inputs: Sequence[Grid]) -> None:
-        if len(inputs) != 2 or {grid.channels for grid in inputs} != {self.grid.channels}:
+        if {grid.channels for grid in inputs} != {self.grid.channels}:
             raise LoweringError(f"{self.name}: the tensors multiplied do not fit")
         if max(grid.bits for grid in inputs) > MAX_BITS:
             raise LoweringError(f"{self.name}: fixed point is not multiplied")
-        _check_rescaling(self, self.rescaling)
         super().check(inputs)
 
 
@@ -312,11 +290,10 @@ class Sigmoid(Operation):
         return int(inputs[0].magnitude.max())
 
     def check(self, inputs: Sequence[Grid]) -> None:
-        if inputs[0].channels != self.grid.channels or inputs[0].bits > MAX_BITS:
+        if inputs[0].channels != self.grid.channels:
             raise LoweringError(f"{self.name}: its input does not fit")
-        low, high = self.grid.range
-        if self.table.shape != (1 << inputs[0].bits,) or (self.table < low).any() or (self.table > high).any():
-            raise LoweringError(f"{self.name}: its table does not fit its input or its output")
+        if not lies_within(self.table, *self.grid.range):
+            raise LoweringError(f"{self.name}: its table does not fit its output")
         super().check(inputs)
 
 
@@ -336,8 +313,8 @@ class PixelShuffle(Operation):
         return int(inputs[0].magnitude.max())
 
     def check(self, inputs: Sequence[Grid]) -> None:
-        if not 1 <= self.factor <= MAX_FACTOR:
-            raise LoweringError(f"{self.name}: a pixel shuffle by {self.factor}")
+        if inputs[0].channels != self.grid.channels * self.factor**2:
+            raise LoweringError(f"{self.name}: its channels do not fit")
         repeated = self.grid.zero_point.repeat(self.factor**2)
         if inputs[0].bits != self.grid.bits or not np.array_equal(inputs[0].zero_point, repeated):
             raise LoweringError(f"{self.name}: a pixel shuffle cannot change the grid")
@@ -348,23 +325,3 @@ class PixelShuffle(Operation):
         r = self.factor
         blocks = x.reshape(channels // r**2, r, r, height, width).transpose(0, 3, 1, 4, 2)
         return blocks.reshape(channels // r**2, height * r, width * r)
-
-
-def _check_rescaling(op: Operation, rescaling: Rescaling) -> None:
-    if len(rescaling.shift) != op.grid.channels:
-        raise LoweringError(f"{op.name}: its rescaling does not fit its output")
-
-
-def _check_weights(
-    op: Convolution | TransposedConvolution, grid: Grid, input_channels: int, output_channels: int
-) -> None:
-    low, high = weight_range(op.weight_bits)
-    if op.weight.ndim != 4 or not op.weight.size:
-        raise LoweringError(f"{op.name}: its weights need four dimensions")
-    if grid.channels != input_channels or {op.grid.channels, len(op.bias)} != {output_channels}:
-        raise LoweringError(f"{op.name}: its channels do not fit")
-    if (op.weight < low).any() or (op.weight > high).any():
-        raise LoweringError(f"{op.name}: a weight lies outside its {op.weight_bits} bits")
-    if op.stride < 1 or op.padding < 0:
-        raise LoweringError(f"{op.name}: its stride or padding is out of range")
-    _check_rescaling(op, op.rescaling)

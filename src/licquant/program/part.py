@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from licquant.errors import LoweringError
+from licquant.program.fields import check_fields
 from licquant.program.grid import Grid
 from licquant.program.ops import Convolution, Operation, PixelShuffle, TransposedConvolution
 
@@ -33,8 +34,10 @@ class Part:
                 raise LoweringError(f"{self.name}: two tensors are named {op.name}")
             missing = [name for name in op.inputs if name not in grids]
             if missing or not op.inputs:
-                raise LoweringError(f"{op.name}: reads {missing or 'nothing'}, which is not computed before it")
-            op.check([grids[name] for name in op.inputs])
+                raise LoweringError(f"{op.name}: reads {(missing or ['nothing'])[0]}, which is not computed before it")
+            read = [grids[name] for name in op.inputs]
+            check_fields(op, read)
+            op.check(read)
             grids[op.name] = op.grid
 
     @property
@@ -58,12 +61,23 @@ class Part:
         """Tensor → index of the last operation that reads it: afterwards its memory can go."""
         return {name: i for i, op in enumerate(self.operations) for name in op.inputs}
 
-    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of the output for an input of that size; only sizes that all branches agree on fit."""
+    def sizes(self, size: tuple[int, int]) -> dict[str, tuple[int, int]]:
+        """(height, width) of every tensor for an input of that size.
+
+        Raises ``LoweringError`` where nothing would be left of a tensor, or where the branches that meet in an
+        operation differ.
+        """
         sizes = {INPUT: size}
         for op in self.operations:
-            sizes[op.name] = op.output_size(sizes[op.inputs[0]])
-        return sizes[self.output]
+            read = [sizes[name] for name in op.inputs]
+            sizes[op.name] = op.output_size(read[0])
+            if min(sizes[op.name]) < 1 or any(other != read[0] for other in read[1:]):
+                raise LoweringError(f"{op.name}: cannot be computed for a tensor of {size[0]}×{size[1]} positions")
+        return sizes
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the output for an input of that size; ``LoweringError`` as ``sizes``."""
+        return self.sizes(size)[self.output]
 
     def receptive_field(self, first: int, last: int) -> tuple[int, int]:
         """(first, last) input row that the output rows first..last depend on; may lie outside the image.

@@ -1,7 +1,8 @@
-"""The slow integer reference: each operation as its definition reads, in int64, without any matrix product.
+"""The slow integer reference: every sum as its definition reads, weight by weight in int64, without a matrix product.
 
-It shares no code with the fast path beyond ``arithmetic.py`` and exists to be believed: ``exact.py`` must
-equal it on every input.
+It exists to be believed: ``exact.py`` must equal it on every input. What is a formula of one element is written once
+and not proved by that: the rescaling (``ops.Rescaling``, on ``arithmetic.py``) and the two ends of GDN below, which
+``exact.py`` uses too. Those have vectors computed by hand and by whole numbers of Python.
 """
 
 from collections.abc import Callable, Sequence

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from licquant.models.families import (
+from licquant.config import (
     AUTOREGRESSIVE,
     CHANNEL_GROUPS,
     CHECKERBOARD,

@@ -33,8 +33,6 @@ from licquant.quant.stages import (
     at_width,
     dynamic_plan,
     input_of,
-    same_candidates,
-    stage_statistics,
     stages_of,
     with_stage_inputs,
 )
@@ -152,36 +150,17 @@ class DynamicModel(nn.Module):
         return part.tensors[part.graph.output].dequantize(q)
 
 
-def insert_dynamic(
-    traced: TracedModel,
-    widths: Sequence[int],
-    statistics: Statistics,
-    settings: QuantizerSettings | None = None,
-    fixed_bits: int = 8,
-) -> DynamicModel:
-    """The dynamic network with weights rounded to nearest and calibrated ranges: where finetuning begins.
-
-    widths: the candidates of every stage;  fixed_bits: of the first stage of g_a and of g_s, and of all other parts
-
-    Raises ``ModelError`` for unusable widths, and for a model whose g_a or g_s is not a chain of modules.
-    """
-    candidates, found = same_candidates(traced, widths), stage_statistics(traced, statistics)
-    wide = insert_widest(traced, candidates, found, settings, fixed_bits)
-    return make_dynamic(wide, candidates, found, settings)
-
-
 def insert_widest(
     traced: TracedModel,
     candidates: Candidates,
     statistics: Statistics,
     settings: QuantizerSettings | None = None,
-    fixed_bits: int = 8,
 ) -> QuantizedModel:
     """The network at its widest widths, in which ``make_dynamic`` nests the others.
 
     statistics: with those of ``stage_statistics``
     """
-    plan = dynamic_plan(traced, candidates, fixed_bits)
+    plan = dynamic_plan(traced, candidates)
     return insert_quantizers(with_stage_inputs(traced, candidates), plan, statistics, settings)
 
 

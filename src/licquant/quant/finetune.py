@@ -158,6 +158,7 @@ class Finetuner(Stepper):
         if refit is None or self.step != refit.step:
             return
         refit.fit()
+        self.share_buffers()
         for parameter in refit.parameters:
             parameter.data.copy_(self.fabric.broadcast(parameter.data))
             # Where its gradient led before says nothing now.

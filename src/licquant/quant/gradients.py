@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from licquant.models.precision import multiplies_bfloat16
+
 Sides = int | tuple[int, int]  # one number for both, or height and width
 
 
@@ -22,7 +24,7 @@ class Bfloat16Gradients(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self.supported = multiplies_bfloat16(torch.device("cpu"))
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -6,8 +6,7 @@ from enum import Enum
 import numpy as np
 from torch import nn
 
-from licquant.config import Plan
-from licquant.models.families import MEAN_SCALE_HYPERPRIOR, SCALE_HYPERPRIOR
+from licquant.config import MEAN_SCALE_HYPERPRIOR, SCALE_HYPERPRIOR, Plan
 from licquant.models.graph import (
     ACTIVATION,
     IDENTITY_SLOPE,

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from compressai.layers import GDN
 from torch import Tensor, nn
 
+from licquant.models.convolutions import conv2d
 from licquant.models.graph import Step
 from licquant.program.arithmetic import weight_range
 from licquant.program.grid import Grid
@@ -179,4 +180,4 @@ class QuantizedLayer(nn.Module):
             return F.conv2d(q, weight[:, :, None, None], bias)
         if self.output_axis == 1:
             return F.conv_transpose2d(q, weight, bias, self.stride, self.padding, self.output_padding)
-        return F.conv2d(q, weight, bias, self.stride, self.padding, groups=self.groups)
+        return conv2d(q, weight, bias, self.stride, self.padding, self.groups)

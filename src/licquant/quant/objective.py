@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from licquant.evaluate.rd import rd_loss
 from licquant.quant.dataflow import Coded, code
 from licquant.quant.network import QuantizedModel
 from licquant.quant.rounding import round_half_up
-from licquant.train.objective import distortion, weight
+from licquant.train.objective import distortion
 
 
 class QuantizedObjective(nn.Module):
@@ -43,4 +44,4 @@ def rate_distortion(coded: Coded, x: Tensor, lmbda: float, metric: str) -> Tenso
     """[3]: loss, bits per pixel and distortion of what coding the images x gave; pixels rounded to 8 bits."""
     pixels = round_half_up(coded.pixels.clamp(0, 1) * 255) / 255
     bpp, found = coded.bits / (x.numel() / x.shape[1]), distortion(metric, pixels, x)
-    return torch.stack([bpp + weight(metric, lmbda) * found, bpp, found])
+    return torch.stack([rd_loss(bpp, found, lmbda, metric), bpp, found])

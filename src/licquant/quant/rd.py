@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from licquant.evaluate.rd import rd_loss
 from licquant.models.trace import TracedModel
 from licquant.quant.dataflow import Run, code, run_float
 from licquant.quant.network import QuantizedModel
@@ -21,8 +22,9 @@ class RateDistortion:
     mse: Tensor
 
     def loss(self, lmbda: float) -> Tensor:
-        """J = R + λ·255²·MSE (design §6)."""
-        return self.bpp + lmbda * 255**2 * self.mse
+        """J, a differentiable scalar."""
+        loss: Tensor = rd_loss(self.bpp, self.mse, lmbda)
+        return loss
 
 
 def evaluate(traced: TracedModel, run: Run, x: Tensor) -> RateDistortion:

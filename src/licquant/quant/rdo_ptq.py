@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from licquant.config import check_lmbda
 from licquant.images import RGB
 from licquant.models.graph import INPUT, NORMALIZATION, SIGMOID, Graph, Step
 from licquant.models.graph import run_float as run_step
@@ -63,6 +64,7 @@ def rdo_ptq(
                      are done
     Raises ``DataError`` if no image is as large as a crop of 64×64.
     """
+    check_lmbda(lmbda)
     crops = Crops(images, seed)
     codec = _Codec(quantized, [crops.draw() for _ in range(POOL)], lmbda)
     shares = _unit_shares(quantized)

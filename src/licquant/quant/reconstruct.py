@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from licquant.config import check_lmbda
 from licquant.errors import DataError
 from licquant.images import RGB
 from licquant.quant.calibrate import MULTIPLE
@@ -44,6 +45,7 @@ def reconstruct(
     lmbda: of the rate-distortion loss R + λ·255²·MSE;  steps: of ``BATCH`` random crops each; 0 changes nothing
     Raises ``DataError`` if no image is as large as a crop of 64×64.
     """
+    check_lmbda(lmbda)
     crops = Crops(images, seed)
     weights, biases = weights_and_biases(quantized)
     groups = [{"params": weights, "lr": WEIGHT_RATE}, {"params": biases, "lr": BIAS_RATE}]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from licquant.config import LayerBits, Plan
+from licquant.config import MAX_BITS, MIN_BITS, LayerBits, Plan
 from licquant.errors import ModelError
 from licquant.models.graph import ACTIVATION, IDENTITY_SLOPE, INPUT, NORMALIZATION, PIXEL_SHUFFLE, Graph, Step
 from licquant.models.trace import TracedModel
-from licquant.program.arithmetic import MAX_BITS, MIN_BITS
 from licquant.quant.calibrate import Statistics
 from licquant.quant.network import uniform_plan
 
 DYNAMIC_PARTS = ("g_a", "g_s")
+FIXED_BITS = 8  # where the image decides nothing
 
 # Stage → the widths that it may have, ascending; one for a stage that keeps it. Without the first of g_a and of g_s.
 Candidates = Mapping[str, tuple[int, ...]]
@@ -124,9 +124,9 @@ def same_candidates(traced: TracedModel, widths: Sequence[int]) -> dict[str, tup
     return {stage.name: ascending for name in DYNAMIC_PARTS for stage in stages_of(traced.graphs[name])[1:]}
 
 
-def dynamic_plan(traced: TracedModel, candidates: Candidates, fixed_bits: int = 8) -> Plan:
-    """The plan at the widest widths: ``fixed_bits`` for the first stage of g_a and g_s and for all other parts."""
-    layers = dict(uniform_plan(traced, fixed_bits, fixed_bits))
+def dynamic_plan(traced: TracedModel, candidates: Candidates) -> Plan:
+    """The plan at the widest widths: 8 bits for the first stage of g_a and g_s and for all other parts."""
+    layers = dict(uniform_plan(traced, FIXED_BITS, FIXED_BITS))
     for name in DYNAMIC_PARTS:
         for stage in stages_of(traced.graphs[name])[1:]:
             layers |= at_width(stage, Plan(layers), candidates[stage.name][-1])

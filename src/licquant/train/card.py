@@ -2,12 +2,14 @@
 
 model, N, M          CompressAI's registered name and its widths
 lmbda, loss          λ and the formula of the loss that it is for
-data, data_sha256    the folder of training images, how many; a hash of their names and sizes
+data, data_sha256    the folder of training images, how many; a hash of their names and sizes, and as
+                     ``data_contents_sha256`` one of their contents (earlier cards lack it)
 steps, batch         optimizer steps; crops of each phase
 init, init_sha256    what training started from
 recipe               every setting that decides the weights
 complete             false while the run can be continued
-seconds, hardware    how long it took, and on what        versions   of the libraries
+seconds, hardware    how long it took, and on what: device, precision and memory layout, of each machine in turn
+versions             of the libraries
 kodak or test        RD point on the test images: bits per pixel of CompressAI's real strings, PSNR in dB, RD
                      loss, means over the images
 validation           the same on the validation images, and ``init_rd_loss``: that of ``init`` on them
@@ -15,7 +17,6 @@ sha256, shards       of the checkpoint, or of the shards' hashes in a row; hash 
 note, licence        for whoever uses the weights
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from importlib import metadata
@@ -25,13 +26,14 @@ from typing import Any
 
 import torch
 
+from licquant.config import check_lmbda
 from licquant.errors import LicquantError, TrainingError
 from licquant.evaluate import provenance
-from licquant.images import list_images, write_atomically
+from licquant.evaluate.rd import describe, rd_loss
+from licquant.images import list_images, utf8, write_result
 from licquant.models.load import read_state
-from licquant.models.shards import shard_paths
+from licquant.models.shards import joint_sha256
 from licquant.train import architectures, schedule
-from licquant.train.objective import describe
 from licquant.train.settings import CARD, Recipe, RunOptions
 
 
@@ -49,28 +51,29 @@ def read_card(checkpoint: Path) -> dict[str, Any] | None:
     return card
 
 
+def lmbda_of(checkpoint: Path, given: float | None = None) -> float | None:
+    """λ as given, else from the card beside the checkpoint, else None: the one place where any command reads it.
+
+    ``ModelError`` for a λ that is not a finite number above 0; ``TrainingError`` for a card that cannot be read.
+    """
+    if given is not None:
+        return check_lmbda(given)
+    card = read_card(checkpoint) or {}
+    return check_lmbda(card["lmbda"], f"{checkpoint.with_suffix(CARD)}: lmbda") if "lmbda" in card else None
+
+
 def write_card(checkpoint: Path, card: Mapping[str, Any]) -> None:
     """Write ``card`` beside ``checkpoint``; ``TrainingError`` if that fails."""
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
     try:
-        write_atomically(checkpoint.with_suffix(CARD), text.encode())
+        write_result(checkpoint.with_suffix(CARD), utf8(text))
     except LicquantError as error:
         raise TrainingError(str(error)) from error
 
 
 def file_hashes(files: Mapping[str, str]) -> dict[str, Any]:
     """The card's entries for file name → SHA-256: ``sha256``, and ``shards`` where there are several."""
-    if len(files) == 1:
-        return {"sha256": next(iter(files.values()))}
-    return {"sha256": hashlib.sha256("".join(files.values()).encode()).hexdigest(), "shards": dict(files)}
-
-
-def checkpoint_digest(checkpoint: Path) -> str:
-    """What the card calls ``sha256``: of the file, or of the shards' hashes in a row."""
-    paths = [checkpoint] if checkpoint.exists() else shard_paths(checkpoint)
-    if not paths:
-        raise TrainingError(f"{checkpoint}: there is no such checkpoint")
-    return str(file_hashes({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths})["sha256"])
+    return {"sha256": joint_sha256(files.values()), **({"shards": dict(files)} if len(files) > 1 else {})}
 
 
 def make_card(
@@ -109,8 +112,8 @@ def make_card(
 def _describe_init(init: Path | None) -> str:
     if init is None:
         return "scratch"
-    card = read_card(init) or {}
-    return f"lambda {card['lmbda']:g}" if "lmbda" in card else init.name
+    lmbda = lmbda_of(init)
+    return init.name if lmbda is None else f"lambda {lmbda:g}"
 
 
 def _default_note(options: RunOptions, recipe: Recipe, step: int) -> str:
@@ -182,5 +185,5 @@ def measure(recipe: Recipe, checkpoint: Path, widths: Mapping[str, int], folder:
     }
     if recipe.metric == "ms-ssim":
         point["ms_ssim_mean"] = fmean(result.ms_ssim for result in results)
-        point["rd_loss"] = point["bpp_real_strings"] + recipe.lmbda * (1 - point["ms_ssim_mean"])
+        point["rd_loss"] = rd_loss(point["bpp_real_strings"], 1 - point["ms_ssim_mean"], recipe.lmbda, recipe.metric)
     return folder.resolve().name, {name: round(value, 5) for name, value in point.items()}

@@ -17,13 +17,14 @@ from lightning.fabric.strategies import DDPStrategy
 from rich.console import Console
 from torch import Tensor
 
+from licquant.cache import cache_folder
 from licquant.errors import TrainingError
 from licquant.models.load import read_state
 from licquant.train import architectures, card, export, resume
 from licquant.train.batches import Crops
 from licquant.train.loop import Loop
 from licquant.train.memory import keep_freed_memory
-from licquant.train.pixels import Pixels, default_cache, open_pixels
+from licquant.train.pixels import Pixels, open_pixels
 from licquant.train.progress import COMPLETE, Clock, decoding_bar
 from licquant.train.settings import PICTURE, STATE, BaseRecipe, Recipe, RunOptions
 from licquant.train.trainer import Trainer
@@ -45,7 +46,7 @@ def make_fabric(options: RunOptions) -> Fabric:
     """The Fabric for the options, launched: from here on, one process runs for each device."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    # The coding tables are the only buffers, and are empty until the end.
+    # Buffers do not change in a step: ``Stepper`` shares them where they may have changed.
     strategy: Any = DDPStrategy(broadcast_buffers=False) if options.devices > 1 else "auto"
     try:
         fabric = Fabric(accelerator=options.accelerator, devices=options.devices, strategy=strategy)
@@ -76,13 +77,13 @@ def run_training(
     widths, weights = _architecture(recipe, options)
     mine = resume.identity(recipe, options)
     card.check_images(options)
+    make_parents(options.output)
+    options.check_output()
     done = resume.finished_card(mine, options)
     if done is not None:
         options.companion(STATE).unlink(missing_ok=True)
         return TrainResult(COMPLETE, options.output, done)
     saved = resume.load_state(options.companion(STATE), mine)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-
     fabric = fabric or make_fabric(options)
     crops = open_crops(fabric, recipe, options, console)
     model = architectures.build(recipe.model, widths, recipe.seed)
@@ -92,10 +93,21 @@ def run_training(
     run = _Run(trainer, crops, mine, options, clock, console)
     if saved is not None:
         run.continue_from(saved)
+    if fabric.is_global_zero:
+        console.print(f"training on {trainer.made_on[-1]}", markup=False, highlight=False, soft_wrap=True)
     status = run.train()
     description = run.export(recipe, widths) if fabric.is_global_zero else {}
     fabric.barrier()  # a later run of a plan may start from this one's checkpoint
     return TrainResult(status, options.output, description)
+
+
+def make_parents(output: Path) -> None:
+    """The folders that a checkpoint goes to; ``TrainingError`` if they cannot be made."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TrainingError(f"{output.parent}: cannot be made: {reason}") from error
 
 
 def _architecture(recipe: Recipe, options: RunOptions) -> tuple[dict[str, int], dict[str, Tensor] | None]:
@@ -116,7 +128,7 @@ def open_crops(fabric: Fabric, recipe: BaseRecipe, options: RunOptions, console:
 
 def _pixels(fabric: Fabric, options: RunOptions, console: Console) -> Pixels:
     """The decoded images; the first process decodes, the others wait for it."""
-    cache = options.cache or default_cache()
+    cache = cache_folder(options.cache)
     if fabric.is_global_zero:
         with decoding_bar(console, shown=True) as on_image:
             pixels = open_pixels(options.data, cache, on_image)
@@ -135,6 +147,8 @@ def _report_data(crops: Crops, console: Console) -> None:
 class _Run(Loop):
     """A training loop that ends in a checkpoint."""
 
+    trainer: Trainer
+
     def export(self, recipe: Recipe, widths: Mapping[str, int]) -> dict[str, Any]:
         """Write checkpoint, picture and card; return the card. A complete run's state is then deleted."""
         options, output = self.options, self.options.output
@@ -152,7 +166,7 @@ class _Run(Loop):
             step=self.trainer.step,
             seconds=seconds,
             images=len(self.crops.pixels),
-            hardware=card.describe_hardware(self.fabric.device, self.fabric.world_size),
+            hardware="; ".join(self.trainer.made_on),
         ) | card.file_hashes(files)
         complete = description["complete"]
         if complete:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from licquant.errors import LicquantError, TrainingError
-from licquant.images import write_atomically
+from licquant.images import write_result
 from licquant.models.shards import files_of_shards, shard_path
 from licquant.train import architectures
 
@@ -54,7 +54,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Tensor], max_bytes: float |
     for target, part in zip(paths, parts, strict=True):
         data = to_bytes(part)
         try:
-            write_atomically(target, data)
+            write_result(target, data)
         except LicquantError as error:
             raise TrainingError(str(error)) from error
         hashes[target.name] = hashlib.sha256(data).hexdigest()

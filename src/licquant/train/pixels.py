@@ -2,14 +2,14 @@
 
 JPEG costs a core several milliseconds an image at every step; a crop from the mapped file, microseconds.
 
-    KEY.u8     samples of image 0 (uint8 H×W×3, row by row), image 1, …
-    KEY.json   the images' shapes and how many files could not be read
+    NAME.u8      samples of image 0 (uint8 H×W×3, row by row), image 1, …
+    NAME.jsonl   the images' shapes, how many files could not be read, SHA-256 of the samples
 
-KEY is a hash of the files' places, names, sizes and times, so another or a changed folder gets another file.
+NAME has a hash of the files' contents (``licquant.cache``), so another or a changed folder gets another file, and a
+copy of a folder, wherever it lies, the same.
 """
 
 import hashlib
-import json
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from licquant.cache import Entry, name_of
+from licquant.digests import contents_sha256, file_sha256
 from licquant.errors import DataError, ImageError, LicquantError, TrainingError
-from licquant.images import list_images, read_image, write_atomically
-
-VERSION = 1
+from licquant.images import list_images, read_image, utf8
 
 
 @dataclass(frozen=True)
@@ -49,41 +49,44 @@ class Pixels:
         return [index for index, shape in enumerate(self.shapes) if min(shape) >= side]
 
 
-def default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "licquant"
-
-
-def data_digest(folder: Path) -> str:
-    """A hash of the images' names and sizes in bytes: the same on every machine that has the same files."""
+def names_digest(folder: Path) -> str:
+    """A hash of the images' names and sizes in bytes, all that runs of earlier versions say of their images."""
     names = [f"{path.name}:{path.stat().st_size}" for path in list_images(folder)]
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return hashlib.sha256(utf8("\n".join(names))).hexdigest()
 
 
 def open_pixels(folder: Path, cache: Path, on_image: Callable[[int, int], object] = lambda *_: None) -> Pixels:
-    """The images of ``folder``, decoded into ``cache`` unless they are there already.
+    """The images of ``folder``, decoded into ``cache`` unless they are there already, whole and undamaged.
 
     ``on_image`` is called with (done, total) after each file that is decoded. Unreadable files are skipped
     and counted. Raises ``DataError`` if no image can be read, ``TrainingError`` if they cannot be kept.
     """
     paths = list_images(folder)
-    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    key = hashlib.sha256(json.dumps([VERSION, stats]).encode()).hexdigest()[:32]
-    samples, index = cache / f"{key}.u8", cache / f"{key}.json"
-    if not (index.exists() and samples.exists()):
-        try:
+    name = name_of("pixels", contents_sha256(paths))
+    samples, index = cache / f"{name}.u8", Entry(cache / f"{name}.jsonl")
+    try:
+        found = [record for record in index.read() if _is_whole(samples, record, index)]
+        if not found:
             cache.mkdir(parents=True, exist_ok=True)
-            record = _decode_all(paths, samples, on_image)
-            # Last, and whole: with it the cache counts as complete.
-            write_atomically(index, json.dumps(record).encode())
-        except (OSError, LicquantError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise TrainingError(f"{cache}: decoded images cannot be kept there: {reason}; see --cache") from error
-    return _open(samples, json.loads(index.read_text(encoding="utf-8")), folder)
+            found = [_decode_all(paths, samples, on_image)]
+            index.write(*found)  # last, and whole: with it the cache counts as complete
+    except (OSError, LicquantError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TrainingError(f"{cache}: decoded images cannot be kept there: {reason}; see --cache") from error
+    return _open(samples, found[0], folder)
+
+
+def _is_whole(samples: Path, record: dict[str, Any], index: Entry) -> bool:
+    """Whether the samples are those that the index was written for; if not, that is said."""
+    whole = samples.is_file() and file_sha256(samples) == record["sha256"]
+    if not whole:
+        index.say_damaged()
+    return whole
 
 
 def _decode_all(paths: Sequence[Path], target: Path, on_image: Callable[[int, int], object]) -> dict[str, Any]:
     """Write all samples to ``target``; return what the index file says about them."""
-    shapes = []
+    shapes, digest = [], hashlib.sha256()
     temporary = target.with_name(f".licquant-{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -95,11 +98,12 @@ def _decode_all(paths: Sequence[Path], target: Path, on_image: Callable[[int, in
                 finally:
                     on_image(number, len(paths))
                 file.write(rgb.tobytes())
+                digest.update(rgb.tobytes())
                 shapes.append(rgb.shape[:2])
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)  # after the rename it is gone already
-    return {"shapes": shapes, "unreadable": len(paths) - len(shapes)}
+    return {"shapes": shapes, "unreadable": len(paths) - len(shapes), "sha256": digest.hexdigest()}
 
 
 def _open(samples: Path, record: dict[str, Any], folder: Path) -> Pixels:
@@ -108,6 +112,4 @@ def _open(samples: Path, record: dict[str, Any], folder: Path) -> Pixels:
         raise DataError(f"{folder}: none of its {record['unreadable']} images can be read")
     sizes = [height * width * 3 for height, width in shapes]
     offsets = tuple(int(offset) for offset in np.cumsum([0, *sizes[:-1]]))
-    if samples.stat().st_size != sum(sizes):
-        raise TrainingError(f"{samples}: does not have the size its index says; delete it and try again")
     return Pixels(np.memmap(samples, dtype=np.uint8, mode="r"), shapes, offsets, record["unreadable"])

@@ -37,7 +37,8 @@ from typing import Any
 
 from rich.console import Console
 
-from licquant.errors import TrainingError
+from licquant.errors import ModelError, TrainingError
+from licquant.models.shards import checkpoint_files
 from licquant.train.command import TrainResult, make_fabric, run_training
 from licquant.train.progress import COMPLETE, Clock
 from licquant.train.settings import Recipe, RunOptions
@@ -91,8 +92,10 @@ def _planned_run(entry: Any, defaults: Any, earlier: list[PlannedRun], folder: P
         raise TrainingError(f"init = {init!r}: must be the name of an earlier run or a path")
     if init is not None and init not in names:
         init = folder / init
-        if not init.exists():
-            raise TrainingError(f"init: neither an earlier run nor a checkpoint: {init}")
+        try:
+            checkpoint_files(init)
+        except ModelError as error:
+            raise TrainingError(f"init: neither an earlier run nor a checkpoint: {error}") from error
     return PlannedRun(name, recipe, init)
 
 

@@ -9,23 +9,29 @@ from typing import Any
 
 import torch
 
+from licquant.digests import contents_sha256
 from licquant.errors import LicquantError, TrainingError
-from licquant.images import write_atomically
-from licquant.models.shards import files_of_shards
-from licquant.train.card import checkpoint_digest, read_card
+from licquant.images import list_images, write_atomically
+from licquant.models.shards import checkpoint_sha256, files_of_shards
+from licquant.train.card import read_card
 from licquant.train.export import to_bytes
-from licquant.train.pixels import data_digest
+from licquant.train.pixels import names_digest
 from licquant.train.settings import STATE, BaseRecipe, RunOptions
 
 VERSION = 1
 
 
 def identity(recipe: BaseRecipe, options: RunOptions, **facts: Any) -> dict[str, Any]:
-    """What must be the same for a run to be resumed: recipe and further facts, training images, initial checkpoint."""
+    """What must be the same for a run to be resumed: recipe and further facts, training images, initial checkpoint.
+
+    The images: ``data_sha256`` is a hash of their names and sizes, ``data_contents_sha256`` one of their contents,
+    which runs of earlier versions lack: for them names and sizes must do.
+    """
     return {
         "recipe": recipe.to_mapping() | facts,
-        "data_sha256": data_digest(options.data),
-        "init_sha256": None if options.init is None else checkpoint_digest(options.init),
+        "data_sha256": names_digest(options.data),
+        "data_contents_sha256": contents_sha256(list_images(options.data)),
+        "init_sha256": None if options.init is None else checkpoint_sha256(options.init),
     }
 
 
@@ -103,7 +109,8 @@ def _check_same(mine: Mapping[str, Any], other: Mapping[str, Any], place: str) -
             raise TrainingError(f"{place}: was started with {name} = {theirs.get(name)!r}, not {value!r}")
     for name, what in (
         ("data_sha256", "other training images"),
+        ("data_contents_sha256", "training images of other contents"),
         ("init_sha256", "another initial checkpoint"),
     ):
-        if other.get(name) != mine[name]:
+        if other.get(name) != mine[name] and not (name == "data_contents_sha256" and name not in other):
             raise TrainingError(f"{place}: was started with {what}")

@@ -6,10 +6,13 @@ from dataclasses import KW_ONLY, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from licquant.errors import TrainingError
+from licquant.errors import LicquantError, TrainingError
+from licquant.evaluate.rd import DISTORTION_WEIGHTS
+from licquant.images import check_places
 
-METRICS = ("mse", "ms-ssim")
-PRECISIONS = ("bf16", "fp32")
+METRICS = tuple(DISTORTION_WEIGHTS)
+AUTO, BFLOAT16, FLOAT32 = "auto", "bf16", "fp32"
+PRECISIONS = (AUTO, BFLOAT16, FLOAT32)
 
 # Six steps of stride 2 between image and hyper latent.
 CROP_MULTIPLE = 64
@@ -101,13 +104,14 @@ class Recipe(BaseRecipe):
     """Everything that decides the weights. A run is resumed only with the recipe it was started with.
 
     N, M             widths of the model; None: those of ``init``, else the usual ones
-    precision        of everything but the entropy models
+    precision        of everything but the entropy models: ``bf16``, ``fp32``, or ``auto`` for bf16 where the device
+                     multiplies it natively; a run on ``auto`` may go on on another machine, in another precision
     """
 
     N: int | None = None
     M: int | None = None
     aux_learning_rate: float = 1e-3
-    precision: str = "bf16"
+    precision: str = AUTO
 
     def complaints(self) -> Iterator[tuple[str, str]]:
         yield from super().complaints()
@@ -158,7 +162,7 @@ class RunOptions:
     devices             processes; each takes an equal share of every batch
     accelerator         ``auto``, ``cpu`` or ``cuda``
     threads             PyTorch's threads; None leaves its default
-    cache               folder for the decoded images; None: the user's cache folder
+    cache               folder for the decoded images; None: ``cache.cache_folder()``
     test_images         folder; the finished model's RD point on it goes into the model card
     validation_images   the same, with the RD loss of ``init`` beside it: what the run has gained
     float16             store large convolution kernels as float16
@@ -192,9 +196,14 @@ class RunOptions:
                 raise TrainingError(f"{name} = {value}: must be a finite number, not negative")
 
     def check_output(self) -> None:
-        """Raise ``TrainingError`` unless ``output`` can be a checkpoint's name beside its companions."""
+        """Raise ``TrainingError`` unless ``output`` can be a checkpoint's name beside its companions, and all of them
+        can be written, in a folder that is there."""
         if self.output.suffix in ("", *COMPANIONS):
             raise TrainingError(f"{self.output}: name the checkpoint with a suffix of its own, as in model.pt")
+        try:
+            check_places(self.output, *map(self.companion, COMPANIONS))
+        except LicquantError as error:
+            raise TrainingError(str(error)) from error
 
     def companion(self, suffix: str) -> Path:
         """The file beside the checkpoint with one of the suffixes of ``COMPANIONS``."""

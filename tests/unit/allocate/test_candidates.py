@@ -8,10 +8,11 @@ from licquant.allocate.dynamic_objective import bit_costs, layer_average
 from licquant.allocate.dynamic_settings import DynamicSettings
 from licquant.models.trace import trace_model
 from licquant.quant.calibrate import collect_statistics
-from licquant.quant.dynamic import insert_dynamic, insert_widest, make_dynamic
+from licquant.quant.dynamic import insert_widest, make_dynamic
 from licquant.quant.insert import insert_quantizers
 from licquant.quant.stages import dynamic_plan, input_of, stage_statistics
 from licquant.quant.synthetic import dead_leaves
+from tests.dynamic_networks import insert_dynamic
 from tests.models_for_tests import small_hyperprior
 
 WIDTHS = (4, 6, 8)

@@ -11,7 +11,7 @@ from licquant.codec.artifact import Artifact
 from licquant.config import LayerBits, Plan
 from licquant.errors import DataError, ModelError, PlanError
 from licquant.evaluate import latency
-from licquant.evaluate.bops import bops_per_pixel
+from licquant.evaluate.bops import bops_per_pixel, macs_per_pixel
 from licquant.evaluate.latency import EXACT, NARROW, OPENVINO, WIDE, LatencyTable, LayerTimes
 from licquant.lower import lower_model
 from licquant.lower.tables import latent_tables
@@ -102,7 +102,7 @@ def test_bits_and_bops_of_plans(make):
         assert bits.total(uniform_plan(traced, width, 8)) == pytest.approx(width)
     plan = random_plan(traced, 0)
     program = lower_model(insert_quantizers(traced, plan, collect_statistics(traced, dead_leaves(1, 64))))
-    assert bops.total(plan) == pytest.approx(bops_per_pixel(program, plan))
+    assert bops.total(plan) == pytest.approx(bops_per_pixel(macs_per_pixel(program), plan))
     # One layer alone: its share of the weights for every bit more.
     first = {**plan.layers, "g_a.0": LayerBits(2, 8)}, {**plan.layers, "g_a.0": LayerBits(3, 8)}
     share = bits.total(Plan(first[1])) - bits.total(Plan(first[0]))
@@ -143,7 +143,7 @@ def test_latency_follows_the_classes():
     assert [costs.of("h_s.0", w, a) for w, a in ((4, 4), (8, 8), (9, 8), (4, 16), (16, 16))] == [2, 2, 4, 4, 4]
     plan = uniform_plan(traced, 8, 8)
     assert costs.constant == 7
-    assert costs.total(plan) == 7 + 17 + 3 * 2 == table_for(traced).predict(plan)
+    assert costs.total(plan) == 7 + 17 + 3 * 2
 
 
 def test_latency_tables_of_others_are_refused():

@@ -24,12 +24,13 @@ from licquant.lower.dynamic import lower_dynamic
 from licquant.models.trace import trace_model
 from licquant.program.selector import pool, positions, sample
 from licquant.quant.calibrate import collect_statistics
-from licquant.quant.dynamic import insert_dynamic, insert_widest, make_dynamic, one_hot
+from licquant.quant.dynamic import insert_widest, make_dynamic, one_hot
 from licquant.quant.finetune_settings import FinetuneRecipe
 from licquant.quant.natural import settle
 from licquant.quant.nested import NestedLayer, NestedTensor
 from licquant.quant.stages import dynamic_plan, same_candidates, stage_statistics, stages_of
 from licquant.quant.synthetic import dead_leaves
+from tests.dynamic_networks import insert_dynamic
 from tests.models_for_tests import small_hyperprior
 
 WIDTHS = (4, 6, 8)

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from benchmarks.allocation import brute_force_search
 from licquant.allocate.choices import Choices, LayerChoices
-from licquant.allocate.fmpq import adaptive_search, brute_force_search, plan_for_tolerance
+from licquant.allocate.fmpq import adaptive_search, plan_for_tolerance
 from licquant.config import Plan
 from licquant.errors import BudgetError
 

@@ -218,6 +218,21 @@ def test_measured_tables_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert kept == (again.choices(budget), again.file_bytes.total(uniform_plan(again.traced, 3, 8)), again.traces)
 
 
+def test_kept_bytes_know_the_header_of_today(tmp_path: Path):
+    """The model's making is told in the file: a longer command line or licence is no longer than that."""
+
+    def of_file(licence: str, cache: Path | None) -> float:
+        found = new_search(
+            to_artifact=lambda quantized: pipeline.lowered(quantized, {"command": licence}, licence),
+            header_bytes=pipeline._header_bytes({"command": licence}, licence),
+            cache=cache, max_bits=2,
+        )  # fmt: skip
+        return found.file_bytes.total(uniform_plan(found.traced, 2, 8))
+
+    of_file("short", tmp_path)
+    assert of_file("é" * 300, tmp_path) == of_file("é" * 300, None)
+
+
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for all methods: the tables are measured once."""

@@ -9,9 +9,10 @@ import re
 import numpy as np
 import pytest
 
+from benchmarks.latency_plan import least_cost
 from licquant.allocate.choices import Choices, LayerChoices
 from licquant.allocate.costs import Costs
-from licquant.allocate.optimal import least_cost, least_loss, repair
+from licquant.allocate.optimal import least_loss, repair
 from licquant.config import LayerBits, Plan
 from licquant.errors import BudgetError
 

@@ -23,10 +23,10 @@ from licquant.errors import BudgetError
 from licquant.models.trace import trace_model
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.dataflow import code
-from licquant.quant.dynamic import insert_dynamic
 from licquant.quant.finetune_settings import FinetuneRecipe
 from licquant.quant.objective import rate_distortion
 from licquant.quant.synthetic import dead_leaves
+from tests.dynamic_networks import insert_dynamic
 from tests.models_for_tests import small_hyperprior
 
 WIDTHS = (3, 5, 8)

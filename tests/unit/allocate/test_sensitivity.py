@@ -158,6 +158,30 @@ def test_other_weights_data_or_settings_have_another_table():
     assert len(changed) == 6
 
 
+def test_another_activation_function_has_another_table():
+    """Neither tensors nor ranges, here, tell it."""
+    traced, statistics, crops = made()
+    other = hand_made()
+    other.g_s[1].negative_slope = 0.1
+    assert all(torch.equal(tensor, traced.model.state_dict()[name]) for name, tensor in other.state_dict().items())
+    assert table_key(trace_model(other), statistics, crops, None) != table_key(traced, statistics, crops, None)
+
+
+def test_a_damaged_table_is_said_and_what_it_lacks_measured(tmp_path: Path, counted: list[str], capsys):
+    traced, statistics, crops = made()
+    whole = measure_sensitivity(traced, statistics, crops, WIDTHS, cache=tmp_path)
+    (path,) = tmp_path.iterdir()
+    lines = path.read_text().splitlines()
+    lines[3] = lines[3].replace('"bits":', '"bits":1')  # still JSON, of another width
+    lines[5] = ""
+    path.write_text("\n".join(lines))
+    counted.clear()
+    again = measure_sensitivity(traced, statistics, crops, WIDTHS, cache=tmp_path)
+    assert again.changes == whole.changes
+    assert len(counted) == 2
+    assert str(path) in capsys.readouterr().err
+
+
 def test_crops_are_pieces_of_different_images():
     images = [np.full((100 + 40 * n, 150, 3), 10 * n, np.uint8) for n in range(5)]
     crops = draw_crops(images, count=5, side=256)

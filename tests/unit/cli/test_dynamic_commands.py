@@ -66,7 +66,7 @@ def test_widths_are_reported(capsys, folder):
     rgb = dead_leaves(1, 96, seed=1)[0]
     of_model = ("-m", folder / "model.licq")
     encoded = json.loads(said(capsys, "encode", folder / "in.png", *of_model, "-o", folder / "x.lic", "--json"))
-    assert encoded["widths"] == codec.analysis_widths(rgb) != {}
+    assert encoded["widths"] == codec.analyse(rgb).widths != {}
     decoded = json.loads(said(capsys, "decode", folder / "x.lic", *of_model, "-o", folder / "x.png", "--json"))
     assert decoded["widths"] == codec.synthesis_widths(codec.analyse(rgb).y) != {}
     assert json.loads(said(capsys, "inspect", folder / "x.lic", *of_model, "--json"))["widths"] == decoded["widths"]

@@ -119,7 +119,7 @@ def test_a_stage_that_keeps_its_width_has_it_in_every_choice():
     assert [stage.widths for stage in again.dynamic["g_s"].stages] == [(8,), (8,), (4, 6, 8)]
     for rgb in IMAGES:
         y = codec.analyse(rgb).y
-        analysed, synthesised = codec.analysis_widths(rgb), codec.synthesis_widths(y)
+        analysed, synthesised = codec.analyse(rgb).widths, codec.synthesis_widths(y)
         assert analysed["g_a.2"] in (6, 8)
         assert synthesised["g_s.1"] == 8
         seen |= {("g_a", *analysed.values()), ("g_s", *synthesised.values())}
@@ -132,9 +132,9 @@ def test_choices_do_not_depend_on_the_engine(codecs):
     analysed, synthesised = set(), set()
     for rgb in IMAGES:
         exact, fast = codecs["exact"], codecs["openvino"]
-        widths = exact.analysis_widths(rgb)
+        widths = exact.analyse(rgb).widths
         assert list(widths) == ["g_a.1", "g_a.2"]
-        assert fast.analysis_widths(rgb) == widths
+        assert fast.analyse(rgb).widths == widths
         y = exact.analyse(rgb).y
         assert fast.synthesis_widths(y) == exact.synthesis_widths(y)
         analysed.add(tuple(widths.values()))
@@ -169,7 +169,7 @@ def test_tiles_have_the_widths_of_the_whole(artifact, engine, monkeypatch):
     monkeypatch.setattr(codec_module, "TILE_PIXELS", 64)
     tiled = Codec(artifact, artifact_id(data), name, 1)
     rgb = np.concatenate([dead_leaves(1, 200, seed=3)[0], dead_leaves(1, 200, seed=4)[0] // 8])
-    assert tiled.analysis_widths(rgb) == whole.analysis_widths(rgb)
+    assert tiled.analyse(rgb).widths == whole.analyse(rgb).widths
     y = whole.analyse(rgb).y
     np.testing.assert_array_equal(tiled.analyse(rgb).y, y)
     np.testing.assert_array_equal(tiled.synthesise(y, 400, 200), whole.synthesise(y, 400, 200))

@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.latent_reference import coded_parameters, gaussian_parameters
 from licquant.codec import families
 from licquant.codec.artifact import Artifact
 from licquant.codec.codec import Codec
 from licquant.codec.families import latent_coder
 from licquant.codec.gaussian import LatentWriter
-from licquant.codec.reference import coded_parameters, gaussian_parameters
 from licquant.config import LayerBits, Plan
 from licquant.errors import ArtifactError, BitstreamError
 from licquant.program import reference

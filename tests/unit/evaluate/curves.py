@@ -3,7 +3,7 @@
 import math
 
 from licquant.evaluate.codec_results import Curve, ImageResult, RatePoint
-from licquant.evaluate.metrics import rd_loss
+from licquant.evaluate.rd import rd_loss
 
 POINTS = {0.0067: (0.4, 30.5), 0.013: (0.6, 32.3), 0.025: (0.9, 34.2), 0.0483: (1.2, 36.1)}  # λ: bpp, dB
 

@@ -7,6 +7,7 @@ import pytest
 
 from licquant.errors import DataError
 from licquant.evaluate import metrics
+from licquant.evaluate.rd import rd_loss
 
 BLACK = np.zeros((2, 3, 3), np.uint8)
 WHITE = np.full((2, 3, 3), 255, np.uint8)
@@ -46,7 +47,7 @@ def test_ms_ssim() -> None:
 
 def test_bpp_and_rd_loss() -> None:
     assert metrics.bpp(1000, 100, 40) == 2
-    assert metrics.rd_loss(0.5, 1e-3, 0.013) == pytest.approx(0.5 + 0.845325)
+    assert rd_loss(0.5, 1e-3, 0.013) == pytest.approx(0.5 + 0.845325)
 
 
 @pytest.mark.parametrize("method", ["pchip", "akima", "cubic"])

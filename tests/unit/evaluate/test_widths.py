@@ -61,7 +61,7 @@ def test_a_codec_tells_both_sides(codec: Codec) -> None:
     dynamic = Codec(artifact, bytes(8), threads=1)
     found = widths.chosen_widths(dynamic, rgb)
     assert list(found) == ["g_a.1", "g_a.2", "g_s.1", "g_s.2"]
-    assert found == dynamic.analysis_widths(rgb) | dynamic.synthesis_widths(dynamic.analyse(rgb).y)
+    assert found == dynamic.analyse(rgb).widths | dynamic.synthesis_widths(dynamic.analyse(rgb).y)
     assert widths.chosen_widths(codec, rgb) == {}
     stages = widths.stage_of_layer(artifact)
     assert stages == {name: name for name in found}

@@ -6,11 +6,12 @@ import torch
 from licquant.models.trace import trace_model
 from licquant.quant.calibrate import collect_statistics, to_tensor
 from licquant.quant.dataflow import code, run_float
-from licquant.quant.dynamic import insert_dynamic, one_hot
+from licquant.quant.dynamic import one_hot
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.nested import NestedTensor
 from licquant.quant.stages import at_width, dynamic_plan, same_candidates, stages_of
 from licquant.quant.synthetic import dead_leaves
+from tests.dynamic_networks import insert_dynamic
 from tests.models_for_tests import small_hyperprior
 
 WIDTHS = (4, 6, 8)

@@ -70,7 +70,7 @@ def test_weights_of_another_width_are_refused() -> None:
 def test_every_model_trains_all_its_parameters(name: str) -> None:
     takes_m = "M" in resolve_widths(name, None, None)
     model = build(name, resolve_widths(name, 16, (144 if "elic" in name else 24) if takes_m else None)).train()
-    objective = Objective(model, 0.01, "mse", "bf16")
+    objective = Objective(model, 0.01, "mse", True)
     samples = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     noise = Noise(0, torch.device("cpu"))
     noise.begin(0, 0)
@@ -98,3 +98,14 @@ def test_every_model_codes_after_its_export(name: str) -> None:
         again = model.decompress(coded["strings"], coded["shape"])["x_hat"]
     assert decoded.shape == x.shape
     assert torch.equal(decoded, again)
+
+
+@pytest.mark.parametrize("name", names())
+def test_buffers_are_the_same_in_every_process(name: str) -> None:
+    """Distributed training does not send them: they may depend on nothing random."""
+    widths = resolve_widths(
+        name, 16, (144 if "elic" in name else 24) if "M" in resolve_widths(name, None, None) else None
+    )
+    one, other = (dict(build(name, widths, seed).named_buffers()) for seed in (0, 1))
+    assert one.keys() == other.keys() != set()
+    assert all(torch.equal(one[key], other[key]) for key in one)

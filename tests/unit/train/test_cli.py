@@ -47,9 +47,9 @@ def test_the_time_limit_is_no_failure(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--lmbda", "0"], "error: lmbda = 0.0: must be a finite number above 0"),
+        (["--lmbda", "0"], "--lmbda 0: must be a finite number above 0"),
         (["--model", "vgg"], "error: unknown model 'vgg'"),
-        (["--devices", "0"], "error: devices = 0"),
+        (["--devices", "0"], "--devices 0: must be"),
         (["--accelerator", "abacus"], "error: cannot train on 1 x abacus"),
         (["--init", "nowhere.pt"], "there is no such file"),
         (["--plan", "plan.toml"], "error: with --plan, model stands in the plan file"),
@@ -58,7 +58,7 @@ def test_the_time_limit_is_no_failure(folder: Path) -> None:
 def test_bad_input_gives_one_line_and_exit_code_1(folder: Path, arguments: list[str], message: str) -> None:
     done = train(folder, *arguments)
     assert done.exit_code == 1
-    assert message in done.stderr
+    assert message in done.stderr + str(done.exception)  # of an option's range: main() says it
     assert "Traceback" not in done.output
 
 

@@ -22,7 +22,7 @@ class Stub(nn.Module):
 
 def test_the_loss_is_rate_and_weighted_distortion() -> None:
     samples = torch.full((2, 3, 8, 8), 128, dtype=torch.uint8)
-    minimised, figures = Objective(Stub(), 0.01, "mse", "bf16")(samples)
+    minimised, figures = Objective(Stub(), 0.01, "mse", True)(samples)
     loss, bpp, distortion, auxiliary = figures.tolist()
     assert float(minimised) == pytest.approx(loss + auxiliary)
     assert bpp == pytest.approx(2 * (96 + 8) / (2 * 8 * 8))  # 2 bits for each likelihood of 1/4
@@ -33,7 +33,7 @@ def test_the_loss_is_rate_and_weighted_distortion() -> None:
 
 def test_the_other_distortion_is_one_minus_ms_ssim() -> None:
     samples = torch.randint(0, 256, (2, 3, 192, 192), dtype=torch.uint8)
-    loss, bpp, distortion, _ = Objective(Stub(), 5.0, "ms-ssim", "fp32")(samples)[1].tolist()
+    loss, bpp, distortion, _ = Objective(Stub(), 5.0, "ms-ssim", False)(samples)[1].tolist()
     x = samples / 255
     assert distortion == pytest.approx(1 - ms_ssim(x - 0.1, x, data_range=1.0).item(), rel=1e-5)
     assert loss == pytest.approx(bpp + 5 * distortion)
@@ -41,7 +41,7 @@ def test_the_other_distortion_is_one_minus_ms_ssim() -> None:
 
 def test_each_loss_moves_its_own_parameters() -> None:
     model = architectures.build("bmshj2018-hyperprior", {"N": 8, "M": 12})
-    objective = Objective(model, 0.01, "mse", "bf16")
+    objective = Objective(model, 0.01, "mse", True)
     samples = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     quantiles = {"entropy_bottleneck.quantiles"}
 

@@ -1,0 +1,30 @@
+"""Which images are measured."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from licquant import pipeline
+from licquant.quant.calibrate import evenly
+from licquant.quant.synthetic import dead_leaves
+from tests.models_for_tests import small_hyperprior
+
+
+@given(st.integers(1, 70), st.integers(0, 300))
+def test_as_many_as_asked_for_in_order_and_evenly_spaced(count, there):
+    chosen = list(evenly(range(there), count))
+    assert len(chosen) == min(count, there)
+    gaps = np.diff([*chosen, there])  # the last one stands for what follows it too
+    assert not chosen or chosen[0] == 0
+    assert not chosen or gaps.max() - gaps.min() <= 1
+    assert there > count or chosen == list(range(there))
+
+
+@pytest.mark.parametrize("there", [63, 64, 65, 127, 128, 129])
+def test_of_more_than_64_calibration_images_64_are_measured(there, monkeypatch):
+    measured = []
+    monkeypatch.setattr(pipeline, "collect_statistics", lambda traced, images, on_image: measured.extend(images))
+    images = dead_leaves(1, 64) * there
+    pipeline._calibrated(small_hyperprior(), images, lambda *_: None)
+    assert len(measured) == min(there, 64)
