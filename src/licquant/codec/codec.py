@@ -23,7 +23,6 @@ from licquant.images import RGB, check_rgb, crop, pad_to_multiple
 from licquant.program.arithmetic import Ints
 from licquant.program.chain import Engine
 from licquant.program.exact import ExactEngine
-from licquant.program.openvino_engine import OpenVinoEngine
 from licquant.program.part import Part, Program
 from licquant.program.threads import limited_threads
 
@@ -243,4 +242,8 @@ def _check_sizes(program: Program, strides: tuple[int, int], coded: tuple[int, i
 
 
 def _engine(part: Part, engine: str, threads: int | None) -> Engine:
-    return OpenVinoEngine(part, threads) if engine == "openvino" else ExactEngine(part)
+    if engine == "exact":
+        return ExactEngine(part)
+    from licquant.program.openvino_engine import OpenVinoEngine  # here, as the exact engine does without OpenVINO
+
+    return OpenVinoEngine(part, threads)

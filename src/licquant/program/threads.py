@@ -11,8 +11,6 @@ from functools import cache
 from threading import Lock, get_ident
 from typing import Any, TypeVar
 
-from threadpoolctl import ThreadpoolController
-
 _LIMIT: ContextVar[int | None] = ContextVar("threads", default=None)
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -116,6 +114,10 @@ class _BlasLimit:
 @cache
 def _blas_libraries() -> list[Any]:
     """Looking for the loaded libraries takes milliseconds, so once."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:  # there is only NumPy: BLAS keeps the number of threads that it chose
+        return []
     return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
