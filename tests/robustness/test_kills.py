@@ -25,7 +25,7 @@ from licquant.codec.bitstream import Bitstream
 from licquant.images import read_image, write_image
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import save_small_checkpoint, small_hyperprior
-from tests.unit.train.small import recipe, write_images
+from tests.unit.train.small import write_images
 
 pytestmark = pytest.mark.slow
 
@@ -47,11 +47,11 @@ def _small(place: Path) -> list[object]:
 
 
 def _train(place: Path, out: Path) -> Sequence[object]:
-    plan = place / "runs.json"
-    plan.write_text(json.dumps({"runs": [{**recipe(steps=10, precision="fp32").to_mapping(), "name": "model"}]}))
-    shards = ["--max-file-mib", 0.04]
-    return ["train", "--plan", plan, "--data", place / "images", "-o", out, "--checkpoint-minutes", 0, *shards,
-            *_small(place)]  # fmt: skip
+    """A run alone: what a plan does it does in a process of its own, which ``test_supervise`` kills."""
+    model = ["--model", "bmshj2018-hyperprior", "--lmbda", 0.01, "--N", 8, "--M", 12, "--precision", "fp32"]
+    size = ["--crop", 64, "--batch-size", 4, "--large-crop", 128, "--large-batch-size", 2, "--steps", 10]
+    keeping = ["--resume", "--checkpoint-minutes", 0, "--max-file-mib", 0.04]
+    return ["train", *model, "--data", place / "images", "-o", out / "model.pt", *size, *keeping, *_small(place)]
 
 
 def _finetune(place: Path, out: Path) -> Sequence[object]:
