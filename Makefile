@@ -2,6 +2,7 @@
 #   make demo       quantize, encode and decode the embedded images: the whole path, results in demo-output/
 #   make test       every test that takes seconds        make test-slow   the others
 #   make check      ruff, mypy, unused, layering         make bench       speed against CompressAI FP32, bench-output/
+#   make conformance   the stored corpus under every instruction set, BLAS, number of threads and Python that there is
 #   make fuzz       one minute of fuzzing, fuzz-output/
 #   make clean      remove what the commands above made, .venv included
 # PYTHON=/path/to/python chooses the interpreter (3.11 or later).
@@ -14,7 +15,7 @@ READY  := $(VENV)/.ready
 # Two test workers on one thread each: more would only compete for the same cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-slow check bench fuzz setup clean
+.PHONY: demo test test-slow check conformance bench fuzz setup clean
 
 demo: $(READY)
 	$(BIN)/licquant demo -o demo-output
@@ -30,6 +31,9 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/python tools/unused.py
 	$(BIN)/python -m pytest -q tests/meta/test_layering.py
+
+conformance: $(READY)
+	$(BIN)/python -m tests.conformance.matrix
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.speed -o bench-output

@@ -40,7 +40,7 @@ def card(data: bytes) -> None:
     file_of("card/shards.json", data)
     with suppress(ModelError):  # a λ that cannot be is refused; the rest is to be read all the same
         lmbda_of(whole)
-    recipe = Recipe("bmshj2018-hyperprior", 0.013)
+    recipe = Recipe("bmshj2018-hyperprior", 0.013, precision="bf16")  # as the seeds say
     options = RunOptions(whole.parent, whole, init=whole, resume=True)
     describe_init(whole)
     resume.finished_card({"recipe": recipe.to_mapping(), "data_sha256": "0", "init_sha256": None}, options)

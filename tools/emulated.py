@@ -48,7 +48,9 @@ def mirror() -> str:
     sources = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*.sources"))]
     for source in sources:
         if source.exists():
-            found = re.search(r"^\s*(?:URIs:|deb(?:\s+\[[^]]*\])?)\s*(\S+/debian)/?\s", source.read_text(), re.MULTILINE)
+            found = re.search(
+                r"^\s*(?:URIs:|deb(?:\s+\[[^]]*\])?)\s*(\S+/debian)/?\s", source.read_text(), re.MULTILINE
+            )
             if found:
                 return found[1]
     sys.exit("no mirror of Debian in this machine's apt sources")

@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def _narrow(model: Any) -> None:
     contexts = model.latent_codec["y"].channel_context
     for name, layers in contexts.items():
         channels = (layers[0].in_channels, 8, 8, layers[-1].out_channels)
-        convolutions = [nn.Conv2d(a, b, 5, padding=2) for a, b in zip(channels, channels[1:], strict=False)]
+        convolutions = [nn.Conv2d(a, b, 5, padding=2) for a, b in pairwise(channels)]
         contexts[name] = nn.Sequential(convolutions[0], nn.ReLU(), convolutions[1], nn.ReLU(), convolutions[2])
 
 

@@ -184,18 +184,18 @@ def _layer_table(
 ) -> Table:
     table = Table()
     table.add_column("layer")
-    for heading in ("operation", "weights", "activations", "bytes", "accumulator", "MACs/pixel"):
+    for heading in ("operation", "weight bits", "activation bits", "bytes", "accumulator bits", "MACs/pixel"):
         table.add_column(heading, justify="right" if heading != "operation" else "left")
     for layer in layers:
         table.add_row(
             layer.name,
             layer.operation,
             *(
-                "–" if bits is None else f"{'/'.join(map(str, candidates.get(layer.name, [bits])))} bits"
+                "–" if bits is None else "/".join(map(str, candidates.get(layer.name, [bits])))
                 for bits in (layer.weight_bits, layer.activation_bits)
             ),
             f"{layer.bytes:,}",
-            f"{layer.accumulator_bits} bits",
+            str(layer.accumulator_bits),
             f"{macs[layer.name]:,.1f}",
         )
     return table

@@ -371,7 +371,8 @@ def lowered(quantized: QuantizedModel, provenance: Mapping[str, Any], licence: s
 
 def _header_bytes(provenance: Mapping[str, Any], licence: str) -> int:
     """What these take of an artifact's header."""
-    return len(json.dumps([dict(provenance), licence], separators=(",", ":"), ensure_ascii=False).encode())
+    text = json.dumps([dict(provenance), licence], separators=(",", ":"), ensure_ascii=False)
+    return len(text.encode(errors="backslashreplace"))  # names that are not UTF-8
 
 
 def lowered_dynamic(adaptive: AdaptiveModel, provenance: Mapping[str, Any], licence: str) -> Artifact:

@@ -69,7 +69,7 @@ def rows(flags: set[str]) -> tuple[list[Row], list[str]]:
             continue
         found = _interpreter(version)
         if found:
-            can.append(Row(f"Python {version}", python=_with_requirements(found, version)))
+            can.append(Row(f"Python {version}", python=found))
         else:
             cannot.append(f"Python {version}: not on this machine")
     return can, cannot
@@ -78,7 +78,8 @@ def rows(flags: set[str]) -> tuple[list[Row], list[str]]:
 def run(row: Row, folder: Path) -> dict[str, Any]:
     """What the runner wrote; faults of its own where it wrote nothing."""
     found = folder / f"{row.name.replace(' ', '-')}.json"
-    command = [row.python, "-m", "tests.conformance.run", "--threads", *THREADS, "--json", str(found)]
+    python = row.python if row.python == sys.executable else _with_requirements(row.python, row.name.split()[-1])
+    command = [python, "-m", "tests.conformance.run", "--threads", *THREADS, "--json", str(found)]
     if row.engines:
         command += ["--engine", *row.engines]
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])

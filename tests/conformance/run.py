@@ -76,6 +76,8 @@ def check_corpus(
     whole, outcomes = Outcome("corpus"), []
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
+        if not isinstance(manifest, dict) or not all(isinstance(record, dict) for record in manifest.values()):
+            raise ValueError("not a record for each entry")
     except (OSError, ValueError) as error:
         whole.faults.append(f"{MANIFEST}: cannot be read: {error}")
         return [whole]
@@ -84,7 +86,7 @@ def check_corpus(
         try:
             _check_entry(folder, record, engines, threads, outcome)
         except Exception as error:  # whatever it is, the other entries are looked at too
-            outcome.faults.append(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+            outcome.faults.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
         outcome.seconds = time.perf_counter() - start
         outcomes.append(outcome)
         report(outcome)
@@ -192,7 +194,9 @@ def _blas() -> str:
         import threadpoolctl
     except ImportError:
         return "not known"
-    found = [library.get("architecture") for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
+    found = [
+        library.get("architecture") for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"
+    ]
     return str(found[0]) if found and found[0] else "not known"
 
 

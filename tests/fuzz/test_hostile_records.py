@@ -10,9 +10,9 @@ import pytest
 from fuzz.examine import Examiner
 from fuzz.target import SEEDS
 from fuzz.toolkit_targets import TARGETS
-from licquant.errors import ImageError
+from licquant.errors import ImageError, ModelError
 from licquant.images import read_image
-from licquant.toolkit_commands import lmbda_of
+from licquant.train.card import describe_init, lmbda_of
 
 DEEP = b"[" * 100_000
 
@@ -53,9 +53,13 @@ def test_a_record_is_refused_in_one_line(target: str, data: bytes, tmp_path: Pat
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 10**400, "much", None, [1]])
-def test_a_card_whose_lambda_is_none_says_none(value: object, tmp_path: Path) -> None:
+def test_a_card_whose_lambda_is_none_is_refused_in_one_line(value: object, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(json.dumps({"lmbda": value}))
-    assert lmbda_of(tmp_path / "c.pt", None) is None
+    with pytest.raises(ModelError, match="must be a finite number above 0") as refusal:
+        lmbda_of(tmp_path / "c.pt", None)
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 400
+    assert describe_init(tmp_path / "c.pt") == "c.pt"  # no reason to lose the model that began from it
 
 
 def _png_header(width: int, height: int) -> bytes:

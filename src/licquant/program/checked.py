@@ -94,7 +94,11 @@ class CheckedCorrelation:
         if limit not in kernels:
             with self._compiling:
                 if limit not in self._compiled:
-                    compiled = _compile(self._weight, self._stride, limit)
+                    try:
+                        compiled = _compile(self._weight, self._stride, limit)
+                    except ImportError:  # no OpenVINO on this machine: floats do it
+                        self.usable = False
+                        return None
                     self.usable = self.usable and self._passes(compiled.create_infer_request())
                     self._compiled[limit] = compiled
             kernels[limit] = self._compiled[limit].create_infer_request()

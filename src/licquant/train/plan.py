@@ -95,7 +95,8 @@ def _planned_run(entry: Any, defaults: Any, earlier: list[PlannedRun], folder: P
         try:
             checkpoint_files(init)
         except ModelError as error:
-            raise TrainingError(f"init: neither an earlier run nor a checkpoint: {error}") from error
+            reason = str(error).encode(errors="backslashreplace").decode()
+            raise TrainingError(f"init: neither an earlier run nor a checkpoint: {reason}") from error
     return PlannedRun(name, recipe, init)
 
 

@@ -28,7 +28,7 @@ from licquant.quant.dynamic import insert_widest, make_dynamic, one_hot
 from licquant.quant.finetune_settings import FinetuneRecipe
 from licquant.quant.natural import settle
 from licquant.quant.nested import NestedLayer, NestedTensor
-from licquant.quant.stages import dynamic_plan, same_candidates, stage_statistics, stages_of
+from licquant.quant.stages import FIXED_BITS, dynamic_plan, same_candidates, stage_statistics, stages_of
 from licquant.quant.synthetic import dead_leaves
 from tests.dynamic_networks import insert_dynamic
 from tests.models_for_tests import small_hyperprior
@@ -63,8 +63,8 @@ def test_stages_are_the_modules_with_their_normalization(traced):
 
 
 def test_the_plan_has_fixed_widths_where_nothing_is_chosen(traced):
-    plan = dynamic_plan(traced, same_candidates(traced, (10, 6, 8)), 7)
-    assert {plan[name].weight for name in ("g_a.0", "g_a.1", "g_s.0", "h_a.0", "h_s.2")} == {7}
+    plan = dynamic_plan(traced, same_candidates(traced, (10, 6, 8)))
+    assert {plan[name].weight for name in ("g_a.0", "g_a.1", "g_s.0", "h_a.0", "h_s.2")} == {FIXED_BITS}
     assert {plan[name].weight for name in ("g_a.2", "g_a.6", "g_s.3", "g_s.6")} == {10}
     for widths in ((8,), (8, 8), (1, 8), (8, 17)):
         with pytest.raises(ModelError, match="candidate widths"):

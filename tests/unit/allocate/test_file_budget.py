@@ -90,7 +90,7 @@ def test_random_budgets_are_kept_by_the_bytes_on_disk(method, fit, search, ends,
         except BudgetError as error:  # not all reach as far down
             assert error.least > share * search.traced.fp32_bytes
     assert max(tried) <= 5
-    assert fit is rounded or method == "uniform" or max(tried) > 1, "nothing was missed, so nothing was learned"
+    # That a miss teaches the search is in the next test: with random budgets none may be missed.
 
 
 @METHODS

@@ -66,7 +66,7 @@ def test_other_bad_input(capsys, tmp_path, picture, artifact_path):
     assert "begin with LICQ" in fails(capsys, "encode", picture, "-m", picture, "-o", out)
     assert "unknown engine" in fails(capsys, "encode", picture, "-m", artifact_path, "-o", out, "--engine", "abacus")
     assert "neither" in fails(capsys, "inspect", picture)
-    assert "cannot be written" in fails(capsys, "encode", picture, "-m", artifact_path, "-o", tmp_path / "no" / "o.lic")
+    assert "no such folder" in fails(capsys, "encode", picture, "-m", artifact_path, "-o", tmp_path / "no" / "o.lic")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.png"]
 
 

@@ -107,7 +107,7 @@ def test_inspect_tells_the_widths_of_images(capsys, folder, chosen, bits):
     shown = said(capsys, "inspect", folder / "model.licq", "--images", folder / "images" / "1.png", folder / "in.png")
     assert "in.png" in shown
     assert "0.png" not in shown
-    assert "4/6/8 bits" in shown
+    assert "4/6/8" in shown
     assert "of 2 images" in shown
 
 

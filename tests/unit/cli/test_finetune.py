@@ -125,7 +125,7 @@ def test_bad_dynamic_options_are_found_before_anything_is_done(
         (("--widths", "6,17"), "candidate widths"),
         (("--widths", "6;8"), "widths = '6;8': write for instance 6,8,10"),
         (("--widths", "6,8", "--gamma", "-1"), "--gamma -1: must be a finite number"),
-        (("--widths", "6,8", "--gamma", "nan"), "gamma = nan"),
+        (("--widths", "6,8", "--gamma", "nan"), "--gamma nan: must be a finite number"),
         (("--widths", "6,8", "--bit-cost", "euros"), "bit_cost = 'euros': choose one of layers, bytes, bops, latency"),
         (("--widths", "6,8", "--bit-cost", "latency"), "--bit-cost latency needs --latency"),
         (("--widths", "6,8", "--budget", "bits=8"), "--widths and --budget: give one of them"),

@@ -1,6 +1,7 @@
 """Products by INT8 kernels: equal to integers wherever they are used, and not used where they would not be."""
 
 import os
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -72,6 +73,14 @@ def test_one_wrong_sum_is_found_and_the_kernel_not_used_again(error, monkeypatch
 
 def test_products_are_right_with_wrong_kernels(monkeypatch):
     wrong_by(1, monkeypatch)
+    weight, x = integers(-127, 127, 8, 20), integers(0, 255, 20, 30)
+    product = exact_product(weight, np.full(20, 255))
+    for _ in range(2):
+        np.testing.assert_array_equal(product(x.astype(np.float32)), weight @ x)
+
+
+def test_without_openvino_floats_do_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "licquant.program.openvino_engine", None)  # cannot be imported
     weight, x = integers(-127, 127, 8, 20), integers(0, 255, 20, 30)
     product = exact_product(weight, np.full(20, 255))
     for _ in range(2):
