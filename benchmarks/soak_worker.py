@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,9 @@ from licquant.codec.codec import Codec, load
 from licquant.images import RGB, write_atomically
 
 THREADS = 4
-LARGEST = 256  # side of most images, in pixels: the engine keeps kernels for every padded size that it has met
-OVERSIZED = 1100  # side of a few: more than one tile
+LARGEST = 192  # side of most images, in pixels
+OVERSIZED, NARROW = 1100, 64  # sides of a few: more than one tile
+STEP = 16  # the smallest stride of the models: sizes in between are padded to its multiples
 SLOW_PIXELS = 1 << 13  # images up to this size are also checked with the slow reference
 _ODDS_OF_OVERSIZED, _ODDS_OF_FRESH, _ODDS_OF_SLOW = 1 / 200, 1 / 30, 1 / 4
 
@@ -35,7 +37,7 @@ def random_image(rng: np.random.Generator) -> RGB:
     """uint8 of any size: smooth, noisy, flat or with sharp edges."""
     height, width = rng.integers(1, LARGEST + 1, 2)
     if rng.random() < _ODDS_OF_OVERSIZED:
-        height, width = (OVERSIZED, min(width, 64)) if rng.random() < 0.5 else (min(height, 64), OVERSIZED)
+        height, width = (OVERSIZED, min(width, NARROW)) if rng.random() < 0.5 else (min(height, NARROW), OVERSIZED)
     row, column = np.mgrid[:height, :width]
     wave = np.sin(row * rng.uniform(0, 0.5) + column * rng.uniform(0, 0.5) + rng.uniform(0, 6, (3, 1, 1)))
     values = rng.uniform(0, 255) + rng.uniform(0, 160) * wave
@@ -96,16 +98,26 @@ class Mailbox:
 
 
 class Worker:
-    """models: their paths; share: of one core that this process may use on average."""
+    """models: their paths; share: of one core that this process may use on average; seconds: how long it works."""
 
-    def __init__(self, models: Sequence[Path], mailbox: Mailbox, me: int, share: float, end: float) -> None:
+    def __init__(self, models: Sequence[Path], mailbox: Mailbox, me: int, share: float, seconds: float) -> None:
         self._paths = {path.stem: path for path in models}
         self._threads = 1 if me == 0 else None  # codecs with a limit in one process, without in the other
-        self._mailbox, self._share, self._end, self._seed = mailbox, share, end, me
+        self._mailbox, self._share, self._seed = mailbox, share, me
         self._fast = {name: load(path, threads=self._threads) for name, path in self._paths.items()}
         self._exact = {name: self._load_exact(path) for name, path in self._paths.items()}
         self.record = Record()
+        self._meet_all_sizes()
         self._start, self._cpu = time.monotonic(), time.process_time()
+        self._end = self._start + seconds
+
+    def _meet_all_sizes(self) -> None:
+        """The engine keeps kernels for the sizes that it has met: what grows from here on is no such thing."""
+        sides, narrow = range(STEP, LARGEST + 1, STEP), range(STEP, NARROW + 1, STEP)
+        sizes = [*product(sides, sides), *product([OVERSIZED], narrow), *product(narrow, [OVERSIZED])]
+        for codec in self._fast.values():
+            for height, width in sizes:
+                codec.decode(codec.encode(np.zeros((height, width, 3), dtype=np.uint8)))
 
     def run(self) -> None:
         """Until the end; prints a record every few seconds."""
@@ -198,7 +210,7 @@ def usage() -> dict[str, int]:
 
 def main(folder: str, models: str, me: str, share: str, seconds: str) -> None:
     paths = [Path(path) for path in json.loads(models)]
-    Worker(paths, Mailbox(Path(folder), int(me)), int(me), float(share), time.monotonic() + float(seconds)).run()
+    Worker(paths, Mailbox(Path(folder), int(me)), int(me), float(share), float(seconds)).run()
 
 
 if __name__ == "__main__":
