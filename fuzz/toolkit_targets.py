@@ -43,7 +43,8 @@ def card(data: bytes) -> None:
     recipe = Recipe("bmshj2018-hyperprior", 0.013, precision="bf16")  # as the seeds say
     options = RunOptions(whole.parent, whole, init=whole, resume=True)
     describe_init(whole)
-    resume.finished_card({"recipe": recipe.to_mapping(), "data_sha256": "0", "init_sha256": None}, options)
+    hashes = {"data_sha256": "0", "data_contents_sha256": "0", "init_sha256": None}
+    resume.finished_card({"recipe": recipe.to_mapping(), **hashes}, options)
     shard_paths(shards.with_name("shards.pt"))
 
 

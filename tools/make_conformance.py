@@ -35,12 +35,12 @@ from licquant.lower import latent_tables  # noqa: E402
 from licquant.lower.dynamic import lower_dynamic  # noqa: E402
 from licquant.models.trace import trace_model  # noqa: E402
 from licquant.quant.calibrate import collect_statistics  # noqa: E402
-from licquant.quant.dynamic import insert_dynamic  # noqa: E402
 from licquant.quant.stages import dynamic_plan, same_candidates  # noqa: E402
 from licquant.quant.synthetic import dead_leaves  # noqa: E402
 from licquant.train.objective import Objective  # noqa: E402
 from tests.conformance.pictures import PICTURES  # noqa: E402
 from tests.conformance.run import FOLDER, MANIFEST, digest, sha256  # noqa: E402
+from tests.dynamic_networks import insert_dynamic  # noqa: E402
 from tests.dynamic_programs import UNEVEN, dynamic_artifact  # noqa: E402
 
 ALLOWED = 2  # by how much more the pixels of other instruction sets may differ from the exact engine's than here
@@ -77,7 +77,7 @@ def trained(name: str) -> CompressionModel:
     rng, model = np.random.default_rng(0), MODELS[name](**WIDTHS[name])
     if name == ELIC:
         _narrow(model)
-    objective = Objective(model.train(), LAMBDA, "mse", "fp32")
+    objective = Objective(model.train(), LAMBDA, "mse", reduced=False)
     optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
     images = torch.from_numpy(np.stack(dead_leaves(8, 4 * SIDE, seed=9))).permute(0, 3, 1, 2)
     for _ in range(STEPS):

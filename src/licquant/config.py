@@ -115,11 +115,17 @@ class Plan(Mapping[str, LayerBits]):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def _shown(value: Any) -> str:
+    """A value as one line can hold it."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
 def check_lmbda(value: Any, where: str = "λ") -> float:
     """λ of a loss R + λ·D as a finite number above 0; ``ModelError``, naming where it stands, for anything else."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 < value <= MAX_LMBDA:
-        raise ModelError(f"{where} = {value!r}: must be a finite number above 0")
+        raise ModelError(f"{where} = {_shown(value)}: must be a finite number above 0")
     return float(value)
 
 
