@@ -245,7 +245,7 @@ def check_places(*paths: Path) -> None:
         if not regular:
             raise LicquantError(f"{path}: cannot be written: not a regular file")
     for folder in {path.parent for path in paths}:
-        probe = folder / f".licquant-{secrets.token_hex(8)}.probe"
+        probe = folder / f".licquant-{secrets.token_hex(8)}.tmp"
         write_atomically(probe, bytes(_PROBE_BYTES))
         probe.unlink(missing_ok=True)
 

@@ -50,7 +50,7 @@ def _train(place: Path, out: Path) -> Sequence[object]:
     """A run alone: what a plan does it does in a process of its own, which ``test_supervise`` kills."""
     model = ["--model", "bmshj2018-hyperprior", "--lmbda", 0.01, "--N", 8, "--M", 12, "--precision", "fp32"]
     size = ["--crop", 64, "--batch-size", 4, "--large-crop", 128, "--large-batch-size", 2, "--steps", 10]
-    keeping = ["--resume", "--checkpoint-minutes", 0, "--max-file-mib", 0.04]
+    keeping = ["--resume", "--checkpoint-minutes", 0, "--max-file-mib", 0.8]
     return ["train", *model, "--data", place / "images", "-o", out / "model.pt", *size, *keeping, *_small(place)]
 
 
