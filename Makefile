@@ -24,7 +24,7 @@ test: $(READY)
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -q -m "slow and not gpu"
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 -m "slow and not gpu"
 
 check: $(READY)
 	$(BIN)/ruff check .

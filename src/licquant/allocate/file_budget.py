@@ -96,7 +96,8 @@ def _smaller_plan(search: Search, method: str, limit: int, growth: float, missed
             raise
         least = error.least
     smallest = allocate(search, method, Budget("bytes", least))
-    if smallest.hash in missed or least > limit:
-        reached = missed.get(smallest.hash, math.ceil(search.rounded_bytes(smallest) * growth))
+    rounded = search.rounded_bytes(smallest)  # of its file: the table's sum may be some bytes off
+    if smallest.hash in missed or rounded > limit:
+        reached = missed.get(smallest.hash, math.ceil(rounded * growth))
         raise BudgetError(f"the budget cannot be met: the smallest this method reaches is {reached:,} bytes", reached)
     return smallest

@@ -30,8 +30,7 @@ def registered() -> Iterator[nn.Module]:
     """Every kind of layer of every model that can be trained, at its usual widths: each kind once."""
     seen = set()
     for name in architectures.names():
-        with torch.device("meta"):
-            model = architectures.build(name, architectures.resolve_widths(name, None, None))
+        model = architectures.build(name, architectures.resolve_widths(name, None, None))
         for layer in model.modules():
             if type(layer) in (nn.Conv2d, nn.ConvTranspose2d):
                 kind = (
