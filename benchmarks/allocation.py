@@ -23,10 +23,10 @@ from licquant.allocate.optimal import least_loss, repair
 from licquant.allocate.probe import Probe, Substitute, run_with_substitute
 from licquant.allocate.search import Search
 from licquant.allocate.sensitivity import SIDE, WEIGHTS, draw_crops, measure_sensitivity
-from licquant.codec.artifact import Artifact
+from licquant.codec.files.artifact import Artifact
 from licquant.config import MAX_BITS, Budget, Plan
 from licquant.errors import BudgetError
-from licquant.evaluate import provenance, report
+from licquant.evaluate import provenance
 from licquant.images import RGB, list_images, read_image
 from licquant.lower import latent_tables, lower_model
 from licquant.models import load_model
@@ -35,6 +35,7 @@ from licquant.quant.calibrate import collect_statistics
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.network import QuantizedModel, uniform_plan
 from licquant.quant.rd import RateDistortion, evaluate
+from licquant.reports import report
 from licquant.train.memory import keep_freed_memory
 
 WIDTHS = tuple(range(2, 9))

@@ -17,12 +17,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from licquant.codec import families
-from licquant.codec.families import latent_coder
-from licquant.codec.gaussian import LatentReader, LatentWriter
-from licquant.codec.hyperprior import GaussianCoder
-from licquant.evaluate import provenance, report
+from licquant.codec.latents import families
+from licquant.codec.latents.families import latent_coder
+from licquant.codec.latents.gaussian import LatentReader, LatentWriter
+from licquant.codec.latents.hyperprior import GaussianCoder
+from licquant.evaluate import provenance
 from licquant.program.arithmetic import Ints
+from licquant.reports import report
 from tests.latent_programs import random_latents, random_program, random_tables
 
 # name → (family, N, M, groups)

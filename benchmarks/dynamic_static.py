@@ -17,17 +17,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from licquant import finetune_command
-from licquant.codec.artifact import Artifact, read_artifact_bytes
 from licquant.codec.codec import Codec, load
+from licquant.codec.files.artifact import Artifact, read_artifact_bytes
+from licquant.commands import finetune as finetune_command
 from licquant.config import LayerBits, Plan
-from licquant.evaluate import provenance, report
+from licquant.evaluate import provenance
 from licquant.evaluate.codec_results import evaluate_codec
 from licquant.evaluate.reference import evaluate_reference
 from licquant.evaluate.widths import chosen_widths, share_different, stage_of_layer
 from licquant.images import list_images, read_image
 from licquant.models import load_model
-from licquant.quant.finetune_settings import FinetuneRecipe
+from licquant.quant.in_training.finetune_settings import FinetuneRecipe
+from licquant.reports import report
 from licquant.train.settings import RunOptions
 
 

@@ -19,8 +19,9 @@ from rich.table import Table
 
 from benchmarks.symbols import digest, reference_agrees
 from licquant.codec.codec import load
-from licquant.evaluate import provenance, report
+from licquant.evaluate import provenance
 from licquant.images import RGB, list_images, read_image
+from licquant.reports import report
 
 Setting = tuple[dict[str, str], int, bool]  # environment, threads, whether the slow reference checks σ and μ
 SLOW = "slow reference"

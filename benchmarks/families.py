@@ -33,13 +33,14 @@ from benchmarks.speed import Pair, decode_file, embedded, encode_file, summarize
 from benchmarks.untrained import untrained_model
 from licquant import pipeline
 from licquant.codec.codec import Codec, load
-from licquant.codec.hyperprior import GaussianCoder
-from licquant.evaluate import provenance, report
+from licquant.codec.latents.hyperprior import GaussianCoder
+from licquant.evaluate import provenance
 from licquant.evaluate.codec_results import Codec as AnyCodec
 from licquant.evaluate.reference import ReferenceCodec
 from licquant.images import RGB, read_image, write_image
 from licquant.program.threads import limited_threads
 from licquant.quant.synthetic import dead_leaves
+from licquant.reports import report
 
 SCHEMA = "licquant-families/1"
 MEMORY_BAR = 800e6

@@ -20,14 +20,14 @@ from rich.console import Console
 from rich.table import Table
 
 from licquant.evaluate import provenance
-from licquant.evaluate.report import write_json
 from licquant.models.trace import trace_model
 from licquant.quant.calibrate import collect_statistics
-from licquant.quant.finetune import Finetuner, static_task
-from licquant.quant.finetune_settings import FinetuneRecipe
+from licquant.quant.in_training.finetune import Finetuner, static_task
+from licquant.quant.in_training.finetune_settings import FinetuneRecipe
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.network import uniform_plan
 from licquant.quant.synthetic import dead_leaves
+from licquant.reports.report import write_json
 from licquant.train import architectures
 from licquant.train.memory import keep_freed_memory
 from licquant.train.settings import Recipe

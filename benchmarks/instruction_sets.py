@@ -23,9 +23,10 @@ from rich.table import Table
 
 from benchmarks.speed import embedded
 from licquant.codec.codec import load
-from licquant.evaluate import provenance, report
+from licquant.evaluate import provenance
 from licquant.images import RGB, list_images, read_image
 from licquant.program.openvino_engine import machine
+from licquant.reports import report
 
 LEVELS = ("AVX512_CORE_VNNI", "AVX512_CORE", "AVX2", "SSE41")
 _SIDE = 256

@@ -27,7 +27,7 @@ from licquant.allocate.search import Search
 from licquant.codec.codec import Codec, load
 from licquant.config import Budget, Plan
 from licquant.errors import BudgetError
-from licquant.evaluate import provenance, report
+from licquant.evaluate import provenance
 from licquant.evaluate.latency import LatencyTable
 from licquant.images import list_images, read_image, write_image
 from licquant.models import load_model
@@ -35,6 +35,7 @@ from licquant.models.trace import trace_model
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.network import uniform_plan
+from licquant.reports import report
 from licquant.train.memory import keep_freed_memory
 
 WIDEST = 12  # of weights and activations: INT8 kernels end at 8

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from licquant.codec import families
-from licquant.codec.hyperprior import GaussianCoder
+from licquant.codec.latents import families
+from licquant.codec.latents.hyperprior import GaussianCoder
 from licquant.program.arithmetic import Ints
 from licquant.program.part import Part, Program
 

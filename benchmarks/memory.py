@@ -15,8 +15,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from licquant.evaluate import provenance, report
+from licquant.evaluate import provenance
 from licquant.images import RGB, read_image, write_image
+from licquant.reports import report
 
 # What runs in the process: the codec only. Prints seconds and the process's largest resident size.
 WORKER = """

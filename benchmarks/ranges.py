@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from licquant.evaluate import provenance, report
+from licquant.commands.toolkit import lmbda_of
+from licquant.evaluate import provenance
 from licquant.images import list_images, read_image
 from licquant.models import load_model
 from licquant.models.trace import trace_model
@@ -22,7 +23,7 @@ from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.network import uniform_plan
 from licquant.quant.ranges import RANGE_METHODS
 from licquant.quant.rd import evaluate_float, evaluate_quantized
-from licquant.toolkit_commands import lmbda_of
+from licquant.reports import report
 
 
 def main(

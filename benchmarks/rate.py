@@ -26,8 +26,8 @@ from benchmarks.families import SUBJECTS, make_artifact
 from benchmarks.latent_reference import coded_parameters, gaussian_parameters
 from benchmarks.speed import embedded
 from licquant.codec.codec import Codec, Latents, load
-from licquant.codec.hyperprior import GaussianCoder
-from licquant.evaluate import provenance, report
+from licquant.codec.latents.hyperprior import GaussianCoder
+from licquant.evaluate import provenance
 from licquant.images import RGB, list_images, pad_to_multiple, read_image
 from licquant.models import load_model
 from licquant.models.trace import TracedModel, trace_model
@@ -36,6 +36,7 @@ from licquant.program.openvino_engine import OpenVinoEngine
 from licquant.program.part import Part
 from licquant.quant.dataflow import bottleneck_bits, code_length, medians_of
 from licquant.quant.grids import SCALE_FRACTION_BITS
+from licquant.reports import report
 
 ALLOWED_SHARE, ALLOWED_BYTES = 0.005, 64  # of a file over the entropy of its symbols
 BAR = 0.003  # of the bits, for the integer exact zone

@@ -12,10 +12,11 @@ import typer
 from rich.console import Console
 
 import licquant
-from licquant.evaluate import provenance, report
+from licquant.evaluate import provenance
 from licquant.images import RGB, read_image
 from licquant.program.arithmetic import Handed
 from licquant.program.chain import Chain
+from licquant.reports import report
 
 
 class TimedChain(Chain):

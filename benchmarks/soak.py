@@ -25,8 +25,9 @@ from rich.console import Console
 from rich.table import Table
 
 import licquant
-from licquant.evaluate import provenance, report
-from licquant.evaluate.drawing import SERIES, save
+from licquant.evaluate import provenance
+from licquant.reports import report
+from licquant.reports.drawing import SERIES, save
 
 PROCESSES = 2
 EMBEDDED = Path(licquant.__file__).parent / "assets"

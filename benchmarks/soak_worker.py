@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.symbols import digest, reference_agrees
-from licquant.codec.artifact import Artifact
 from licquant.codec.codec import Codec, load
+from licquant.codec.files.artifact import Artifact
 from licquant.images import RGB, write_atomically
 
 THREADS = 4

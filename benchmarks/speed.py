@@ -26,8 +26,8 @@ from rich.table import Table
 from licquant.errors import DataError, LicquantError
 from licquant.evaluate import provenance
 from licquant.evaluate.codec_results import Codec
-from licquant.evaluate.report import write_json
 from licquant.images import list_images, read_image, write_atomically, write_image
+from licquant.reports.report import write_json
 
 SCHEMA = "licquant-speed/1"
 IMAGE_SUFFIXES = (".ppm", ".png")  # the first is the headline

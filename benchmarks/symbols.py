@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.latent_reference import coded_parameters, gaussian_parameters
 from licquant.codec.codec import Codec, Latents
-from licquant.codec.hyperprior import GaussianCoder
+from licquant.codec.latents.hyperprior import GaussianCoder
 from licquant.program import reference
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from licquant.errors import LicquantError, TrainingError
 from licquant.evaluate import provenance
-from licquant.evaluate.report import write_json
+from licquant.reports.report import write_json
 from licquant.train.command import TrainResult, run_training
 from licquant.train.plan import PlannedRun, run_plan
 from licquant.train.progress import COMPLETE

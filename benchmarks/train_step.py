@@ -27,9 +27,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from licquant.evaluate import provenance
 from licquant.evaluate.rd import rd_loss
-from licquant.evaluate.report import write_json
 from licquant.images import write_image
 from licquant.models.convolutions import channels_innermost
+from licquant.reports.report import write_json
 from licquant.train import architectures
 from licquant.train.batches import Crops, ahead
 from licquant.train.memory import keep_freed_memory

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from fuzz import mutate
 from fuzz.target import SEEDS, Target, file_of
-from licquant.codec.artifact import Artifact, artifact_id
-from licquant.codec.bitstream import Bitstream
 from licquant.codec.codec import Codec
-from licquant.codec.contents import layer_contents, selector_contents
+from licquant.codec.files.artifact import Artifact, artifact_id
+from licquant.codec.files.bitstream import Bitstream
+from licquant.codec.files.contents import layer_contents, selector_contents
 from licquant.errors import ArtifactError, BitstreamError, ImageError
 from licquant.images import read_image
 

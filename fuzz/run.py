@@ -22,7 +22,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from licquant.evaluate import provenance, report
+from licquant.evaluate import provenance
+from licquant.reports import report
 
 # Target → its share of all inputs. Artifacts take a hundred times as long as headers of coded images.
 SHARES = {

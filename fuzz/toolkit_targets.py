@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from fuzz import mutate
 from fuzz.target import Target, file_of
-from licquant import toolkit_commands
+from licquant.commands import toolkit as toolkit_commands
 from licquant.errors import DataError, ModelError, PlanError, TrainingError
 from licquant.evaluate.latency import LatencyTable
 from licquant.models.shards import shard_paths

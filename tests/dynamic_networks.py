@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from licquant.dynamic.network import DynamicModel, insert_widest, make_dynamic
+from licquant.dynamic.stages import same_candidates, stage_statistics
 from licquant.models.trace import TracedModel
 from licquant.quant.calibrate import Statistics
-from licquant.quant.dynamic import DynamicModel, insert_widest, make_dynamic
 from licquant.quant.insert import QuantizerSettings
-from licquant.quant.stages import same_candidates, stage_statistics
 
 
 def insert_dynamic(

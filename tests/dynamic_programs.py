@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from licquant.codec import families
-from licquant.codec.artifact import Artifact
+from licquant.codec.files.artifact import Artifact
+from licquant.codec.latents import families
 from licquant.config import LayerBits, Plan
 from licquant.program.arithmetic import nested_weight
 from licquant.program.dynamic import DynamicPart, Stage, split

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from licquant.codec import families
-from licquant.codec.families import LatentTables
-from licquant.codec.latent_tables import FactorizedTables, HyperpriorTables
-from licquant.codec.tables import CodingTables, gaussian_pmfs
+from licquant.codec.entropy.tables import CodingTables, gaussian_pmfs
+from licquant.codec.files.latent_tables import FactorizedTables, HyperpriorTables, LatentTables
+from licquant.codec.latents import families
 from licquant.program.grid import Grid
 from licquant.program.ops import Convolution, Operation, Requantize, Rescaling, TransposedConvolution
 from licquant.program.part import INPUT, Part, Program

@@ -38,6 +38,7 @@ COPIED = (
     "src/licquant/*.py",
     "src/licquant/program/*.py",
     "src/licquant/codec/*.py",
+    "src/licquant/codec/*/*.py",
     "tests/conformance/*.py",
     "tests/conformance/corpus/*",
 )

@@ -27,15 +27,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
 from licquant import pipeline  # noqa: E402
-from licquant.allocate.selector import make_selectors  # noqa: E402
-from licquant.codec.artifact import Artifact, artifact_id  # noqa: E402
 from licquant.codec.codec import Codec  # noqa: E402
+from licquant.codec.files.artifact import Artifact, artifact_id  # noqa: E402
 from licquant.config import LayerBits, Plan  # noqa: E402
+from licquant.dynamic.lowering import lower_dynamic  # noqa: E402
+from licquant.dynamic.selector import make_selectors  # noqa: E402
+from licquant.dynamic.stages import dynamic_plan, same_candidates  # noqa: E402
 from licquant.lower import latent_tables  # noqa: E402
-from licquant.lower.dynamic import lower_dynamic  # noqa: E402
 from licquant.models.trace import trace_model  # noqa: E402
 from licquant.quant.calibrate import collect_statistics  # noqa: E402
-from licquant.quant.stages import dynamic_plan, same_candidates  # noqa: E402
 from licquant.quant.synthetic import dead_leaves  # noqa: E402
 from licquant.train.objective import Objective  # noqa: E402
 from tests.conformance.pictures import PICTURES  # noqa: E402

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from licquant.codec.artifact import Artifact, artifact_id
 from licquant.codec.codec import Codec
+from licquant.codec.files.artifact import Artifact, artifact_id
 from licquant.config import LayerBits, Plan
 from licquant.train.settings import Recipe
 from tests.dynamic_programs import UNEVEN, dynamic_artifact

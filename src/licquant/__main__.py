@@ -1,5 +1,5 @@
 """``python -m licquant``."""
 
-from licquant.cli import main
+from licquant.commands.app import main
 
 main()

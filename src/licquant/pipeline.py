@@ -23,8 +23,16 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from licquant import __version__
-from licquant.allocate.candidates import widths_in_use
-from licquant.allocate.dynamic_objective import (
+from licquant.allocate.file_budget import FileSize, check_fixed, make_within
+from licquant.allocate.methods import METHODS
+from licquant.allocate.search import Search
+from licquant.allocate.sensitivity import Sensitivity, draw_crops
+from licquant.codec.files.artifact import Artifact
+from licquant.config import Budget, LayerBits, Plan, check_lmbda
+from licquant.dynamic.candidates import widths_in_use
+from licquant.dynamic.lowering import lower_dynamic
+from licquant.dynamic.network import DynamicModel, insert_widest, make_dynamic
+from licquant.dynamic.objective import (
     AdaptiveModel,
     StageCost,
     cost_weighted,
@@ -32,34 +40,26 @@ from licquant.allocate.dynamic_objective import (
     layer_average,
     sampling_steps,
 )
-from licquant.allocate.dynamic_settings import LAYERS, DynamicSettings
-from licquant.allocate.file_budget import FileSize, check_fixed, make_within
-from licquant.allocate.methods import METHODS
-from licquant.allocate.search import Search
-from licquant.allocate.selector_fit import SELECTOR_CROPS, SELECTOR_SIDE, fit_to_losses
-from licquant.allocate.sensitivity import Sensitivity, draw_crops
-from licquant.allocate.shared_weights import centre_weights
-from licquant.codec.artifact import Artifact
-from licquant.config import Budget, LayerBits, Plan, check_lmbda
+from licquant.dynamic.selector_fit import SELECTOR_CROPS, SELECTOR_SIDE, fit_to_losses
+from licquant.dynamic.settings import LAYERS, DynamicSettings
+from licquant.dynamic.shared_weights import centre_weights
+from licquant.dynamic.stages import Candidates, same_candidates, stage_statistics
 from licquant.errors import BudgetError, ModelError
 from licquant.evaluate.latency import LatencyTable
 from licquant.images import RGB
 from licquant.lower import latent_tables, lower_model
-from licquant.lower.dynamic import lower_dynamic
 from licquant.models.trace import TracedModel, trace_model
 from licquant.program.dynamic import DynamicPart
 from licquant.program.part import Program
+from licquant.quant.after_training.rdo_ptq import all_blocks, rdo_ptq
+from licquant.quant.after_training.reconstruct import reconstruct
 from licquant.quant.calibrate import Statistics, collect_statistics, evenly, to_tensor
-from licquant.quant.dynamic import DynamicModel, insert_widest, make_dynamic
-from licquant.quant.finetune import Outcome, Refit, decided_before, static_task
-from licquant.quant.finetune import finetune as train_quantized
-from licquant.quant.finetune_settings import FinetuneRecipe
+from licquant.quant.in_training.finetune import Outcome, Refit, decided_before, static_task
+from licquant.quant.in_training.finetune import finetune as train_quantized
+from licquant.quant.in_training.finetune_settings import FinetuneRecipe
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.network import QuantizedModel
 from licquant.quant.ranges import min_max
-from licquant.quant.rdo_ptq import all_blocks, rdo_ptq
-from licquant.quant.reconstruct import reconstruct
-from licquant.quant.stages import Candidates, same_candidates, stage_statistics
 from licquant.train.command import make_fabric
 from licquant.train.progress import COMPLETE, Clock
 from licquant.train.resume import identity

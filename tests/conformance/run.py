@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from licquant.codec.ans import AnsCoder
-from licquant.codec.artifact import Artifact, artifact_id
 from licquant.codec.codec import ENGINES, Codec
-from licquant.codec.families import FAMILIES
+from licquant.codec.entropy.ans import AnsCoder
+from licquant.codec.files.artifact import Artifact, artifact_id
+from licquant.codec.latents.families import FAMILIES
 from licquant.errors import ArtifactError, LicquantError
 from tests.conformance.pictures import PICTURES
 

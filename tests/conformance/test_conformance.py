@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from licquant.codec.artifact import DYNAMIC_VERSION, VERSION, Artifact
-from licquant.codec.families import FAMILIES
+from licquant.codec.files.artifact import DYNAMIC_VERSION, VERSION, Artifact
+from licquant.codec.latents.families import FAMILIES
 from licquant.program.arithmetic import MAX_BITS, MIN_BITS
 from tests.conformance import matrix, run
 from tests.conformance.pictures import PICTURES

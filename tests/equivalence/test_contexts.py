@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks.latent_reference import coded_parameters
 from licquant import pipeline
 from licquant.codec.codec import Codec
-from licquant.codec.hyperprior import GaussianCoder
+from licquant.codec.latents.hyperprior import GaussianCoder
 from licquant.quant.synthetic import dead_leaves
 
 MODELS = {

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from licquant.allocate.selector import make_selectors
-from licquant.codec.artifact import Artifact
 from licquant.codec.codec import Codec
+from licquant.codec.files.artifact import Artifact
+from licquant.dynamic.lowering import lower_dynamic
+from licquant.dynamic.selector import make_selectors
+from licquant.dynamic.stages import dynamic_plan, same_candidates
 from licquant.lower import latent_tables
-from licquant.lower.dynamic import lower_dynamic
 from licquant.models.trace import trace_model
 from licquant.program.chain import Chain
 from licquant.program.exact import ExactEngine
 from licquant.program.openvino_engine import OpenVinoEngine
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.simulation import simulate_exactly
-from licquant.quant.stages import dynamic_plan, same_candidates
 from licquant.quant.synthetic import dead_leaves
 from tests.dynamic_networks import insert_dynamic
 from tests.equivalence.test_openvino_engine import sqnr

@@ -5,8 +5,8 @@ import pytest
 import torch
 from compressai.layers import MaskedConv2d
 
-from licquant.codec.artifact import Artifact
 from licquant.codec.codec import Codec
+from licquant.codec.files.artifact import Artifact
 from licquant.config import LayerBits, Plan
 from licquant.lower import latent_tables, lower_model
 from licquant.models.trace import trace_model

@@ -9,11 +9,11 @@ from licquant.models.trace import trace_model
 from licquant.program.exact import ExactEngine
 from licquant.program.openvino_engine import OpenVinoEngine
 from licquant.quant.calibrate import collect_statistics
+from licquant.quant.gradients import DistanceAware
+from licquant.quant.in_training.quantizers import QUANTIZERS, learn_grids
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.natural import settle, weights_and_biases
 from licquant.quant.network import QuantizedModel, uniform_plan
-from licquant.quant.quantizers import QUANTIZERS, learn_grids
-from licquant.quant.rounding import DistanceAware
 from licquant.quant.simulation import simulate_exactly
 from licquant.quant.synthetic import dead_leaves
 from tests.equivalence.test_openvino_engine import SQNR_FLOOR, sqnr

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from licquant import pipeline
-from licquant.codec.artifact import Artifact
 from licquant.codec.codec import Codec
+from licquant.codec.files.artifact import Artifact
 from licquant.config import Budget
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import small_model

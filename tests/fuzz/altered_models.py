@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from licquant.codec import families
-from licquant.codec.artifact import DYNAMIC_VERSION, MAGIC, VERSION, Artifact
-from licquant.codec.bitstream import Bitstream
 from licquant.codec.codec import Codec
-from licquant.codec.contents import layer_contents, selector_contents
+from licquant.codec.files.artifact import DYNAMIC_VERSION, MAGIC, VERSION, Artifact
+from licquant.codec.files.bitstream import Bitstream
+from licquant.codec.files.contents import layer_contents, selector_contents
+from licquant.codec.latents import families
 from licquant.config import LayerBits, Plan
 from licquant.errors import ArtifactError, BitstreamError, ImageError
 from licquant.program.grid import Grid

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from licquant.codec import artifact as artifact_module
-from licquant.codec.artifact import Artifact
-from licquant.codec.blobs import allowed_elements
 from licquant.codec.codec import Codec
+from licquant.codec.files import artifact as artifact_module
+from licquant.codec.files.artifact import Artifact
+from licquant.codec.files.blobs import allowed_elements
 from licquant.config import Plan
 from licquant.errors import ArtifactError, LoweringError, PlanError
 from licquant.program.grid import Grid

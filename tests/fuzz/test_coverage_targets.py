@@ -12,8 +12,8 @@ from fuzz import codec_targets, mutate, toolkit_targets
 from fuzz.examine import Examiner
 from fuzz.run import SHARES, run_target
 from fuzz.target import Target
-from licquant.codec.artifact import Artifact
-from licquant.codec.bitstream import Bitstream
+from licquant.codec.files.artifact import Artifact
+from licquant.codec.files.bitstream import Bitstream
 from licquant.errors import ArtifactError, BitstreamError
 
 TARGETS = {**codec_targets.TARGETS, **toolkit_targets.TARGETS}

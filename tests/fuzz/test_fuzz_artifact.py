@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from licquant.codec.artifact import DYNAMIC_VERSION, MAGIC, VERSION, Artifact
 from licquant.codec.codec import Codec
+from licquant.codec.files.artifact import DYNAMIC_VERSION, MAGIC, VERSION, Artifact
 from licquant.config import LayerBits, Plan
 from licquant.errors import ArtifactError
 from tests.dynamic_programs import dynamic_artifact

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from licquant.codec.bitstream import Bitstream
-from licquant.codec.coder import decode_symbols, encode_symbols
-from licquant.codec.families import LatentCoder, latent_coder
-from licquant.codec.rice import pack_rice, unpack_rice
-from licquant.codec.tables import CodingTables, gaussian_pmfs
-from licquant.codec.weights import pack_integers, unpack_integers
+from licquant.codec.entropy.coder import decode_symbols, encode_symbols
+from licquant.codec.entropy.rice import pack_rice, unpack_rice
+from licquant.codec.entropy.tables import CodingTables, gaussian_pmfs
+from licquant.codec.files.bitstream import Bitstream
+from licquant.codec.files.weights import pack_integers, unpack_integers
+from licquant.codec.latents.families import LatentCoder, latent_coder
 from licquant.errors import ArtifactError, BitstreamError, LicquantError
 from licquant.program.part import Program
 from tests.latent_programs import FAMILIES, random_latents, random_program, random_tables

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from licquant.codec import families
-from licquant.codec.artifact import Artifact
-from licquant.codec.bitstream import MAX_SIDE, Bitstream
 from licquant.codec.codec import Codec, load
+from licquant.codec.files.artifact import Artifact
+from licquant.codec.files.bitstream import MAX_SIDE, Bitstream
+from licquant.codec.latents import families
 from licquant.codec.memory import MAX_MEMORY
 from licquant.errors import BitstreamError, ImageError
 from tests.fuzz.altered_models import SEEDS, coded, is_one_line, seed
@@ -134,7 +134,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 import licquant
-from licquant.codec.bitstream import Bitstream
+from licquant.codec.files.bitstream import Bitstream
 from licquant.errors import LicquantError
 codec = licquant.load(sys.argv[1], engine=sys.argv[2], threads=1)
 codec.decode(codec.encode(np.zeros((64, 64, 3), np.uint8)))  # loads what is loaded late

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from licquant.codec.bitstream import Bitstream
-from licquant.codec.coder import encode_symbols
-from licquant.codec.tables import CodingTables, apportion
-from licquant.codec.weights import pack_integers
+from licquant.codec.entropy.coder import encode_symbols
+from licquant.codec.entropy.tables import CodingTables, apportion
+from licquant.codec.files.bitstream import Bitstream
+from licquant.codec.files.weights import pack_integers
 
 
 def tables() -> CodingTables:

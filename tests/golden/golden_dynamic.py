@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 
-from licquant.codec.artifact import Artifact, artifact_id
 from licquant.codec.codec import Codec
+from licquant.codec.files.artifact import Artifact, artifact_id
 from tests.dynamic_programs import UNEVEN, Draws, dynamic_artifact
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from licquant.codec.bitstream import Bitstream
-from licquant.codec.coder import decode_symbols
-from licquant.codec.tables import CodingTables
-from licquant.codec.weights import unpack_integers
+from licquant.codec.entropy.coder import decode_symbols
+from licquant.codec.entropy.tables import CodingTables
+from licquant.codec.files.bitstream import Bitstream
+from licquant.codec.files.weights import unpack_integers
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("golden_codec", HERE / "golden_codec.py")

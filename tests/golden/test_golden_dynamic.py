@@ -2,7 +2,7 @@
 
 import json
 
-from licquant.codec.artifact import Artifact
+from licquant.codec.files.artifact import Artifact
 from tests.golden import golden_dynamic as golden
 from tests.golden.test_golden_codec import stored
 

@@ -1,41 +1,32 @@
 """The import layers of licquant, and the checker that ``test_layering.py`` runs and tests."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # A module or package may import only what stands on an earlier line; those on one line not each other.
 ORDER = [
     ["errors"],
     ["config", "digests", "images"],
-    ["cache", "options"],
+    ["cache"],
     ["program"],
     ["codec"],
     ["evaluate"],
+    ["reports"],
     ["models"],
     ["train"],
     ["quant"],
     ["allocate"],
     ["lower"],
+    ["dynamic"],
+    ["pipeline"],
+    ["commands"],
+    ["__main__"],
 ]
-RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-
-# These may import anything of licquant; nothing may import them.
-TOP = {
-    "pipeline",
-    "commands",
-    "inspect_command",
-    "toolkit_commands",
-    "finetune_command",
-    "reproduce_command",
-    "reproduce_tables",
-    "compare_command",
-    "profile_command",
-    "models_command",
-    "cache_command",
-    "demo",
-    "cli",
-    "__main__",
+# The same inside a package; a room is a folder or a module, "" all the others.
+ROOMS = {
+    "codec": [["entropy"], ["files"], ["tiling"], ["latents"], [""]],
+    "quant": [[""], ["after_training"], ["in_training"]],
 }
 # The package itself offers the codec, and nothing that needs the training stack.
 ROOT = {"errors", "config", "digests", "images", "cache", "program", "codec"}
@@ -43,7 +34,8 @@ ROOT = {"errors", "config", "digests", "images", "cache", "program", "codec"}
 NARROW = {"models": {"errors", "config", "digests"}}
 
 # What runs where files are decoded: none of these libraries, not even inside a function.
-LEAN = ROOT | {"__init__", "commands", "inspect_command", "cache_command"}
+LEAN = ROOT | {"__init__"}
+LEAN_COMMANDS = {"coding", "inspect", "cache", "options"}
 HEAVY = {
     "torch",
     "torchvision",
@@ -61,38 +53,55 @@ def violations(package: Path) -> list[str]:
     found = []
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package).with_suffix("").parts
-        layer = parts[0]
-        if layer not in RANK and layer not in TOP and layer != "__init__":
-            found.append(f"{path.name}: {layer} has no place in the layers (tests/meta/layers.py)")
+        if parts[0] != "__init__" and _rank(ORDER, parts[0]) is None:
+            found.append(f"{path.name}: {parts[0]} has no place in the layers (tests/meta/layers.py)")
             continue
         for line, name in imported_names(path, package):
-            if not allowed(layer, name):
-                found.append(f"{'/'.join(parts)}.py:{line}: {layer} may not import {name}")
+            if not allowed(parts, name):
+                found.append(f"{'/'.join(parts)}.py:{line}: {parts[0]} may not import {name}")
     return found
 
 
-def allowed(layer: str, name: str) -> bool:
-    """Whether a module of ``layer`` may import the dotted ``name``."""
-    first, _, rest = name.partition(".")
+def allowed(parts: Sequence[str], name: str) -> bool:
+    """Whether the module at ``parts``, its path without the suffix, may import the dotted ``name``."""
+    layer = parts[0]
+    first, *target = name.split(".")
     if first != "licquant":
-        return not (layer in LEAN and first in HEAVY)
-    target = rest.partition(".")[0]
-    if layer in TOP or target == layer:
+        lean = layer in LEAN or (layer == "commands" and parts[-1] in LEAN_COMMANDS)
+        return not (lean and first in HEAVY)
+    if target == ["__version__"]:
         return True
-    if target == "__version__":
-        return True
+    if not target:  # the package itself: for the commands alone
+        return layer in ("commands", "__main__")
     if layer == "__init__":
-        return target in ROOT
-    if target not in RANK:  # the package itself, or the top
-        return False
-    return target in NARROW[layer] if layer in NARROW else RANK[target] < RANK[layer]
+        return target[0] in ROOT
+    if target[0] == layer:
+        return layer not in ROOMS or _in_order(ROOMS[layer], parts[1:], target[1:])
+    if layer in NARROW:
+        return target[0] in NARROW[layer]
+    mine, other = _rank(ORDER, layer), _rank(ORDER, target[0])
+    return mine is not None and other is not None and other < mine
+
+
+def _in_order(rooms: Sequence[Sequence[str]], importer: Sequence[str], target: Sequence[str]) -> bool:
+    """Whether one module of a package may import another by the order of the package's rooms."""
+    names = {name for line in rooms for name in line}
+    mine, other = (part[0] if part and part[0] in names else "" for part in (importer, target))
+    here, there = _rank(rooms, mine), _rank(rooms, other)
+    assert here is not None
+    assert there is not None
+    return mine == other or there < here
+
+
+def _rank(order: Sequence[Sequence[str]], name: str) -> int | None:
+    return next((rank for rank, names in enumerate(order) if name in names), None)
 
 
 def imported_names(path: Path, package: Path) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of every import in a file, wherever it stands, relative ones made absolute.
 
     ``from licquant import x`` gives ``licquant.x``; ``import_module("x")`` and ``__import__("x")`` give
-    ``x``.
+    ``x``. A name of a room that is imported from its package is told with it.
     """
     home = ["licquant", *path.relative_to(package).parent.parts]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
@@ -101,8 +110,8 @@ def imported_names(path: Path, package: Path) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             base = [*home[: len(home) - node.level + 1], *filter(None, [node.module])] if node.level else [node.module]
             source = ".".join(str(part) for part in base)
-            if source == "licquant":
-                yield from ((node.lineno, f"licquant.{alias.name}") for alias in node.names)
+            if source == "licquant" or source.removeprefix("licquant.") in ROOMS:
+                yield from ((node.lineno, f"{source}.{alias.name}") for alias in node.names)
             else:
                 yield node.lineno, source
         elif isinstance(node, ast.Call) and _is_import_call(node.func) and node.args:

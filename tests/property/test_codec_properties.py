@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from licquant.codec.coder import decode_symbols, encode_symbols
-from licquant.codec.tables import CodingTables
-from licquant.codec.weights import pack_integers, unpack_integers
+from licquant.codec.entropy.coder import decode_symbols, encode_symbols
+from licquant.codec.entropy.tables import CodingTables
+from licquant.codec.files.weights import pack_integers, unpack_integers
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 

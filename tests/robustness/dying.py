@@ -44,7 +44,7 @@ class Death:
 def main() -> None:
     folder, moment, count = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     sys.argv = ["licquant", *sys.argv[4:]]
-    from licquant.cli import main as licquant
+    from licquant.commands.app import main as licquant
 
     death = Death(folder, moment)
     sys.addaudithook(death)

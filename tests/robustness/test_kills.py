@@ -20,8 +20,8 @@ import pytest
 import torch
 
 from licquant import pipeline
-from licquant.codec.artifact import Artifact
-from licquant.codec.bitstream import Bitstream
+from licquant.codec.files.artifact import Artifact
+from licquant.codec.files.bitstream import Bitstream
 from licquant.images import read_image, write_image
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import save_small_checkpoint, small_hyperprior

@@ -11,7 +11,7 @@ import pytest
 
 from licquant import cache
 from licquant.cache import KINDS, Entry, cache_folder, code_version, entry, kept_in
-from licquant.cli import main
+from licquant.commands.app import main
 from licquant.errors import LicquantError
 
 
@@ -103,11 +103,11 @@ def versions() -> dict[str, str]:
         ("quant/layers.py", {"sensitivity", "bytes", "hessian"}),
         ("quant/rd.py", {"sensitivity", "hessian"}),
         ("models/trace.py", {"sensitivity", "bytes", "hessian"}),
-        ("codec/weights.py", {"bytes"}),
+        ("codec/files/weights.py", {"bytes"}),
         ("lower/program.py", {"bytes"}),
         ("program/arithmetic.py", {"sensitivity", "bytes", "hessian"}),
-        ("evaluate/pictures.py", set()),
-        ("cli.py", set()),
+        ("reports/pictures.py", set()),
+        ("commands/app.py", set()),
     ],
 )
 def test_what_depends_on_changed_code_is_another_version(copied: Path, changed: str, kinds: set[str]) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from licquant import cli, pipeline
-from licquant.codec.artifact import Artifact
+from licquant import pipeline
+from licquant.codec.files.artifact import Artifact
+from licquant.commands import app as cli
 from licquant.config import check_lmbda
 from licquant.errors import LicquantError, ModelError, PlanError
 from licquant.images import check_places, utf8, write_result
@@ -107,9 +108,9 @@ def fails(capsys, *words: object) -> str:
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "that no" not in kind and "zero" not in kind])
 @pytest.mark.parametrize("command", ["quantize", "finetune", "train", "profile", "evaluate"])
 def test_commands_ask_before_they_work(command, kind, place, capsys, monkeypatch):
-    for name in ("licquant.toolkit_commands.load_model", "licquant.finetune_command.load_model"):
+    for name in ("licquant.commands.toolkit.load_model", "licquant.commands.finetune.load_model"):
         monkeypatch.setattr(name, lambda *_: pytest.fail("the work has begun"))
-    monkeypatch.setattr("licquant.profile_command.load_model", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr("licquant.commands.profile.load_model", lambda *_: pytest.fail("the work has begun"))
     monkeypatch.setattr("licquant.train.command.make_fabric", lambda *_: pytest.fail("the work has begun"))
     model, images = ("--checkpoint", place / "c.pt"), place / "images"
     output = unusable(place)[kind]

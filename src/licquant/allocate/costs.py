@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from licquant.codec.artifact import Artifact
-from licquant.codec.contents import layer_contents
+from licquant.codec.files.artifact import Artifact
+from licquant.codec.files.contents import layer_contents
 from licquant.config import MAX_BITS, MIN_BITS, Plan
 from licquant.errors import PlanError
 from licquant.evaluate.latency import LatencyTable

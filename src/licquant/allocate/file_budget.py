@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from licquant.allocate.methods import allocate
 from licquant.allocate.search import Search
-from licquant.codec.artifact import Artifact
+from licquant.codec.files.artifact import Artifact
 from licquant.config import FILE_BUDGETS, Budget, Plan
 from licquant.errors import BudgetError
 

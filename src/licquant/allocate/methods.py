@@ -4,7 +4,7 @@ uniform   the widest width for all weights that the budget allows (8 bits: the p
 fmpq      one tolerance for the sensitivity of every layer
 optimal   the least loss that the budget allows, solved exactly, checked on the whole model
 hessian   the same program with HAMP-LIC's importance instead of the measured loss
-rdo-ptq   uniform widths; its rounding is learned block by block (``quant/rdo_ptq.py``)
+rdo-ptq   uniform widths; its rounding is learned block by block (``quant/after_training/rdo_ptq.py``)
 raq       a fixed-point decoder with wide activations (Hong 2020)
 """
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from licquant.codec.artifact import Artifact, artifact_id, read_artifact_bytes
-from licquant.codec.bitstream import Bitstream
-from licquant.codec.factorized import NO_Z
-from licquant.codec.families import latent_coder
-from licquant.codec.hyperprior import GaussianCoder
+from licquant.codec.files.artifact import Artifact, artifact_id, read_artifact_bytes
+from licquant.codec.files.bitstream import Bitstream
+from licquant.codec.latents.factorized import NO_Z
+from licquant.codec.latents.families import latent_coder
+from licquant.codec.latents.hyperprior import GaussianCoder
 from licquant.codec.memory import MAX_MEMORY, image_bytes
 from licquant.codec.tiling import TILE_PIXELS
 from licquant.codec.transform import DynamicTransform, StaticTransform

@@ -8,7 +8,7 @@ growing: the pixels; of every element of the latents its symbol, its table, its 
          value; of every position what its Gaussian parameters are made from
 
 For the embedded models on OpenVINO, images of more than one piece: 0.9 GB and 49 bytes a pixel to decode, 1.4 GB and
-61 bytes to encode. What an artifact itself may hold is limited in ``blobs.py``.
+61 bytes to encode. What an artifact itself may hold is limited in ``files/blobs.py``.
 """
 
 from __future__ import annotations

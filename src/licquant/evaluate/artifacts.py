@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from licquant.codec.artifact import Artifact, read_artifact_bytes
-from licquant.codec.contents import LayerContents, layer_contents
+from licquant.codec.files.artifact import Artifact, read_artifact_bytes
+from licquant.codec.files.contents import LayerContents, layer_contents
 from licquant.config import check_lmbda
 from licquant.errors import DataError
 from licquant.evaluate.widths import AverageBits, Widths, average_bits_over, stage_of_layer

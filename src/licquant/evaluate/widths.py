@@ -15,9 +15,9 @@ from licquant.errors import DataError
 from licquant.images import RGB
 
 if TYPE_CHECKING:  # their libraries may be missing where models are trained
-    from licquant.codec.artifact import Artifact
     from licquant.codec.codec import Codec
-    from licquant.codec.contents import LayerContents
+    from licquant.codec.files.artifact import Artifact
+    from licquant.codec.files.contents import LayerContents
 
 Widths = Mapping[str, int]  # stage → bits, of g_a as the encoder chose them, of g_s as the decoder does
 

@@ -7,9 +7,8 @@ import math
 import numpy as np
 import torch
 
-from licquant.codec.families import LatentTables
-from licquant.codec.latent_tables import FactorizedTables, HyperpriorTables
-from licquant.codec.tables import CodingTables, gaussian_pmfs
+from licquant.codec.entropy.tables import CodingTables, gaussian_pmfs
+from licquant.codec.files.latent_tables import FactorizedTables, HyperpriorTables, LatentTables
 from licquant.config import FACTORIZED
 from licquant.models.trace import TracedModel
 from licquant.quant.dataflow import medians_of

@@ -4,7 +4,7 @@
     axes                     out: channels written;  in: channels read;  kernel: a side of 1..64;  values: one for each
                              stored integer of the input
 
-An artifact is read by this table (``codec/program_format.py``), and ``Part`` holds every operation to it before
+An artifact is read by this table (``codec/files/program.py``), and ``Part`` holds every operation to it before
 anything is computed from its tensors. What lies within these ranges cannot overflow on the way to the bound of the
 accumulator (``ops.py``), which decides about the rest.
 """

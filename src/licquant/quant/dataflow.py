@@ -22,7 +22,7 @@ from licquant.config import (
     SCALE_HYPERPRIOR,
 )
 from licquant.models.trace import TracedModel
-from licquant.quant.rounding import round_half_up
+from licquant.quant.gradients import round_half_up
 
 Run = Callable[[str, Tensor], Tensor]  # part name, its input [B, C, H, W] in real units → its output
 

@@ -1,88 +1,80 @@
-"""Convolutions that run forward in float32 and backward in bfloat16, where the processor multiplies it natively.
+"""Rounding with a gradient: floor(v + 1/2) forward, an estimator's slope backward.
 
-The forward pass stands for integers and must not be rounded; gradients may be. Backward is two thirds of the work,
-so this halves the time of reconstruction.
+Every place that rounds is handed its estimator, so that a network trained with one holds no trace of another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from licquant.models.precision import multiplies_bfloat16
-
-Sides = int | tuple[int, int]  # one number for both, or height and width
+from licquant.errors import TrainingError
 
 
-class Bfloat16Gradients(TorchFunctionMode):
-    """While active, every convolution's gradients are computed in bfloat16; elsewhere, and without support, nothing."""
+class Estimator:
+    """The straight-through estimator (Bengio 2013): rounding counts as the identity in the backward pass.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.supported = multiplies_bfloat16(torch.device("cpu"))
+    Called with v, any shape: floor(v + 1/2), whose gradient is the incoming one times ``slope(v)``.
+    """
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if self.supported and func is F.conv2d and args[0].device.type == "cpu":
-            return _Convolution.apply(*_plain(*args, **(kwargs or {})))
-        if self.supported and func is F.conv_transpose2d and args[0].device.type == "cpu":
-            return _Convolution.apply(*_transposed(*args, **(kwargs or {})))
-        return func(*args, **(kwargs or {}))
+    def slope(self, v: Tensor) -> Tensor | None:
+        """What stands for d round(v) / dv, shaped like v; None: 1 everywhere, and nothing to multiply with."""
+        return None
+
+    def __call__(self, v: Tensor) -> Tensor:
+        rounded: Tensor = _Round.apply(v, self)
+        return rounded
 
 
-def _plain(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sides = 1,
-    padding: Sides = 0,
-    dilation: Sides = 1,
-    groups: int = 1,
-) -> tuple[Any, ...]:
-    return x, weight, bias, (_pair(stride), _pair(padding), _pair(dilation), False, [0, 0], groups)
+@dataclass(frozen=True)
+class DistanceAware(Estimator):
+    """Distance-aware gradient modulation (DynaQuant, equations 5 and 6): the nearer v lies to a decision boundary,
+    the larger its gradient. With f = v - floor(v), so that 1/2 is the boundary between two integers:
+
+        g(v)  = 1/2 · tanh(beta · (f - 1/2)) / tanh(beta / 2) + 1/2 + floor(v)
+        g'(v) = beta · sech²(beta · (f - 1/2)) / (2 · tanh(beta / 2))
+
+    g joins the integers, so g' is positive and has mean 1 over every cell: beta → 0 is the straight-through estimator,
+    a large beta trains little but what lies beside a boundary. This is not equation 6 as printed,
+    tanh(beta · f - 1/2) / tanh(1/2), which is continuous, and has its peak at the boundary, only for beta = 1.
+
+    beta: > 0 and finite; else ``TrainingError``
+    """
+
+    beta: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.beta) and self.beta > 0):
+            raise TrainingError(f"beta = {self.beta!r}: must be a finite number above 0")
+
+    def proxy(self, v: Tensor) -> Tensor:
+        """g(v): what rounding is taken for."""
+        whole = torch.floor(v)
+        return 0.5 * torch.tanh(self.beta * (v - whole - 0.5)) / math.tanh(self.beta / 2) + 0.5 + whole
+
+    def slope(self, v: Tensor) -> Tensor:
+        """g'(v)."""
+        squashed = torch.sub(v, torch.floor(v)).sub_(0.5).mul_(self.beta).tanh_()
+        return squashed.square_().neg_().add_(1).mul_(self.beta / (2 * math.tanh(self.beta / 2)))
 
 
-def _transposed(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Sides = 1,
-    padding: Sides = 0,
-    output_padding: Sides = 0,
-    groups: int = 1,
-    dilation: Sides = 1,
-) -> tuple[Any, ...]:
-    return x, weight, bias, (_pair(stride), _pair(padding), _pair(dilation), True, _pair(output_padding), groups)
+straight_through = Estimator()
+# The roundings that are the codec's own, of latents and pixels: no quantizer chooses their gradient.
+round_half_up = straight_through
 
 
-def _pair(sides: Sides) -> list[int]:
-    return [sides] * 2 if isinstance(sides, int) else list(sides)
-
-
-class _Convolution(torch.autograd.Function):
+class _Round(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: tuple[Any, ...]) -> Tensor:
-        ctx.geometry = geometry
-        ctx.save_for_backward(x.bfloat16(), weight.bfloat16())
-        return torch.convolution(x, weight, bias, *geometry)
+    def forward(ctx: Any, v: Tensor, estimator: Estimator) -> Tensor:
+        ctx.estimator = estimator
+        ctx.save_for_backward(v)
+        return torch.floor(v + 0.5)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        x, weight = ctx.saved_tensors
-        outputs = gradients[0].shape[1]
-        found = torch.ops.aten.convolution_backward(
-            gradients[0].bfloat16(),
-            x,
-            weight,
-            [outputs],
-            *ctx.geometry,
-            [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False],
-        )
-        bias = gradients[0].sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
-        return *(None if g is None else g.float() for g in found[:2]), bias, None
+        slope = ctx.estimator.slope(*ctx.saved_tensors)
+        return gradients[0] if slope is None else gradients[0] * slope, None

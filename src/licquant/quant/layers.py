@@ -8,7 +8,7 @@ computes:
     output          round(accumulator · unit / s_out), clamped
 
 so a per-channel input scale is absorbed by the weights before they are quantized (design §3), and every
-parameter has a gradient through the estimator of the rounding (``rounding.py``).
+parameter has a gradient through the estimator of the rounding (``gradients.py``).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from licquant.models.convolutions import conv2d
 from licquant.models.graph import Step
 from licquant.program.arithmetic import weight_range
 from licquant.program.grid import Grid
+from licquant.quant.gradients import Estimator, round_half_up, straight_through
 from licquant.quant.requantize import requantize
-from licquant.quant.rounding import Estimator, round_half_up, straight_through
 
 # A bias is at most this many accumulator units, so that it can never be what overflows.
 _BIAS_UNITS = float(1 << 28)

@@ -10,8 +10,8 @@ from torch import Tensor
 from licquant.evaluate.rd import rd_loss
 from licquant.models.trace import TracedModel
 from licquant.quant.dataflow import Run, code, run_float
+from licquant.quant.gradients import round_half_up
 from licquant.quant.network import QuantizedModel
-from licquant.quant.rounding import round_half_up
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Training of FP32 reference models with CompressAI's architectures: ``licquant train``.
 
-Finetuning (``quant/finetune.py``) has the steps, crops, log and states in common with it.
+Finetuning (``quant/in_training/finetune.py``) has the steps, crops, log and states in common with it.
 
     settings       what decides the result (``Recipe``) and how a run is carried out (``RunOptions``)
     schedule       crop size, batch size and learning rate as functions of the step

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from licquant.allocate.costs import Costs, bops_cost, file_bytes_cost, latency_cost, weight_bits_cost
-from licquant.codec.artifact import Artifact
+from licquant.codec.files.artifact import Artifact
 from licquant.config import LayerBits, Plan
 from licquant.errors import DataError, ModelError, PlanError
 from licquant.evaluate import latency

@@ -12,7 +12,7 @@ import torch
 from licquant import pipeline
 from licquant.allocate.file_budget import FileSize, make_within
 from licquant.allocate.search import Search
-from licquant.codec.artifact import Artifact
+from licquant.codec.files.artifact import Artifact
 from licquant.config import Budget, Plan
 from licquant.errors import BudgetError
 from licquant.quant.insert import insert_quantizers

@@ -10,7 +10,7 @@ from licquant import pipeline
 from licquant.allocate import methods
 from licquant.allocate.methods import METHODS, allocate
 from licquant.allocate.search import Search
-from licquant.codec.artifact import Artifact
+from licquant.codec.files.artifact import Artifact
 from licquant.config import Budget, LayerBits, Plan
 from licquant.errors import BudgetError, ModelError
 from licquant.evaluate import latency

@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from licquant.codec.bitstream import MAX_PIXELS, MAX_SIDE, Bitstream
+from licquant.codec.files.bitstream import MAX_PIXELS, MAX_SIDE, Bitstream
 from licquant.errors import BitstreamError
 
 STREAM = Bitstream(b"\x01\x02\x03\x04\x05\x06\x07\x08", 768, 512, (b"abc", b""))

@@ -6,9 +6,9 @@ import zlib
 import numpy as np
 import pytest
 
-from licquant.codec.artifact import Artifact
-from licquant.codec.bitstream import Bitstream
 from licquant.codec.codec import Codec, load
+from licquant.codec.files.artifact import Artifact
+from licquant.codec.files.bitstream import Bitstream
 from licquant.codec.tiling import run_tiled
 from licquant.errors import ArtifactError, BitstreamError, ImageError
 from licquant.program.exact import ExactEngine

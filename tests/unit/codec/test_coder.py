@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from licquant.codec.ans import AnsCoder, coder_to_bytes, frequency_model, new_coder, push_bits
-from licquant.codec.coder import SymbolDecoder, decode_symbols, encode_groups, encode_symbols
-from licquant.codec.tables import ESCAPE_CLASSES, CodingTables, gaussian_pmfs
+from licquant.codec.entropy.ans import AnsCoder, coder_to_bytes, frequency_model, new_coder, push_bits
+from licquant.codec.entropy.coder import SymbolDecoder, decode_symbols, encode_groups, encode_symbols
+from licquant.codec.entropy.tables import ESCAPE_CLASSES, CodingTables, gaussian_pmfs
 from licquant.errors import BitstreamError
 
 SCALES = np.exp(np.linspace(np.log(0.11), np.log(256), 64)).tolist()

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from licquant.codec.masked import MaskedConvolution, Plane
-from licquant.codec.orders import Checkerboard, Diagonals
-from licquant.codec.pointwise import PointwiseLayers, SplitLayers, chain
-from licquant.codec.spatial import SpatialContext
+from licquant.codec.latents.masked import MaskedConvolution, Plane
+from licquant.codec.latents.orders import Checkerboard, Diagonals
+from licquant.codec.latents.pointwise import PointwiseLayers, SplitLayers, chain
+from licquant.codec.latents.spatial import SpatialContext
 from licquant.errors import ArtifactError
 from licquant.program.exact import ExactEngine
 from licquant.program.grid import Grid

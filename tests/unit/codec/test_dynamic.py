@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from licquant.codec import codec as codec_module
-from licquant.codec.artifact import DYNAMIC_VERSION, VERSION, Artifact, artifact_id
 from licquant.codec.codec import Codec
+from licquant.codec.files.artifact import DYNAMIC_VERSION, VERSION, Artifact, artifact_id
 from licquant.codec.tiling import sample_tiled
 from licquant.errors import ArtifactError, LoweringError
 from licquant.program.chain import Chain

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from benchmarks.latent_reference import coded_parameters, gaussian_parameters
-from licquant.codec import families
-from licquant.codec.artifact import Artifact
 from licquant.codec.codec import Codec
-from licquant.codec.families import latent_coder
-from licquant.codec.gaussian import LatentWriter
+from licquant.codec.files.artifact import Artifact
+from licquant.codec.latents import families
+from licquant.codec.latents.families import latent_coder
+from licquant.codec.latents.gaussian import LatentWriter
 from licquant.config import LayerBits, Plan
 from licquant.errors import ArtifactError, BitstreamError
 from licquant.program import reference
@@ -163,13 +163,13 @@ def test_blocks_of_positions_do_not_change_the_result(monkeypatch):
     program, coder = made(families.CHECKERBOARD)
     y, z = random_latents(program, (3, 3))
     strings = coder.encode(y, z)
-    monkeypatch.setattr("licquant.codec.spatial._LARGEST_PIECE", 7)
+    monkeypatch.setattr("licquant.codec.latents.spatial._LARGEST_PIECE", 7)
     assert coder.encode(y, z) == strings
 
 
 _STRINGS = """
 import hashlib
-from licquant.codec.families import latent_coder
+from licquant.codec.latents.families import latent_coder
 from tests.latent_programs import FAMILIES, random_latents, random_program, random_tables
 for family in FAMILIES:
     program = random_program(family, 24, 48, groups=(16, 32))

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from licquant.codec import plain_ans
-from licquant.codec.tables import apportion
+from licquant.codec.entropy import plain_ans
+from licquant.codec.entropy.tables import apportion
 
 STREAM = constriction.stream
 ROOT = Path(__file__).parents[3]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from licquant.codec.rice import pack_rice, unpack_rice, unzigzag, zigzag
-from licquant.codec.tables import TOTAL, CodingTables, apportion, gaussian_pmfs
+from licquant.codec.entropy.rice import pack_rice, unpack_rice, unzigzag, zigzag
+from licquant.codec.entropy.tables import TOTAL, CodingTables, apportion, gaussian_pmfs
 from licquant.errors import ArtifactError
 
 SCALES = np.exp(np.linspace(np.log(0.11), np.log(256), 64)).tolist()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from licquant.codec.weights import pack_integers, unpack_integers
+from licquant.codec.files.weights import pack_integers, unpack_integers
 from licquant.errors import ArtifactError
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from licquant.allocate.costs import bops_cost
-from licquant.cli import main
-from licquant.codec.artifact import Artifact
+from licquant.codec.files.artifact import Artifact
+from licquant.commands.app import main
 from licquant.config import LayerBits, Plan
 from licquant.evaluate.bops import bops_per_pixel, macs_per_pixel
 from licquant.images import write_image

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from licquant.codec.artifact import Artifact
+from licquant.codec.files.artifact import Artifact
 from licquant.errors import DataError, ModelError
 from licquant.evaluate.latency import EXACT, NARROW, OPENVINO, WIDE, LatencyTable, LayerTimes
 from licquant.evaluate.layer_timing import (

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from licquant.codec.codec import Codec
-from licquant.codec.contents import LayerContents, layer_contents
+from licquant.codec.files.contents import LayerContents, layer_contents
 from licquant.errors import DataError
-from licquant.evaluate import width_pictures, widths
+from licquant.evaluate import widths
 from licquant.evaluate.widths import AverageBits
 from licquant.images import read_image
 from licquant.quant.synthetic import dead_leaves
+from licquant.reports import width_pictures
 from tests.dynamic_programs import dynamic_artifact
 
 A, B = {"g_a.1": 6, "g_s.1": 8}, {"g_a.1": 6, "g_s.1": 4}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from licquant import cli
+from licquant.commands import app as cli
 from licquant.models import describe as module
 from licquant.models.describe import describe
 from licquant.models.trace import trace_model

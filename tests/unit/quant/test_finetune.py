@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from licquant import pipeline
-from licquant.codec.artifact import Artifact
+from licquant.codec.files.artifact import Artifact
 from licquant.config import Budget
 from licquant.errors import TrainingError
 from licquant.images import read_image
-from licquant.quant.finetune import Finetuner
-from licquant.quant.finetune_settings import FinetuneRecipe
+from licquant.quant.in_training.finetune import Finetuner
+from licquant.quant.in_training.finetune_settings import FinetuneRecipe
 from licquant.quant.rd import evaluate_quantized
 from licquant.quant.synthetic import dead_leaves
 from licquant.train import progress

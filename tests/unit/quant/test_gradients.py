@@ -1,76 +1,92 @@
-"""Convolutions with bfloat16 gradients against the plain ones."""
+"""Estimators: what they round to, the properties of figure 2 of DynaQuant, and gradients by hand."""
+
+import math
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from licquant.quant.gradients import Bfloat16Gradients
+from licquant.errors import TrainingError
+from licquant.quant.gradients import DistanceAware, Estimator, straight_through
 
-TOLERANCE = 1e-2  # a bfloat16 has 8 significant bits: 2^-8 of rounding a value, averaged over sums
-
-pytestmark = pytest.mark.skipif(not Bfloat16Gradients().supported, reason="this processor multiplies no bfloat16")
-
-CASES = {
-    "plain": (F.conv2d, (2, 6, 12, 12), (8, 6, 5, 5), {"stride": 2, "padding": 2}),
-    "grouped": (F.conv2d, (2, 6, 8, 8), (4, 3, 3, 3), {"padding": 1, "groups": 2}),
-    "pointwise": (F.conv2d, (2, 6, 8, 8), (4, 6, 1, 1), {}),
-    "transposed": (F.conv_transpose2d, (2, 6, 7, 7), (6, 4, 5, 5), {"stride": 2, "padding": 2, "output_padding": 1}),
-}
+BETAS = (0.5, 1.0, 2.0, 8.0)
+ESTIMATORS = [straight_through, *map(DistanceAware, BETAS)]
 
 
-def gradients(case: str, bias: bool = True) -> tuple[Tensor, list[Tensor]]:
-    """The output, and the gradients of a loss with uneven weights in the input, the weights and the bias."""
-    convolve, of_input, of_weight, geometry = CASES[case]
-    generator = torch.Generator().manual_seed(0)
-    outputs = of_weight[1] if convolve is F.conv_transpose2d else of_weight[0]
-    shapes = (of_input, of_weight, (outputs,)) if bias else (of_input, of_weight)
-    leaves = [torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes]
-    y = convolve(*leaves, **geometry)
-    loss = (y * torch.randn(y.shape, generator=generator)).sum()
-    return y.detach(), list(torch.autograd.grad(loss, leaves))
+def cells(count: int = 2000) -> Tensor:
+    """Values in the middle of equal steps over the cells from -3 to 3."""
+    return (torch.arange(6 * count, dtype=torch.float64) + 0.5) / count - 3
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_forward_is_the_same_and_gradients_are_close(case):
-    expected, exact = gradients(case)
-    with Bfloat16Gradients():
-        found, rounded = gradients(case)
-    assert torch.equal(found, expected)
-    for approximate, value in zip(rounded, exact, strict=True):
-        assert approximate.dtype == torch.float32
-        assert approximate.shape == value.shape
-        assert (approximate - value).norm() < TOLERANCE * value.norm()
-    assert not torch.equal(rounded[1], exact[1])  # or it would not be bfloat16
-    torch.testing.assert_close(rounded[2], exact[2])  # sums of what comes in: not rounded
+def gradient(estimator: Estimator, v: Tensor) -> Tensor:
+    leaf = v.clone().requires_grad_()
+    (found,) = torch.autograd.grad(estimator(leaf).sum(), [leaf])
+    return found
 
 
-def test_without_a_bias():
-    with Bfloat16Gradients():
-        _, rounded = gradients("pointwise", bias=False)
-    _, exact = gradients("pointwise", bias=False)
-    assert len(rounded) == 2
-    assert all((a - b).norm() < TOLERANCE * b.norm() for a, b in zip(rounded, exact, strict=True))
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_ties_go_up(estimator: Estimator) -> None:
+    v = torch.tensor([-1.5, -0.51, -0.5, 0.0, 0.49, 0.5, 2.5, 7.0])
+    assert estimator(v).tolist() == [-1, -1, 0, 0, 0, 1, 3, 7]
 
 
-@pytest.mark.parametrize("transposed", [False, True])
-def test_layers_give_their_geometry_as_pairs(transposed):
-    torch.manual_seed(0)
-    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
-    layer, x = kind(3, 4, (3, 5), stride=(2, 1), padding=(1, 2)), torch.randn(1, 3, 9, 9)
-    expected = layer(x)
-    with Bfloat16Gradients():
-        found = layer(x)
-    assert torch.equal(found, expected)
-    (exact,) = torch.autograd.grad(expected.square().sum(), [layer.weight])
-    (rounded,) = torch.autograd.grad(found.square().sum(), [layer.weight])
-    assert 0 < (rounded - exact).norm() < TOLERANCE * exact.norm()
+def test_straight_through_is_the_identity_backward() -> None:
+    assert torch.equal(gradient(straight_through, cells(5)), torch.ones(30, dtype=torch.float64))
 
 
-def test_only_while_active():
-    with Bfloat16Gradients():
-        pass
-    first, second = gradients("plain"), gradients("plain")
-    assert all(torch.equal(a, b) for a, b in zip(first[1], second[1], strict=True))
-    with Bfloat16Gradients():
-        assert not torch.equal(gradients("plain")[1][1], first[1][1])
+def test_slopes_by_hand() -> None:
+    """beta = 2: 1 / tanh(1) at the boundary, sech²(1) / tanh(1) at the integers."""
+    found = gradient(DistanceAware(2.0), torch.tensor([0.5, 1.0, -2.0, -0.5], dtype=torch.float64))
+    boundary, integer = 1 / math.tanh(1), 1 / math.cosh(1) ** 2 / math.tanh(1)
+    assert found.tolist() == pytest.approx([boundary, integer, integer, boundary])
+    assert boundary == pytest.approx(1.3130, abs=1e-4)
+    assert integer == pytest.approx(0.5514, abs=1e-4)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_the_proxy_joins_the_integers(beta: float) -> None:
+    """Continuous and increasing for every beta, which equation 6 as printed is for beta = 1 alone."""
+    v = cells()
+    g = DistanceAware(beta).proxy(v)
+    assert (g.diff() > 0).all()
+    assert g.diff().max() < 1.01 * DistanceAware(beta).slope(torch.tensor(0.5)) / 2000
+    whole = torch.arange(-3.0, 4.0)
+    torch.testing.assert_close(DistanceAware(beta).proxy(whole), whole)
+    torch.testing.assert_close(DistanceAware(beta).proxy(whole + 0.5), whole + 0.5)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_the_slope_is_the_proxys(beta: float) -> None:
+    v = cells(50).requires_grad_()
+    (derivative,) = torch.autograd.grad(DistanceAware(beta).proxy(v).sum(), [v])
+    torch.testing.assert_close(gradient(DistanceAware(beta), v.detach()), derivative)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_the_slope_is_positive_has_mean_one_and_peaks_at_the_boundary(beta: float) -> None:
+    v = cells()
+    slope = gradient(DistanceAware(beta), v)
+    assert (slope > 0).all()
+    assert [float(cell.mean()) for cell in slope.chunk(6)] == pytest.approx([1.0] * 6, abs=1e-6)
+    distance = (v - torch.floor(v) - 0.5).abs()
+    order = distance.argsort()
+    assert (slope[order].diff() <= 1e-9).all()
+
+
+def test_beta_sets_how_much_the_slope_varies() -> None:
+    spread = [float(gradient(DistanceAware(beta), cells(50)).std()) for beta in (0.01, *BETAS)]
+    assert spread[0] < 1e-4
+    assert spread == sorted(spread)
+
+
+def test_equation_6_as_printed_is_the_case_beta_1() -> None:
+    v = cells(50)
+    f = v - torch.floor(v)
+    printed = 0.5 * torch.tanh(1.0 * f - 0.5) / math.tanh(0.5) + 0.5
+    torch.testing.assert_close(DistanceAware(1.0).proxy(v) - torch.floor(v), printed)
+
+
+@pytest.mark.parametrize("beta", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_beta_that_makes_no_slope_is_refused(beta: float) -> None:
+    with pytest.raises(TrainingError, match="beta"):
+        DistanceAware(beta)

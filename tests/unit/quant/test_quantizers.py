@@ -11,15 +11,15 @@ from licquant.models.graph import TRANSPOSED_CONVOLUTION
 from licquant.models.trace import trace_model
 from licquant.program.arithmetic import activation_range
 from licquant.quant.calibrate import BINS, TensorStatistics, collect_statistics
+from licquant.quant.gradients import DistanceAware, Estimator, straight_through
 from licquant.quant.grids import ZeroPoints, zero_points_of
+from licquant.quant.in_training.quantizers import QUANTIZERS, Quantizer, learn_grids
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.layers import QuantizedTensor
 from licquant.quant.natural import settle, weights_and_biases
 from licquant.quant.network import QuantizedModel, uniform_plan
-from licquant.quant.quantizers import QUANTIZERS, Quantizer, learn_grids
 from licquant.quant.ranges import free_scale, min_max, shared_zero_point_scale
 from licquant.quant.rd import evaluate_quantized
-from licquant.quant.rounding import DistanceAware, Estimator, straight_through
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import hand_made, small_hyperprior
 
@@ -131,7 +131,7 @@ def test_lsq_has_one_step_a_tensor_and_scales_its_gradient(traced, statistics) -
         model = quantized(traced, statistics, QUANTIZERS["lsq"])
         with pytest.MonkeyPatch.context() as patch:
             if not scaled:
-                patch.setattr("licquant.quant.quantizers._with_gradient", lambda value, factor: value)
+                patch.setattr("licquant.quant.in_training.quantizers._with_gradient", lambda value, factor: value)
             offsets = learn_grids(model, QUANTIZERS["lsq"], straight_through, statistics, CROP)
             assert all(offset.shape == (1,) for offset in offsets)
             return list(torch.autograd.grad(evaluate_quantized(model, images()).loss(0.01), offsets))

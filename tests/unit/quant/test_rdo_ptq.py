@@ -12,14 +12,14 @@ from licquant.images import RGB
 from licquant.lower import lower_model
 from licquant.models.trace import TracedModel, trace_model
 from licquant.program.arithmetic import Ints
-from licquant.quant import rdo_ptq as module
+from licquant.quant.after_training import rdo_ptq as module
+from licquant.quant.after_training.rdo_ptq import _Codec, _SoftLayer, all_blocks, blocks_of, rdo_ptq
+from licquant.quant.after_training.reconstruct import Crops
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.constants import integer_weight
 from licquant.quant.insert import insert_quantizers
 from licquant.quant.network import QuantizedModel, uniform_plan
 from licquant.quant.rd import evaluate_float, evaluate_quantized
-from licquant.quant.rdo_ptq import _Codec, _SoftLayer, all_blocks, blocks_of, rdo_ptq
-from licquant.quant.reconstruct import Crops
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import hand_made, small_hyperprior
 

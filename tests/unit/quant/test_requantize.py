@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from licquant.program.arithmetic import FIXED_POINT_BITS
+from licquant.quant.gradients import DistanceAware, Estimator, straight_through
 from licquant.quant.layers import QuantizedTensor
 from licquant.quant.requantize import requantize
-from licquant.quant.rounding import DistanceAware, Estimator, straight_through
 
 ESTIMATORS = [straight_through, DistanceAware(2.0)]
 

@@ -14,7 +14,7 @@ from tests.unit.train.small import options, recipe
 
 pytestmark = pytest.mark.slow
 
-MODULE = "licquant.train.cli"
+MODULE = "licquant.commands.train"
 RECIPE = recipe(steps=40, log_every=7, precision="fp32")
 
 

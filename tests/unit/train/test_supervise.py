@@ -69,7 +69,7 @@ def plan_of(folder: Path) -> list[str]:
     (folder / "plan.json").write_text(json.dumps(plan))
     data = write_images(folder / "images", count=2)
     words = ["--plan", folder / "plan.json", "--data", data, "-o", folder / "out", "--cache", folder / "cache"]
-    return [sys.executable, "-m", "licquant.train.cli", *map(str, words), "--threads", "1", "--accelerator", "cpu"]
+    return [sys.executable, "-m", "licquant.commands.train", *map(str, words), "--threads", "1", "--accelerator", "cpu"]
 
 
 def test_a_plan_saves_its_state_when_asked_to_end(tmp_path: Path) -> None:

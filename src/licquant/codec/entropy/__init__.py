@@ -1,0 +1,1 @@
+"""Entropy coding: coding tables of integer frequencies, ANS, escapes."""

@@ -1,0 +1,121 @@
+"""``licquant compare``: the same checkpoints, images and budgets for several methods, in one table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from licquant import pipeline
+from licquant.codec.files.artifact import Artifact, read_artifact_bytes
+from licquant.commands.coding import OUT, Report
+from licquant.commands.toolkit import QuantizeOptions, lmbdas_of, made_with, make_folder, measure, quantize
+from licquant.config import Budget
+from licquant.errors import ArtifactError, BudgetError
+from licquant.evaluate.artifacts import Candidate, grouped
+from licquant.images import check_places, list_images
+from licquant.reports import report
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """The options of ``licquant compare``."""
+
+    model: str
+    checkpoints: Sequence[Path]
+    calib: Path
+    images: Path
+    budgets: Sequence[str]
+    methods: str  # separated by commas; all if empty
+    output: Path
+    act_bits: int
+    max_bits: int
+    steps: int
+    threads: int | None
+
+
+def compare(options: CompareOptions) -> Report:
+    """Quantize whatever the folder does not hold yet, measure everything, write results and pictures into it.
+
+    A method that cannot meet a budget is left out there and said so; other errors end the command, and the next
+    run goes on from the artifacts that are finished.
+    """
+    jobs, tests = _jobs(options), list_images(options.images)
+    made: list[Path] = []
+    missed: list[dict[str, Any]] = []
+    progress_line = Console(stderr=True)
+    for number, job in enumerate(jobs, 1):
+        progress_line.print(f"{number}/{len(jobs)} {job.output.name}", highlight=False)
+        try:
+            if not is_made(job):
+                quantize(job)
+            made.append(job.output)
+        except BudgetError as error:
+            missed.append({"method": job.method, "budget": job.budget, "lmbda": job.lmbda, "reason": str(error)})
+    if not made:
+        raise BudgetError(f"no method met its budget: {missed[0]['reason']}")
+    measured = measure(
+        grouped([Candidate.read(path) for path in made]), options.checkpoints, tests, options.model, options.threads
+    )
+    measured.facts["missed"] = missed
+    measured.write(options.output / "results.json")
+
+    def show() -> None:
+        report.print_table(report.comparison_table(measured.curves, measured.reference))
+        for miss in missed:
+            OUT.print("left out: {method} {budget}, λ={lmbda:g}: {reason}".format(**miss), highlight=False)
+        OUT.print(f"{options.output}: artifacts, results.json, pictures", highlight=False)
+
+    return Report(measured.record, show)
+
+
+def _jobs(options: CompareOptions) -> list[QuantizeOptions]:
+    """One quantization for each method, budget and checkpoint; what is wrong with the options is found here."""
+    methods = [word.strip() for word in options.methods.split(",") if word.strip()] or list(pipeline.METHODS)
+    unknown = [method for method in methods if method not in pipeline.METHODS]
+    if unknown:
+        raise BudgetError(f"unknown method {unknown[0]!r}: choose from {', '.join(pipeline.METHODS)}")
+    for budget in options.budgets:
+        Budget.parse(budget)
+    list_images(options.calib)
+    lmbdas = lmbdas_of(options.checkpoints)
+    make_folder(options.output)
+    check_places(options.output / "results.json")
+    return [
+        QuantizeOptions(
+            model=options.model,
+            checkpoint=checkpoint,
+            calib=options.calib,
+            output=options.output / _file_name(checkpoint, method, budget, options),
+            method=method,
+            budget=budget,
+            act_bits=options.act_bits,
+            max_bits=options.max_bits,
+            steps=options.steps,
+            lmbda=lmbda,
+            cache=options.output / "measured",
+        )
+        for method, budget, (checkpoint, lmbda) in product(
+            methods, options.budgets, zip(options.checkpoints, lmbdas, strict=True)
+        )
+    ]
+
+
+def is_made(job: QuantizeOptions) -> bool:
+    """Whether the job's artifact is there, whole, and made with the same checkpoint, images and settings."""
+    try:
+        found = Artifact.from_bytes(read_artifact_bytes(job.output)).provenance
+    except ArtifactError:
+        return False
+    wanted: dict[str, Any] = made_with(job, job.lmbda, list_images(job.calib))
+    return all(found.get(key) == value for key, value in wanted.items())
+
+
+def _file_name(checkpoint: Path, method: str, budget: str, options: CompareOptions) -> str:
+    plain = re.sub(r"[^\w.=-]", "_", budget)
+    return f"{checkpoint.stem}-{method}-{plain}-w{options.max_bits}-a{options.act_bits}.licq"

@@ -1,0 +1,201 @@
+"""``licquant finetune``: quantize, train the quantized model, save it.
+
+-o model.licq   →   model.licq     the artifact: after an early stop too, and usable then
+                    model.json     what it is and how it was made      model.csv, model.png   the log and its picture
+                    model.state    while the run is not complete: what --resume continues from
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric import Fabric
+from rich.console import Console
+
+from licquant import pipeline
+from licquant.cache import cache_folder
+from licquant.commands.coding import OUT, Report
+from licquant.commands.toolkit import WidthOptions, calibration_facts, progress, size_facts
+from licquant.config import Budget
+from licquant.digests import file_sha256
+from licquant.dynamic.settings import LATENCY, DynamicSettings
+from licquant.errors import BudgetError, ModelError, TrainingError
+from licquant.evaluate import provenance
+from licquant.evaluate.rd import describe
+from licquant.images import list_images, read_image
+from licquant.models import load_model
+from licquant.models.shards import checkpoint_sha256
+from licquant.quant.in_training.finetune_settings import DISTANCE_AWARE, FinetuneRecipe
+from licquant.train import card, resume
+from licquant.train.command import make_fabric
+from licquant.train.progress import COMPLETE, INTERRUPTED
+from licquant.train.settings import STATE, RunOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(WidthOptions):
+    """The options of ``licquant finetune``.
+
+    recipe:         the settings of ``FinetuneRecipe`` that were given, by name
+    run:            ``init`` is the checkpoint, ``output`` the artifact
+    reconstruction: steps of post-training reconstruction before the training
+    dynamic:        for widths that depend on the image, in place of method, budget and plan
+    """
+
+    recipe: Mapping[str, Any]
+    run: RunOptions
+    calib: Path
+    tables: Path | None = None
+    reconstruction: int = 0
+    dynamic: DynamicSettings | None = None
+
+    @property
+    def checkpoint(self) -> Path:
+        assert self.run.init is not None
+        return self.run.init
+
+
+# What chooses fixed widths, and what --widths wants to know.
+_STATIC, _DYNAMIC = ("method", "budget", "act_bits", "max_bits", "plan"), ("average_bits", "gamma", "bit_cost")
+
+
+def options_of(given: Mapping[str, Any]) -> FinetuneOptions:
+    """The options from what the command line was given, by the names of their fields; None: not given."""
+
+    def of(kind: type[Any]) -> dict[str, Any]:
+        return {field.name: given[field.name] for field in fields(kind) if given.get(field.name) is not None}
+
+    cache = cache_folder(given["cache"])
+    run = RunOptions(**of(RunOptions) | {"init": given["checkpoint"], "cache": cache})
+    return FinetuneOptions(
+        **of(FinetuneOptions) | {"recipe": of(FinetuneRecipe), "run": run, "tables": cache, "dynamic": _dynamic(given)}
+    )
+
+
+def _dynamic(given: Mapping[str, Any]) -> DynamicSettings | None:
+    """What ``--widths`` and its companions say; ``TrainingError`` for options that do not go together."""
+    text = given["widths"]
+    clash = next((name for name in (_DYNAMIC if text is None else _STATIC) if given[name] is not None), None)
+    if clash is not None:
+        option = f"--{clash.replace('_', '-')}"
+        raise TrainingError(f"{option} needs --widths" if text is None else f"--widths and {option}: give one of them")
+    if text is None:
+        return None
+    try:
+        widths = tuple(int(word) for word in text.split(","))
+    except ValueError as error:
+        raise TrainingError(f"widths = {text!r}: write for instance 6,8,10") from error
+    return DynamicSettings(widths, **{name: given[name] for name in _DYNAMIC if given[name] is not None})
+
+
+def run(options: FinetuneOptions) -> Report:
+    """Everything that can be wrong with the options is found before the long work begins."""
+    lmbda = card.lmbda_of(options.checkpoint, options.recipe.get("lmbda"))
+    if lmbda is None:
+        raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda")
+    recipe = FinetuneRecipe.from_mapping({**options.recipe, "lmbda": lmbda})
+    budget, paths = Budget.parse(options.budget), list_images(options.calib)
+    settings = replace(options.settings(), reconstruction_steps=options.reconstruction, cache=options.tables)
+    options.run.check_output()
+    if options.dynamic and options.dynamic.bit_cost == LATENCY and options.latency is None:
+        raise BudgetError("--bit-cost latency needs --latency: a table made with licquant profile")
+    facts = made_with(options, recipe, paths)
+    done = resume.finished_card(resume.identity(recipe, options.run, **facts), options.run)
+    if done is not None:
+        options.run.companion(STATE).unlink(missing_ok=True)
+        return _report(options, done, COMPLETE)
+    fabric = make_fabric(options.run)
+    model, images = load_model(recipe.model, options.checkpoint), [read_image(path) for path in paths]
+    with progress() as on_progress:
+        if options.dynamic:
+            result, outcome = pipeline.finetune_dynamic(
+                model, images, recipe, options.run, options.dynamic, settings, facts, on_progress, fabric
+            )
+        else:
+            result, outcome = pipeline.finetune(
+                model, images, recipe, options.run, options.method, budget, settings, facts, on_progress, fabric
+            )
+    described: dict[str, Any] = {}
+    if fabric.is_global_zero:
+        result.artifact.save(options.run.output)
+        described = _card(options, recipe, facts, result, outcome, fabric)
+        card.write_card(options.run.output, described)
+        if outcome.status == COMPLETE:
+            options.run.companion(STATE).unlink(missing_ok=True)
+    return _report(options, described, outcome.status)
+
+
+def made_with(options: FinetuneOptions, recipe: FinetuneRecipe, calibration: Sequence[Path]) -> dict[str, Any]:
+    """What decides the artifact beside the recipe and the training images, the code, its libraries and the machine.
+
+    With all of these the same, equal records are equal artifacts but for the licence, on one device.
+    """
+    estimator = f"{recipe.estimator}{recipe.beta:g}" if recipe.estimator == DISTANCE_AWARE else recipe.estimator
+    common = {
+        "checkpoint_sha256": checkpoint_sha256(options.checkpoint),
+        **calibration_facts(calibration),
+        "reconstruction": options.reconstruction,
+    }
+    if options.dynamic:
+        chosen = options.dynamic.to_mapping()
+        return {
+            "method": f"{recipe.quantizer}-dq-{estimator}",
+            "budget": f"widths={','.join(map(str, options.dynamic.widths))}",
+            "latency": options.facts()["latency"],
+            **chosen,
+            **common,
+        }
+    allocation = [] if options.method == "uniform" else [options.method]
+    return {
+        "method": "-".join([*allocation, recipe.quantizer, estimator]),
+        "allocation": options.method,
+        **options.facts(),
+        **common,
+    }
+
+
+def _card(
+    options: FinetuneOptions,
+    recipe: FinetuneRecipe,
+    facts: Mapping[str, Any],
+    result: pipeline.Result,
+    outcome: pipeline.Outcome,
+    fabric: Fabric,
+) -> dict[str, Any]:
+    """The model card; ``train.card`` explains its entries."""
+    output = options.run.output
+    return {
+        "model": recipe.model,
+        "lmbda": recipe.lmbda,
+        "loss": describe(recipe.metric),
+        "steps": outcome.steps,
+        "complete": outcome.status == COMPLETE,
+        "seconds": round(outcome.seconds, 1),
+        "hardware": card.describe_hardware(fabric.device, fabric.world_size),
+        "licence": options.licence,
+        "note": options.run.note,
+        **resume.identity(recipe, options.run, **facts),
+        "plan": result.plan.to_json(),
+        "plan_hash": result.plan.hash,
+        "bytes": output.stat().st_size,
+        "fp32_bytes": result.quantized.traced.fp32_bytes,
+        **size_facts(result.size),
+        "sha256": file_sha256(output),
+        "versions": provenance.versions(),
+    }
+
+
+def _report(options: FinetuneOptions, described: Mapping[str, Any], status: str) -> Report:
+    output = str(options.run.output)
+    if not described:  # another process than the first, which has nothing to say
+        return Report({"output": output, "status": status})
+    share = 100 * described["bytes"] / described["fp32_bytes"]
+    line = f"{output}: {status} after {described['steps']} steps, {described['bytes']:,} bytes, {share:.1f} % of FP32"
+    if status == INTERRUPTED:
+        Console(stderr=True).print("continue with --resume", highlight=False)
+    return Report(
+        {"output": output, "status": status, "card": dict(described)}, lambda: OUT.print(line, highlight=False)
+    )

@@ -1,0 +1,222 @@
+"""``licquant inspect``: what is in a file. Needs no training stack."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.table import Table
+
+from licquant.codec.codec import Codec, load
+from licquant.codec.files.artifact import Artifact, artifact_id, read_artifact_bytes
+from licquant.codec.files.bitstream import Bitstream
+from licquant.codec.files.contents import LayerContents, SelectorContents, layer_contents, selector_contents
+from licquant.commands.coding import OUT, Report, read_file, synthesis_widths
+from licquant.config import LayerBits, Plan
+from licquant.errors import ArtifactError, LicquantError
+from licquant.evaluate import widths
+from licquant.evaluate.bops import bops_per_pixel, macs_per_pixel
+from licquant.images import list_images, read_image
+from licquant.program import openvino_engine
+
+
+def inspect(file: Path | None, model: Path | None, images: Sequence[Path] = ()) -> Report:
+    """Tells a model from a coded image by its first bytes.
+
+    model:  of a coded image, to tell the widths chosen for it
+    images: files and folders, to tell the widths that a model chooses for each
+    """
+    if file is None:
+        raise LicquantError("inspect needs a file, or --machine")
+    data = read_file(file)
+    if data.startswith(b"LICI"):
+        if images:
+            raise LicquantError(f"{file}: a coded image; --images is for a model (.licq)")
+        return _inspect_image(data, {} if model is None else synthesis_widths(load(model), data))
+    if data.startswith(b"LICQ"):
+        return _inspect_model(file, images)
+    raise LicquantError(f"{file}: neither a licquant model (.licq) nor a coded image (.lic)")
+
+
+def machine() -> Report:
+    """What this machine's kernels compute, and which are used; ``EngineError`` where none are right."""
+    found = openvino_engine.machine()
+    record: dict[str, Any] = {
+        "kind": "machine",
+        **openvino_engine.description(),
+        "int8_exact": dict(found.exact),
+        "used": "int8" if found.int8 else "float32",
+        "self_test_ms": 1000 * found.seconds,
+    }
+
+    def show() -> None:
+        OUT.print(f"{record['cpu']}, {platform.machine()}, OpenVINO {record['openvino']}", highlight=False)
+        for name, exact in found.exact.items():
+            OUT.print(f"INT8 {name}: {'exact' if exact else 'not exact'}", highlight=False)
+        used = "INT8 kernels" if found.int8 else "float32 kernels, which compute the same, in more time"
+        OUT.print(f"used: {used} (self-test: {record['self_test_ms']:.0f} ms)", highlight=False)
+
+    return Report(record, show)
+
+
+def _inspect_image(data: bytes, chosen: Mapping[str, int]) -> Report:
+    stream, size = Bitstream.from_bytes(data), len(data)
+    record: dict[str, Any] = {
+        "kind": "coded image",
+        "bytes": size,
+        "width": stream.width,
+        "height": stream.height,
+        "bpp": 8 * size / (stream.width * stream.height),
+        "artifact": stream.artifact_id.hex(),
+        "strings": [len(string) for string in stream.strings],
+        "widths": dict(chosen),
+    }
+
+    def show() -> None:
+        strings = " + ".join(f"{n:,}" for n in record["strings"])
+        OUT.print(
+            f"coded image, {stream.width}×{stream.height}, {size:,} bytes ({strings} in strings), "
+            f"{record['bpp']:.4f} bits per pixel\ncoded with artifact {record['artifact']}",
+            highlight=False,
+        )
+        if chosen:
+            listed = ", ".join(f"{stage} {bits}" for stage, bits in chosen.items())
+            OUT.print(f"decoded with widths in bits: {listed}", highlight=False)
+
+    return Report(record, show)
+
+
+def _inspect_model(file: Path, images: Sequence[Path]) -> Report:
+    data = read_artifact_bytes(file)
+    try:
+        artifact = Artifact.from_bytes(data)
+    except ArtifactError as error:
+        raise ArtifactError(f"{file}: {error}") from error
+    layers, selectors = layer_contents(data, artifact), selector_contents(data, artifact)
+    stages = widths.stage_of_layer(artifact)
+    several = {stage: list(of) for selector in selectors for stage, of in selector.stages.items()}
+    candidates = {layer: several[stage] for layer, stage in stages.items() if stage in several}
+    chosen = _chosen(Codec(artifact, artifact_id(data)), file, images) if images else {}
+    choosing = [layer for layer in layers if layer.name in stages]
+    found, of_choosing = (
+        widths.average_bits_over(of, stages, list(chosen.values())) if chosen else None for of in (layers, choosing)
+    )
+    macs = macs_per_pixel(artifact.program)
+    bops = fmean(bops_per_pixel(macs, plan) for plan in _plans(layers, stages, chosen))
+    record: dict[str, Any] = {
+        "kind": "model",
+        "artifact": artifact_id(data).hex(),
+        "family": artifact.family,
+        "bytes": len(data),
+        "fp32_bytes": artifact.provenance.get("fp32_bytes"),
+        "licence": artifact.licence,
+        "plan_hash": artifact.plan.hash,
+        "provenance": dict(artifact.provenance),
+        "bops_per_pixel": bops,
+        "layers": [
+            {**vars(layer), "candidates": candidates.get(layer.name, []), "macs_per_pixel": macs[layer.name]}
+            for layer in layers
+        ],
+        "selectors": [vars(selector) for selector in selectors],
+        "images": {name: dict(of_image) for name, of_image in chosen.items()},
+        "choices": widths.summary(list(chosen.values())) if chosen else None,
+        "average_bits": asdict(found) if found else None,
+        "average_bits_of_chosen": asdict(of_choosing) if of_choosing else None,
+    }
+
+    def show() -> None:
+        _show_head(record)
+        OUT.print(_layer_table(layers, candidates, macs))
+        at = " on average over these images" if chosen else " at the widest widths" if stages else ""
+        OUT.print(f"{bops:,.0f} bit operations per pixel{at}: MACs · weight bits · activation bits", highlight=False)
+        for selector in selectors:
+            _show_selector(selector)
+        if found and of_choosing:
+            OUT.print(_width_table(chosen))
+            OUT.print(
+                f"{widths.sentence(list(chosen.values()))}\naverage bits over these images: {found.weight:.2f} by "
+                f"weights, {found.weight_layer:.2f} by layers, activations {found.activation:.2f}; of the layers whose "
+                f"width is chosen, {of_choosing.weight_layer:.2f} by layers",
+                highlight=False,
+            )
+
+    return Report(record, show)
+
+
+def _chosen(codec: Codec, file: Path, images: Sequence[Path]) -> dict[str, widths.Widths]:
+    """Name of the file, or its path where two have the same name → the widths chosen for it."""
+    if not codec.artifact.dynamic:
+        raise LicquantError(f"{file}: its widths do not depend on the image, so --images has nothing to tell")
+    paths = [path for given in images for path in (list_images(given) if given.is_dir() else [given])]
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    return {name: widths.chosen_widths(codec, read_image(path)) for name, path in zip(names, paths, strict=True)}
+
+
+def _show_head(record: Mapping[str, Any]) -> None:
+    size, fp32 = record["bytes"], record["fp32_bytes"]
+    share = f", {100 * size / fp32:.1f} % of FP32" if isinstance(fp32, int) and fp32 else ""
+    OUT.print(
+        f"model, {record['family']}, {size:,} bytes{share}\nartifact {record['artifact']}, "
+        f"plan {record['plan_hash'][:16]}, licence of the weights: {record['licence']}",
+        highlight=False,
+    )
+
+
+def _plans(
+    layers: Sequence[LayerContents], stages: Mapping[str, str], chosen: Mapping[str, widths.Widths]
+) -> list[Plan]:
+    """The layers' widths for each image; at the widest, once, without images."""
+    of_images = [widths.layers_at(layers, stages, of_image) for of_image in chosen.values()] or [list(layers)]
+    return [
+        Plan({one.name: LayerBits(one.weight_bits, one.activation_bits) for one in of if one.activation_bits})
+        for of in of_images
+    ]
+
+
+def _layer_table(
+    layers: Sequence[LayerContents], candidates: Mapping[str, Sequence[int]], macs: Mapping[str, float]
+) -> Table:
+    table = Table()
+    table.add_column("layer")
+    for heading in ("operation", "weight bits", "activation bits", "bytes", "accumulator bits", "MACs/pixel"):
+        table.add_column(heading, justify="right" if heading != "operation" else "left")
+    for layer in layers:
+        table.add_row(
+            layer.name,
+            layer.operation,
+            *(
+                "–" if bits is None else "/".join(map(str, candidates.get(layer.name, [bits])))
+                for bits in (layer.weight_bits, layer.activation_bits)
+            ),
+            f"{layer.bytes:,}",
+            str(layer.accumulator_bits),
+            f"{macs[layer.name]:,.1f}",
+        )
+    return table
+
+
+def _show_selector(selector: SelectorContents) -> None:
+    of_stages = ", ".join(f"{stage} {'/'.join(map(str, widths))}" for stage, widths in selector.stages.items())
+    OUT.print(
+        f"{selector.part}: bits chosen for each image: {of_stages}\n    {selector.bytes:,} bytes beside the widest; "
+        f"selector: {selector.selector_weights:,} weights, {selector.selector_bytes:,} bytes",
+        highlight=False,
+    )
+
+
+def _width_table(chosen: Mapping[str, widths.Widths]) -> Table:
+    """Images × stages; ``*`` where an image differs from what most have."""
+    most = widths.majority(list(chosen.values()))
+    table = Table()
+    table.add_column("bits")
+    for stage in most:
+        table.add_column(stage, justify="right")
+    for name, of_image in chosen.items():
+        table.add_row(name, *(f"{'*' if bits != most[stage] else ''}{bits}" for stage, bits in of_image.items()))
+    return table

@@ -1,0 +1,303 @@
+"""Selectors fitted to measured losses: the widths that these speak for, image by image.
+
+    J_n(b) of calibration crops, stage n at width b, all others at the widest
+      ──price γ of a bit──> Σ_n E[J_n(b) + γ · cost_n(b)], with a selector's probabilities ──steps of Adam──> selectors
+
+That is the training's objective to first order (FMPQ's change of the loss, by image and stage), without the noise of
+sampled widths. The paper trains random selectors, for millions of steps. A finetuning of hundreds or thousands ends
+before they tell images apart, and trains the weights for widths that are not chosen: so they are fitted before it,
+and again to what the network has become: when widths are no longer sampled, and at the end. The average is kept by
+their choices for whole images, and for the middle of each in twice the size: pictures of more pixels are as much
+smoother, and more of them may want a bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from licquant.dynamic.network import DynamicModel, one_hot
+from licquant.dynamic.objective import ENTROPY, ROUNDING, AdaptiveModel, BitCosts, StageCost, bit_costs
+from licquant.dynamic.selector import BitWidthSelector, features_of
+from licquant.dynamic.settings import DynamicSettings
+from licquant.errors import BudgetError
+from licquant.quant.dataflow import code
+from licquant.quant.in_training.finetune_settings import FinetuneRecipe
+from licquant.quant.in_training.objective import rate_distortion
+from licquant.train import seeds
+
+SELECTOR_CROPS = 64
+SELECTOR_SIDE = 256  # of the crops, in pixels: what is chosen for smaller ones says less of what is for whole images
+_STEPS, _DECAY = 400, 0.05
+_RATES = 0.0003, 0.01  # of the hidden layer, whose thousands of weights move every logit, and of the logits' own
+_LEAST_TEMPERATURE = 1e-6  # where bits cost nothing
+_HIGHEST_RATIO, _HALVINGS = 1e3, 30  # of prices, where another is looked for
+
+
+def fit_to_losses(
+    model: AdaptiveModel,
+    crops: Tensor,
+    photographs: Sequence[Tensor],
+    recipe: FinetuneRecipe,
+    dynamic: DynamicSettings,
+    cost: StageCost,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Measure, set the model's price of a bit unless ``dynamic`` says it, and fit the selectors, in place.
+
+    crops: [B, 3, H, W] in [0, 1], sides in 64s, whose losses are measured;  on_progress: called with (done, in all)
+    photographs: [1, 3, H, W] each, whose choices keep the average, and those for their ``middle_enlarged``: crops are
+        busier or flatter than whole images
+    """
+    device = model.price.device
+    found = measure_stages(model.network, crops.to(device), recipe.lmbda, recipe.metric, on_progress)
+    costs = bit_costs(model.network, cost, dynamic.widths[-1]).to(device)
+    model.price.fill_(price_of(found, costs, dynamic))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.mix(seeds.WEIGHTS, recipe.seed))
+        fit_selectors(model.by_part, found, costs, float(model.price))
+    if dynamic.target is not None:
+        whole = [x.to(device) for x in photographs]
+        seen = [
+            features_of_images(model.network, images, recipe.lmbda, recipe.metric)
+            for images in (whole, [middle_enlarged(x) for x in whole])
+        ]
+        model.price.fill_(keep_average(model.by_part, seen, costs, float(model.price), dynamic.target))
+
+
+@dataclass(frozen=True, eq=False)
+class StageLosses:
+    """What the adaptive stages of a dynamic part do to the loss, crop by crop.
+
+    losses: float[crops, widths of all stages], R + λ·D with one stage at that width and all others of both parts at
+        the widest, less that with all at the widest
+    features: what the part's selector reads of every crop, int64 [crops, C, 5, 5], ``selector.features_of``
+    sizes:  how many widths each stage may have
+    """
+
+    losses: Tensor
+    features: Tensor
+    sizes: Sequence[int]
+
+
+@torch.no_grad()
+def measure_stages(
+    model: DynamicModel,
+    crops: Tensor,
+    lmbda: float,
+    metric: str,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, StageLosses]:
+    """Part → its losses on the crops [B, 3, H, W] in [0, 1], sides in 64s.
+
+    metric: as in ``train.settings.BaseRecipe``;  on_progress: called with (crops done, in all)
+    """
+    features: dict[str, list[Tensor]] = {name: [] for name in model.networks}
+    losses: dict[str, list[Tensor]] = {name: [] for name in model.networks}
+    for index, x in enumerate(crops.split(1)):
+        on_progress(index, len(crops))
+        widest: list[Tensor] = []
+        base = _loss(model, x, None, lmbda, metric, widest, features)
+        for name, network in model.networks.items():
+            of_part = [
+                _loss(model, x, (name, stage, k), lmbda, metric, widest, {}) - base if k < size - 1 else 0.0 * base
+                for stage, size in enumerate(network.sizes)
+                for k in range(size)
+            ]
+            losses[name].append(torch.stack(of_part))
+    on_progress(len(crops), len(crops))
+    return {
+        name: StageLosses(torch.stack(losses[name]), torch.cat(features[name]), network.sizes)
+        for name, network in model.networks.items()
+    }
+
+
+def middle_enlarged(image: Tensor) -> Tensor:
+    """The middle half of the width and height of an image [1, 3, H, W] in [0, 1], twice as large; odd pixels are lost.
+
+    With as many pixels as the image, whatever its size: it takes no more memory.
+    """
+    height, width = (max(1, n // 2) for n in image.shape[2:])
+    top, left = (image.shape[2] - height) // 2, (image.shape[3] - width) // 2
+    middle = image[:, :, top : top + height, left : left + width]
+    return F.interpolate(middle, scale_factor=2.0, mode="bicubic").clamp(0, 1)
+
+
+@torch.no_grad()
+def features_of_images(model: DynamicModel, images: Sequence[Tensor], lmbda: float, metric: str) -> dict[str, Tensor]:
+    """Part → ``selector.features_of`` what its selector reads of every image [1, 3, H, W]: int64 [images, C, 5, 5]."""
+    features: dict[str, list[Tensor]] = {name: [] for name in model.networks}
+    for x in images:
+        _loss(model, x, None, lmbda, metric, [], features)
+    return {name: torch.cat(of_part) for name, of_part in features.items()}
+
+
+def _loss(
+    model: DynamicModel,
+    x: Tensor,
+    narrow: tuple[str, int, int] | None,
+    lmbda: float,
+    metric: str,
+    widest: list[Tensor],
+    see: Mapping[str, list[Tensor]],
+) -> Tensor:
+    """The loss with the widest widths but for that of ``narrow``: (part, stage, index of its width).
+
+    widest: what the parts put out with None, in order, which fills it: those before the narrow one do not run again
+    """
+    reached, known = narrow is None, iter(widest)
+
+    def run(name: str, value: Tensor) -> Tensor:
+        def select(q: Tensor) -> Tensor:
+            if name in see:
+                see[name].append(features_of(q))
+            sizes = model.networks[name].sizes
+            chosen = torch.tensor([sizes], device=q.device).expand(len(q), -1) - 1
+            if narrow is not None and name == narrow[0]:
+                chosen[:, narrow[1]] = narrow[2]
+            return one_hot(chosen, sizes)
+
+        nonlocal reached
+        reached = reached or (narrow is not None and name == narrow[0])
+        if not reached:
+            return next(known)
+        out = model.run(name, value, select)
+        if narrow is None:
+            widest.append(out)
+        return out
+
+    return rate_distortion(code(model.wide.traced, run, x), x, lmbda, metric)[0]
+
+
+def price_of(found: Mapping[str, StageLosses], costs: BitCosts, dynamic: DynamicSettings) -> float:
+    """γ, as the settings say it, or for the average that they ask for. Raises as ``price_for``."""
+    if dynamic.target is not None:
+        return price_for(found, costs, dynamic.target)
+    assert dynamic.gamma is not None
+    return dynamic.gamma
+
+
+def price_for(found: Mapping[str, StageLosses], costs: BitCosts, average: float) -> float:
+    """The lowest price γ of a bit at which the crops' own best widths cost at most ``average`` bits.
+
+    Raises ``BudgetError`` where even the cheapest widths cost more, as in latency widths may cost alike.
+    """
+    low, high = 1e-6, 1e6  # of a loss that is about 1
+    least = _mean_cost(found, costs, high)
+    if least > average + ROUNDING:
+        raise BudgetError(f"the average of {average:g} bits cannot be met: these widths cost at least {least:.2f}")
+    for _ in range(60):
+        middle = math.sqrt(low * high)
+        if _mean_cost(found, costs, middle) > average:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _mean_cost(found: Mapping[str, StageLosses], costs: BitCosts, price: float) -> float:
+    return _cost_of(best_choices(found, costs, price), {name: of.sizes for name, of in found.items()}, costs)
+
+
+def best_choices(found: Mapping[str, StageLosses], costs: BitCosts, price: float) -> dict[str, Tensor]:
+    """Part → the index of the width that is best for each crop at that price of a bit, [crops, stages]."""
+    priced = {name: (of.losses + price * costs.tables[name]).split(list(of.sizes), 1) for name, of in found.items()}
+    return {name: torch.stack([of_stage.argmin(1) for of_stage in stages], 1) for name, stages in priced.items()}
+
+
+def _cost_of(chosen: Mapping[str, Tensor], sizes: Mapping[str, Sequence[int]], costs: BitCosts) -> float:
+    """The mean over the images of what widths cost; chosen: part → their index [images, stages]."""
+    shares = [float((one_hot(chosen[name], of) @ costs.tables[name]).mean()) for name, of in sizes.items()]
+    return costs.fixed + sum(shares)
+
+
+def _temperature(price: float) -> float:
+    """T, what the entropy of a choice counts."""
+    return max(ENTROPY * price, _LEAST_TEMPERATURE)
+
+
+def fit_selectors(
+    selectors: Mapping[str, BitWidthSelector],
+    found: Mapping[str, StageLosses],
+    costs: BitCosts,
+    price: float,
+) -> None:
+    """Train the selectors on the measured losses, in place and from the start: sampled widths teach them little.
+
+    What is minimised is E[J + γ · cost] - T · entropy, T = 0.2 γ. In cross-validation on 64 crops T = 0.1 γ and
+    0.3 γ saved twice as much as T = 0. What a width costs hardly depends on where in the image something is: the
+    cells of every crop are shuffled in every step, or else the few crops are learned by heart. Magnitudes have no sign:
+    a hidden unit reads thousands of them, all about 1, so that a step would turn it on or off for all crops alike, and
+    off is for ever. So its bias makes up for what its weights' steps do to the usual crop.
+    """
+    temperature = _temperature(price)
+    for name, of in found.items():
+        selector, total = selectors[name].train(), (of.losses + price * costs.tables[name]) / temperature
+        selector.restart()
+        usual = of.features.float().mean((0, 2, 3)) * selector.unit
+        hidden, logits = selector.network.layers.values()
+        groups = [{"params": layer.parameters(), "lr": r} for layer, r in zip((hidden, logits), _RATES, strict=True)]
+        optimizer = torch.optim.AdamW(groups, weight_decay=_DECAY)
+        for _ in range(_STEPS):
+            optimizer.zero_grad()
+            log = torch.cat(
+                [of_stage.log_softmax(1) for of_stage in selector.by_stage(selector.logits(_shuffled(of.features)))], 1
+            )
+            (log.exp() * (total + log)).sum(1).mean().backward()
+            before = hidden.weight.detach().clone()
+            optimizer.step()
+            with torch.no_grad():
+                hidden.bias.sub_(((hidden.weight - before) * usual.view(-1, 1, 1)).sum((1, 2, 3)))
+
+
+def _shuffled(features: Tensor) -> Tensor:
+    """Every crop's cells in an order of its own: [B, C, 5, 5]."""
+    cells = features.flatten(2)
+    order = torch.rand(len(cells), 1, cells.shape[2], device=cells.device).argsort(2)
+    return cells.gather(2, order.expand_as(cells)).view_as(features)
+
+
+@torch.no_grad()
+def keep_average(
+    selectors: Mapping[str, BitWidthSelector],
+    groups: Sequence[Mapping[str, Tensor]],
+    costs: BitCosts,
+    price: float,
+    average: float,
+) -> float:
+    """Have fitted selectors choose for another price: the lowest at which no group costs more than ``average`` bits.
+
+    They know less of an image than its losses say, so that at the price for which these keep the average they may not:
+    they may even choose the same for all. Where fitted for γ, logits are about -(J + γ · cost) / T, so for another
+    price their biases move by the difference times -cost / T. Of the images that are told apart, those that gain most
+    get what bits there are.
+
+    groups: of images, each with part → ``selector.features_of`` of every image;  price: that they were fitted for;
+    returned: the other
+    """
+    choosing = {name: selector.eval() for name, selector in selectors.items()}
+    sizes = {name: selector.sizes for name, selector in choosing.items()}
+    biases = {name: list(selector.network.layers.values())[-1].bias for name, selector in selectors.items()}
+    fitted = {name: bias.clone() for name, bias in biases.items()}
+
+    def highest_cost(further: float) -> float:
+        """Of the groups, with the price higher by that, in place."""
+        for name, bias in biases.items():
+            bias.copy_(fitted[name] - further / _temperature(price) * costs.tables[name])
+        chosen = [{name: choosing[name].choice_for(seen) for name, seen in group.items()} for group in groups]
+        return max(_cost_of(of_group, sizes, costs) for of_group in chosen)
+
+    low, high = -price, _HIGHEST_RATIO * price
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if highest_cost(middle) > average + ROUNDING:
+            low = middle
+        else:
+            high = middle
+    highest_cost(high)
+    return price + high

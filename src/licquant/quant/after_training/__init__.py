@@ -1,0 +1,1 @@
+"""Post-training quantization: reconstruction and RDO-PTQ."""

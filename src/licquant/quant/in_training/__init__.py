@@ -1,0 +1,1 @@
+"""Quantization-aware finetuning: learned quantizers, the loss, the steps."""

@@ -1,0 +1,194 @@
+"""Quantization-aware finetuning: the weights and the grids of a calibrated model, trained through the simulated codec.
+
+    quantized model ──learn_grids, weights_and_biases──> offsets ──steps of Adam──> moving average ──settle──> the same
+    model, whose plain parameters ``lower`` turns into integers
+
+What is trained is the network that will be lowered: rounded weights, biases and zero points, 8-bit pixels, latents
+rounded as the coder does, no noise. The loop, the crops, the log and the saved states are those of ``licquant.train``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from rich.console import Console
+from torch import Tensor, nn
+
+from licquant.quant.bfloat16_gradients import Bfloat16Gradients
+from licquant.quant.calibrate import Statistics
+from licquant.quant.in_training.finetune_settings import FinetuneRecipe
+from licquant.quant.in_training.objective import QuantizedObjective
+from licquant.quant.in_training.quantizers import learn_grids
+from licquant.quant.natural import settle, weights_and_biases
+from licquant.quant.network import QuantizedModel
+from licquant.train import resume
+from licquant.train.command import open_crops
+from licquant.train.loop import Loop
+from licquant.train.progress import Clock
+from licquant.train.settings import PICTURE, STATE, RunOptions
+from licquant.train.stepper import SCHEDULED, Stepper
+
+_DECIDED = "decided"  # in the saved state, so that it is not searched for again
+
+Group = dict[str, Any]  # of Adam's parameters: ``params``, and ``share``, its rate over the recipe's learning rate
+
+
+@dataclass(frozen=True, eq=False)
+class Refit:
+    """Something that is fitted by other means than the steps, between two of them.
+
+    step: before which;  fit: does it, on the device where the model is;  parameters: what it changes
+    """
+
+    step: int
+    fit: Callable[[], None]
+    parameters: Sequence[nn.Parameter]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is finetuned: a network of any kind that is made of quantized parts.
+
+    model:     all that is stored of it;  decided: its widths, in JSON: what ``decided_before`` tells a resumed run
+    objective: a module from samples, uint8 B×3×H×W, to (the loss, its figures [n]), whose attribute ``figures`` names
+               them, ``loss``, ``bpp`` and ``distortion`` among them
+    groups:    the parameters that are trained;  refit: what is fitted on the way
+    """
+
+    model: nn.Module
+    decided: Mapping[str, Any]
+    objective: nn.Module
+    groups: Sequence[Group]
+    refit: Refit | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: ``status`` is ``complete``, ``time limit`` or ``interrupted``; seconds of all runs together."""
+
+    status: str
+    steps: int
+    seconds: float
+
+
+def static_task(quantized: QuantizedModel, statistics: Statistics, recipe: FinetuneRecipe) -> Task:
+    """A model of fixed widths with its grids and weights made trainable; statistics: that it was calibrated from."""
+    grids = learn_grids(quantized, recipe.grids, recipe.rounding, statistics, recipe.crop)
+    groups = groups_of(recipe, *weights_and_biases(quantized), grids)
+    decided = quantized.plan.to_json()
+    return Task(quantized, decided, QuantizedObjective(quantized, recipe.lmbda, recipe.metric), groups)
+
+
+def groups_of(
+    recipe: FinetuneRecipe,
+    weights: Sequence[nn.Parameter],
+    biases: Sequence[nn.Parameter],
+    grids: Sequence[nn.Parameter],
+) -> list[Group]:
+    """Offsets as ``natural.py`` and ``quantizers.py`` give them, each kind at its rate."""
+    kinds = ((weights, recipe.learning_rate), (biases, recipe.bias_rate), (grids, recipe.grid_rate))
+    return [{"params": list(kind), "share": rate / recipe.learning_rate} for kind, rate in kinds if kind]
+
+
+def decided_before(options: RunOptions, mine: Mapping[str, Any]) -> dict[str, Any] | None:
+    """``Task.decided`` of the interrupted run that is to be resumed; None if there is none."""
+    saved = _saved(options, mine)
+    return None if saved is None else json.loads(saved.trainer[_DECIDED])
+
+
+def finetune(
+    task: Task,
+    recipe: FinetuneRecipe,
+    options: RunOptions,
+    mine: Mapping[str, Any],
+    fabric: Fabric,
+    console: Console | None = None,
+    clock: Clock | None = None,
+) -> Outcome:
+    """Train ``task.model`` in place: afterwards it is on the CPU, has the averaged weights, and can be lowered.
+
+    mine: the run's identity (``train.resume``): with another one, a saved state is refused
+    Raises ``DataError`` for images that cannot be used, ``TrainingError`` for all else that keeps the run from
+    starting or going on.
+    """
+    console, clock = console or Console(stderr=True), clock or Clock(options.max_minutes)
+    saved = _saved(options, mine)
+    crops = open_crops(fabric, recipe, options, console)
+    with _only_trained(task):
+        finetuner = Finetuner(fabric, recipe, task)
+        loop = Loop(finetuner, crops, mine, options, clock, console)
+        if saved is not None:
+            loop.continue_from(saved)
+        status = loop.train()
+        if fabric.is_global_zero:
+            loop.journal.draw(options.companion(PICTURE), f"{recipe.model} λ={recipe.lmbda:g} {recipe.quantizer}")
+        finetuner.finish()
+    return Outcome(status, finetuner.step, loop.seconds)
+
+
+def _saved(options: RunOptions, mine: Mapping[str, Any]) -> resume.Saved | None:
+    return resume.load_state(options.companion(STATE), mine) if options.resume else None
+
+
+class Finetuner(Stepper):
+    """The steps of a task: one optimizer, convolutions whose gradients are bfloat16 where that is faster.
+
+    On a GPU they run in PyTorch's default, TF32: exact for integers of up to 11 bits.
+    """
+
+    def __init__(self, fabric: Fabric, recipe: FinetuneRecipe, task: Task) -> None:
+        optimizer = torch.optim.Adam(task.groups, lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
+        super().__init__(fabric, recipe, task.model, task.objective, {SCHEDULED: optimizer})
+        self.task = task
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        with Bfloat16Gradients():
+            yield
+
+    def begin(self, first_sample: int) -> None:
+        refit = self.task.refit
+        if refit is None or self.step != refit.step:
+            return
+        refit.fit()
+        self.share_buffers()
+        for parameter in refit.parameters:
+            parameter.data.copy_(self.fabric.broadcast(parameter.data))
+            # Where its gradient led before says nothing now.
+            self.optimizers[SCHEDULED].state.pop(parameter, None)
+
+    def stored(self) -> Iterable[Tensor]:
+        """With the buffers: where the offsets start from."""
+        return chain(self.model.parameters(), self.model.buffers())
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {_DECIDED: json.dumps(dict(self.task.decided))}
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Put the averaged parameters into the model, in plain form."""
+        for parameter, averaged in zip(self.model.parameters(), self.average.values, strict=True):
+            parameter.copy_(averaged)
+        self.task.objective.cpu()
+        settle(self.model)
+
+
+@contextmanager
+def _only_trained(task: Task) -> Iterator[None]:
+    """Within it, nothing has a gradient but what the optimizer moves, as distributed training wants it too."""
+    trained = {id(parameter) for group in task.groups for parameter in group["params"]}
+    others = [p for p in task.objective.parameters() if id(p) not in trained and p.requires_grad]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)

@@ -1,0 +1,50 @@
+"""What a finetuning run is told, and what its names stand for."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from licquant.quant.gradients import DistanceAware, Estimator, straight_through
+from licquant.quant.in_training.quantizers import QUANTIZERS, Quantizer
+from licquant.train.settings import BaseRecipe
+
+STRAIGHT_THROUGH, DISTANCE_AWARE = "ste", "dgm"
+ESTIMATORS = (STRAIGHT_THROUGH, DISTANCE_AWARE)
+
+
+@dataclass(frozen=True)
+class FinetuneRecipe(BaseRecipe):
+    """Everything that decides a finetuned model, given the quantized one that it starts from.
+
+    learning_rate    of the weights, in steps of their grids
+    bias_rate        of the biases, in 255ths of their output's range; of a GDN's, in its logarithm
+    grid_rate        of the logarithms of scales and units, and of zero points in halves of the range
+    quantizer        one of ``quantizers.QUANTIZERS``
+    estimator, beta  ``ste``, or ``dgm`` with its beta (see ``quant/gradients.py``)
+    """
+
+    steps: int = 3000
+    learning_rate: float = 0.005
+    warmup: int = 50
+    average: float = 0.998
+    bias_rate: float = 0.0003
+    grid_rate: float = 0.0005
+    quantizer: str = "dpa"
+    estimator: str = DISTANCE_AWARE
+    beta: float = 2.0
+
+    def complaints(self) -> Iterator[tuple[str, str]]:
+        yield from super().complaints()
+        positive = ("bias_rate", "grid_rate", "beta")
+        yield from ((name, "must be above 0") for name in positive if not 0 < getattr(self, name) < float("inf"))
+        choices: Mapping[str, tuple[str, ...]] = {"quantizer": tuple(QUANTIZERS), "estimator": ESTIMATORS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                yield name, f"choose one of {', '.join(known)}"
+
+    @property
+    def grids(self) -> Quantizer:
+        return QUANTIZERS[self.quantizer]
+
+    @property
+    def rounding(self) -> Estimator:
+        return DistanceAware(self.beta) if self.estimator == DISTANCE_AWARE else straight_through

@@ -1,0 +1,68 @@
+"""``licquant profile`` as a user runs it."""
+
+import json
+
+import pytest
+
+from licquant.allocate.costs import latency_cost
+from licquant.commands.app import main
+from licquant.commands.profile import parse_size
+from licquant.errors import LicquantError
+from licquant.evaluate.latency import LatencyTable
+from licquant.models.trace import trace_model
+from licquant.quant.network import uniform_plan
+from tests.models_for_tests import small_hyperprior
+
+
+def test_a_table_is_written_and_can_be_used(tmp_path, capsys, monkeypatch):
+    import torch
+
+    monkeypatch.setattr("licquant.commands.profile.REPEATS", 2)
+    model = small_hyperprior()
+    torch.save(model.state_dict(), tmp_path / "c.pt")
+    words = [
+        "profile",
+        "--checkpoint",
+        tmp_path / "c.pt",
+        "--size",
+        "128x64",
+        "--threads",
+        1,
+        "-o",
+        tmp_path / "t.json",
+    ]
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, words), "--json"])
+    assert not stop.value.code
+    record = json.loads(capsys.readouterr().out)
+    table = LatencyTable.load(tmp_path / "t.json")
+    assert record["size"] == [128, 64] == list(table.size)
+    assert len(record["check"]["measured_ms"]) == 5
+    traced = trace_model(model)
+    costs = latency_cost(traced, table)
+    assert costs.total(uniform_plan(traced, 8, 8)) > costs.constant > 0
+
+
+@pytest.mark.parametrize("text", ["768", "768x", "0x512", "63x64", "9000x64", "axb", "-64x64", ""])
+def test_bad_sizes(text):
+    with pytest.raises(LicquantError, match="768x512"):
+        parse_size(text)
+
+
+def test_sizes():
+    assert parse_size("768x512") == parse_size(" 768×512") == (768, 512)
+
+
+def test_bad_input_is_one_line(tmp_path, capsys):
+    for words, complaint in (
+        (("--size", "big", "-o", "t.json"), "768x512"),
+        (("-o", "no/t.json"), "no such folder"),
+        (("-o", "t.json"), "no such file"),
+    ):
+        options = [str(tmp_path / w) if w.endswith("json") else w for w in words]
+        with pytest.raises(SystemExit) as stop:
+            main(["profile", "--checkpoint", str(tmp_path / "c.pt"), *options])
+        assert stop.value.code == 1
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert complaint in lines[0]
