@@ -32,9 +32,10 @@ from licquant.lower import latent_tables, lower_model
 from licquant.models import load_model
 from licquant.models.trace import TracedModel, trace_model
 from licquant.quant.calibrate import collect_statistics
-from licquant.quant.insert import QuantizerSettings, insert_quantizers
+from licquant.quant.insert import insert_quantizers
 from licquant.quant.network import QuantizedModel, uniform_plan
 from licquant.quant.rd import RateDistortion, evaluate
+from licquant.quant.settings import Settings
 from licquant.reports import report
 from licquant.train.memory import keep_freed_memory
 
@@ -221,7 +222,7 @@ def main(
     images = [read_image(path) for path in list_images(calib)]
     traced = trace_model(load_model(name, checkpoint))
     statistics = collect_statistics(traced, images)
-    search = Search(traced, images, statistics, QuantizerSettings(), lmbda, 8, max(WIDTHS), to_artifact)
+    search = Search(traced, images, statistics, Settings(max_bits=max(WIDTHS), lmbda=lmbda))
     seconds = from_a_table(search)
     small = against_brute_force(traced, images, lmbda)
     whole = projected(search, lmbda, seconds["table"] + seconds["fmpq"])

@@ -17,7 +17,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.allocation import to_artifact
 from benchmarks.speed import measure, summarize
 from licquant.allocate.choices import Choices, rounded_up
 from licquant.allocate.costs import Costs
@@ -33,8 +32,8 @@ from licquant.images import list_images, read_image, write_image
 from licquant.models import load_model
 from licquant.models.trace import trace_model
 from licquant.quant.calibrate import collect_statistics
-from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.network import uniform_plan
+from licquant.quant.settings import Settings
 from licquant.reports import report
 from licquant.train.memory import keep_freed_memory
 
@@ -95,8 +94,8 @@ def timed(made: dict[str, Made], search: Search, images: list[Path], threads: in
         folder = Path(name)
 
         def codec(plan: Plan) -> Codec:
-            quantized = insert_quantizers(search.traced, plan, search.statistics, search.settings)
-            to_artifact(quantized).save(folder / "model.licq")
+            quantized = search.quantized(plan)
+            search.lowered(quantized).save(folder / "model.licq")
             return load(folder / "model.licq", threads=threads)
 
         sources = []
@@ -141,10 +140,8 @@ def main(
     lmbda = float(json.loads(checkpoint.with_suffix(".json").read_text())["lmbda"])
     photographs = [read_image(path) for path in list_images(calib)]
     traced = trace_model(load_model(name, checkpoint))
-    search = Search(
-        traced, photographs, collect_statistics(traced, photographs), QuantizerSettings(), lmbda, WIDEST, WIDEST,
-        to_artifact, cache.expanduser(), LatencyTable.load(latency),
-    )  # fmt: skip
+    settings = Settings(WIDEST, WIDEST, lmbda=lmbda, cache=cache.expanduser(), latency=LatencyTable.load(latency))
+    search = Search(traced, photographs, collect_statistics(traced, photographs), settings)
     try:
         made = make_plans(search)
     except BudgetError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,6 +23,12 @@ CHECKERBOARD = "checkerboard"
 CHANNEL_GROUPS = "channel-groups"
 FAMILIES = (FACTORIZED, SCALE_HYPERPRIOR, MEAN_SCALE_HYPERPRIOR, AUTOREGRESSIVE, CHECKERBOARD, CHANNEL_GROUPS)
 PLAN_VERSION = 1
+
+OnProgress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody is told of."""
 
 
 def parse_json(text: str | bytes) -> Any:

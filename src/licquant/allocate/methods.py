@@ -29,24 +29,30 @@ _STEPS = 7  # of a bisection for a loss: the size is found to 1 %
 _SLACK = 1 + 1e-9  # a sum of shares may exceed a whole by rounding
 
 
+def check_method(method: str) -> str:
+    """The method's name; ``BudgetError`` for an unknown one."""
+    if method not in METHODS:
+        raise BudgetError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    return method
+
+
 def allocate(search: Search, method: str, budget: Budget) -> Plan:
     """The plan that a method chooses under a budget.
 
     Raises ``BudgetError`` for an unknown method, and for a budget that cannot be met, with the smallest value that
     can; ``ModelError`` if the method needs λ and there is none.
     """
-    if method not in METHODS:
-        raise BudgetError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    choose = METHODS[check_method(method)]
     if budget.kind == "loss":
         return _smallest_within(search, method, budget.value)
-    return METHODS[method](search, budget)
+    return choose(search, budget)
 
 
 def _uniform(search: Search, budget: Budget) -> Plan:
     costs, limit = search.costs(budget)
     counted = budget.kind in ("size", "bytes")  # sizes are measured, and only for the widths considered
     for bits in reversed(search.weight_bits if counted else range(MIN_BITS, MAX_BITS + 1)):
-        plan = uniform_plan(search.traced, bits, search.activation_bits)
+        plan = uniform_plan(search.traced, bits, search.settings.activation_bits)
         cost = costs.total(plan)
         if cost <= limit * _SLACK:
             return plan
@@ -72,7 +78,7 @@ def _optimal(search: Search, budget: Budget) -> Plan:
 def _hessian(search: Search, budget: Budget) -> Plan:
     costs, limit = search.costs(budget)
     choices = search.choices(budget)
-    widest = search.activation_bits  # the importance is one of weights; activations keep one width
+    widest = search.settings.activation_bits  # the importance is one of weights; activations keep one width
     narrow = {
         layer: LayerChoices({b: z for b, z in of.weights.items() if b <= _REFERENCE_BITS}, {widest: 0.0})
         for layer, of in choices.layers.items()
@@ -90,13 +96,14 @@ def _hessian(search: Search, budget: Budget) -> Plan:
 
 def _raq(search: Search, budget: Budget) -> Plan:
     """8-bit weights, wide activations in the decoder; the encoder, which RAQ leaves in float, as wide as it goes."""
-    if search.max_bits < _REFERENCE_BITS:
-        raise BudgetError(f"raq has weights of {_REFERENCE_BITS} bits; at most {search.max_bits} are allowed here")
+    allowed = search.settings.max_bits
+    if allowed < _REFERENCE_BITS:
+        raise BudgetError(f"raq has weights of {_REFERENCE_BITS} bits; at most {allowed} are allowed here")
     costs, limit = search.costs(budget)
     plan = Plan(
         {
             name: LayerBits(bits.weight and _REFERENCE_BITS, MAX_BITS if _of_encoder(name) else bits.activation)
-            for name, bits in uniform_plan(search.traced, _REFERENCE_BITS, search.activation_bits).items()
+            for name, bits in uniform_plan(search.traced, _REFERENCE_BITS, search.settings.activation_bits).items()
         }
     )
     if costs.total(plan) > limit * _SLACK:
@@ -121,8 +128,10 @@ METHODS: dict[str, Callable[[Search, Budget], Plan]] = {
 
 def _smallest_within(search: Search, method: str, loss: float) -> Plan:
     """Bisection over the bytes: the smallest artifact whose measured loss, once fitted, is within ``loss``."""
-    high = search.file_bytes.total(uniform_plan(search.traced, search.max_bits, search.activation_bits))
-    low = search.file_bytes.total(uniform_plan(search.traced, MIN_BITS, search.activation_bits))
+    low, high = (
+        search.file_bytes.total(uniform_plan(search.traced, bits, search.settings.activation_bits))
+        for bits in (MIN_BITS, search.settings.max_bits)
+    )
     best = METHODS[method](search, Budget("bytes", high))
     reached = search.fitted_loss(best)
     if reached > loss:

@@ -21,6 +21,7 @@ from licquant.commands.coding import OUT, Report
 from licquant.commands.toolkit import WidthOptions, calibration_facts, progress, size_facts
 from licquant.config import Budget
 from licquant.digests import file_sha256
+from licquant.dynamic.finetune import finetune_dynamic
 from licquant.dynamic.settings import LATENCY, DynamicSettings
 from licquant.errors import BudgetError, ModelError, TrainingError
 from licquant.evaluate import provenance
@@ -111,7 +112,7 @@ def run(options: FinetuneOptions) -> Report:
     model, images = load_model(recipe.model, options.checkpoint), [read_image(path) for path in paths]
     with progress() as on_progress:
         if options.dynamic:
-            result, outcome = pipeline.finetune_dynamic(
+            result, outcome = finetune_dynamic(
                 model, images, recipe, options.run, options.dynamic, settings, facts, on_progress, fabric
             )
         else:

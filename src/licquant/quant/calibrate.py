@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from licquant.config import OnProgress, silent
 from licquant.errors import DataError
 from licquant.images import RGB
 from licquant.models.graph import INPUT
-from licquant.models.trace import TracedModel
+from licquant.models.trace import TracedModel, trace_model
 from licquant.quant.dataflow import code
 
 BINS = 512
+MEASURED = 64  # images that ranges are measured on: more show no larger values that matter
 MULTIPLE = 64  # images are cut to whole multiples of what the hyper analysis reduces by
 
 Statistics = dict[str, "TensorStatistics"]
@@ -42,6 +44,16 @@ class TensorStatistics:
         low, high = self.span
         steps = (torch.arange(BINS) + 0.5) / BINS
         return low[:, None] + (high - low)[:, None] * steps
+
+
+def calibrate(
+    model: nn.Module, images: Sequence[RGB], on_progress: OnProgress = silent
+) -> tuple[TracedModel, Statistics]:
+    """The model as graphs, and the statistics of its tensors on at most ``MEASURED`` of the images, evenly spaced."""
+    traced, photographs = trace_model(model), evenly(images, MEASURED)
+    count = 2 * len(photographs)
+    done = iter(range(1, count + 1))
+    return traced, collect_statistics(traced, photographs, lambda: on_progress("calibrating", next(done), count))
 
 
 def collect_statistics(

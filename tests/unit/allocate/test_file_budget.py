@@ -15,7 +15,8 @@ from licquant.allocate.search import Search
 from licquant.codec.files.artifact import Artifact
 from licquant.config import Budget, Plan
 from licquant.errors import BudgetError
-from licquant.quant.insert import insert_quantizers
+from licquant.models.trace import trace_model
+from licquant.quant.calibrate import calibrate
 from licquant.quant.network import QuantizedModel, uniform_plan
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import small_hyperprior
@@ -34,7 +35,8 @@ class Made:
 
 @pytest.fixture(scope="module")
 def search() -> Search:
-    return pipeline._search(small_hyperprior(), IMAGES, "optimal", SETTINGS, {}, lambda *_: None)
+    traced, statistics = calibrate(small_hyperprior(), IMAGES)
+    return Search(traced, IMAGES, statistics, SETTINGS, "optimal")
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +67,9 @@ def within(folder: Path, search: Search, method: str, budget: Budget, fit: Fit =
     def make(plan: Plan) -> Made:
         nonlocal tries
         tries += 1
-        quantized = insert_quantizers(search.traced, plan, search.statistics, search.settings)
+        quantized = search.quantized(plan)
         fit(quantized)
-        return Made(search.to_artifact(quantized))
+        return Made(search.lowered(quantized))
 
     made, size = make_within(search, method, budget, make)
     made.artifact.save(folder / "model.licq")
@@ -113,17 +115,17 @@ def test_the_smallest_that_is_named_is_reached_and_no_less(method, fit, search, 
 
 
 def test_a_plan_that_was_given_is_refused_before_the_long_work(ends, monkeypatch):
-    monkeypatch.setattr(pipeline, "_fit", lambda *_: pytest.fail("the long work has begun"))
+    monkeypatch.setattr(pipeline, "fit", lambda *_: pytest.fail("the long work has begun"))
     model = small_hyperprior()
-    settings = replace(SETTINGS, plan=uniform_plan(pipeline.trace_model(model), 6, 8))
+    settings = replace(SETTINGS, plan=uniform_plan(trace_model(model), 6, 8))
     with pytest.raises(BudgetError, match="this plan takes"):
         pipeline.quantize(model, IMAGES, "uniform", Budget("bytes", ends[0]), settings)
 
 
 def test_a_plan_that_was_given_is_refused_where_only_its_file_is_too_large(ends, monkeypatch):
-    monkeypatch.setattr(pipeline, "_fit", lambda quantized, *_: rougher(quantized))
+    monkeypatch.setattr(pipeline, "fit", lambda quantized, *_: rougher(quantized))
     model = small_hyperprior()
-    settings = replace(SETTINGS, plan=uniform_plan(pipeline.trace_model(model), 6, 8))
+    settings = replace(SETTINGS, plan=uniform_plan(trace_model(model), 6, 8))
     with pytest.raises(BudgetError, match=r"would have [\d,]+ bytes, more than the budget of"):
         pipeline.quantize(model, IMAGES, "uniform", Budget("bytes", ends[1] + 20), settings)
 

@@ -10,17 +10,15 @@ from licquant import pipeline
 from licquant.allocate import methods
 from licquant.allocate.methods import METHODS, allocate
 from licquant.allocate.search import Search
-from licquant.codec.files.artifact import Artifact
 from licquant.config import Budget, LayerBits, Plan
 from licquant.errors import BudgetError, ModelError
 from licquant.evaluate import latency
 from licquant.evaluate.latency import EXACT, LatencyTable, LayerTimes
-from licquant.lower import latent_tables, lower_model
 from licquant.models.geometry import geometry_hash
 from licquant.models.trace import TracedModel, trace_model
 from licquant.quant.calibrate import collect_statistics
-from licquant.quant.insert import QuantizerSettings
 from licquant.quant.network import QuantizedModel, layer_names, uniform_plan
+from licquant.quant.settings import Settings
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import small_hyperprior
 
@@ -38,23 +36,15 @@ def latency_table(traced: TracedModel) -> LatencyTable:
     return LatencyTable(layers, 7.0, (768, 512), 1, geometry_hash(traced), latency.machine())
 
 
-def to_artifact(quantized: QuantizedModel) -> Artifact:
-    traced = quantized.traced
-    return Artifact(traced.family, lower_model(quantized), latent_tables(traced), quantized.plan)
-
-
-def new_search(**changes) -> Search:
+def new_search(changes=None, **settings) -> Search:
+    """A search of the small model; changes: of its arguments; settings: of its ``Settings``."""
+    changes = changes or {}
     traced, images = trace_model(small_hyperprior()), dead_leaves(1, 64)
     values = {
         "traced": traced,
         "images": images,
         "statistics": collect_statistics(traced, images),
-        "settings": QuantizerSettings(),
-        "lmbda": LMBDA,
-        "activation_bits": 8,
-        "max_bits": 8,
-        "to_artifact": to_artifact,
-        "latency": latency_table(traced),
+        "settings": Settings(**{"lmbda": LMBDA, "latency": latency_table(traced), **settings}),
     }
     return Search(**{**values, **changes})
 
@@ -112,7 +102,7 @@ def test_optimal_loses_no_more_than_fmpq_on_the_whole_model(bits):
 
 
 def test_plans_are_judged_on_other_crops_than_the_tables():
-    found = new_search(images=dead_leaves(2, 320))
+    found = new_search({"images": dead_leaves(2, 320)})
     assert not any((crop == other).all() for crop in found.crops for other in found.joint_crops)
 
 
@@ -178,12 +168,13 @@ def test_a_loss_budget_is_measured_on_images_that_nothing_was_fitted_to(monkeypa
     images = dead_leaves(3, 64)
     fitted, measured = [], []
 
-    def fit(quantized: QuantizedModel, photographs) -> None:
+    def fit(quantized: QuantizedModel, photographs, *_) -> None:
         fitted.append(list(photographs))
         for parameter in quantized.parameters():
             parameter.data.fill_(1.0)  # ruins the model, which a measurement must notice
 
-    found = new_search(images=images, fit=fit)
+    monkeypatch.setattr("licquant.allocate.search.fit", fit)
+    found = new_search({"images": images}, reconstruction_steps=1)
     drawn = methods.Search.fitted_loss.__globals__["draw_crops"]
 
     def draw(images, *args, **settings):
@@ -222,11 +213,7 @@ def test_kept_bytes_know_the_header_of_today(tmp_path: Path):
     """The model's making is told in the file: a longer command line or licence is no longer than that."""
 
     def of_file(licence: str, cache: Path | None) -> float:
-        found = new_search(
-            to_artifact=lambda quantized: pipeline.lowered(quantized, {"command": licence}, licence),
-            header_bytes=pipeline._header_bytes({"command": licence}, licence),
-            cache=cache, max_bits=2,
-        )  # fmt: skip
+        found = new_search({"provenance": {"command": licence}}, licence=licence, cache=cache, max_bits=2)
         return found.file_bytes.total(uniform_plan(found.traced, 2, 8))
 
     of_file("short", tmp_path)

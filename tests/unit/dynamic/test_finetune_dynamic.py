@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from licquant import pipeline
+from licquant.allocate.search import Search
 from licquant.codec.codec import Codec
 from licquant.codec.files.artifact import Artifact
+from licquant.dynamic import finetune as module
 from licquant.dynamic import objective as dynamic_objective
+from licquant.dynamic.finetune import finetune_dynamic, stage_cost
 from licquant.dynamic.objective import AdaptiveModel, sampling_steps
 from licquant.dynamic.settings import DynamicSettings
 from licquant.errors import BudgetError, ModelError, TrainingError
@@ -37,22 +40,22 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_crops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "SELECTOR_CROPS", 2)
+    monkeypatch.setattr(module, "SELECTOR_CROPS", 2)
 
 
 def run(
     recipe: FinetuneRecipe, options: RunOptions, dynamic: DynamicSettings, **settings: Any
 ) -> tuple[pipeline.Result, pipeline.Outcome]:
     chosen = pipeline.Settings(**settings)
-    return pipeline.finetune_dynamic(small_hyperprior(), dead_leaves(1, 64), recipe, options, dynamic, chosen)
+    return finetune_dynamic(small_hyperprior(), dead_leaves(1, 64), recipe, options, dynamic, chosen)
 
 
 def test_a_price_on_bits_is_obeyed_and_the_codec_chooses_as_trained(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lower, adaptive = pipeline.lowered_dynamic, list[AdaptiveModel]()
+    lower, adaptive = module.lowered_dynamic, list[AdaptiveModel]()
     monkeypatch.setattr(
-        pipeline, "lowered_dynamic", lambda model, *rest: (adaptive.append(model), lower(model, *rest))[1]
+        module, "lowered_dynamic", lambda model, *rest: (adaptive.append(model), lower(model, *rest))[1]
     )
     chosen = recipe(steps=10, lmbda=1.0, learning_rate=0.05, average=0.5, warmup=0, batch=1, large_from=1.0)
     codecs = []
@@ -110,10 +113,10 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     for other, message in others if "gamma" in priced else others[1:]:
         with pytest.raises(TrainingError, match=f"started with {message} ="):
             run(chosen, mine, other, reconstruction_steps=2)
-    monkeypatch.setattr(pipeline, "reconstruct", None)  # would fail
-    monkeypatch.setattr(pipeline, "centre_weights", lambda *_: pytest.fail("the weights are in the state"))
-    fits, fit = [], pipeline.fit_to_losses
-    monkeypatch.setattr(pipeline, "fit_to_losses", lambda *given: (fits.append(given), fit(*given)))
+    monkeypatch.setattr(module, "fit", None)  # would fail
+    monkeypatch.setattr(module, "centre_weights", lambda *_: pytest.fail("the weights are in the state"))
+    fits, fit = [], module.fit_to_losses
+    monkeypatch.setattr(module, "fit_to_losses", lambda *given: (fits.append(given), fit(*given)))
     resumed, outcome = run(chosen, mine, dynamic, reconstruction_steps=2)
     assert outcome.status == COMPLETE
     assert resumed.artifact.to_bytes() == whole.artifact.to_bytes()
@@ -141,8 +144,8 @@ def test_the_training_begins_with_the_widths_that_the_crops_want(
     def task(*given: Any) -> None:
         raise Begun(given[-1])
 
-    monkeypatch.setattr(pipeline, "centre_weights", centred)
-    monkeypatch.setattr(pipeline, "dynamic_task", task)
+    monkeypatch.setattr(module, "centre_weights", centred)
+    monkeypatch.setattr(module, "dynamic_task", task)
     with pytest.raises(Begun) as begun:
         run(recipe(), options(images, tmp_path / "m.licq"), DynamicSettings(WIDTHS, average_bits=6.6))
     assert candidates[0] == dict.fromkeys(STAGES, WIDTHS)
@@ -158,8 +161,8 @@ def test_the_cost_of_a_bit_is_what_was_asked_for(images: Path) -> None:
 
     def cost(name: str, **settings: Any) -> list[float]:
         dynamic = DynamicSettings(WIDTHS, bit_cost=name)
-        found = pipeline._stage_cost(
-            dynamic, start.quantized.traced, start.statistics, pictures, pipeline.Settings(**settings), lambda *_: None
+        found = stage_cost(
+            dynamic, Search(start.quantized.traced, pictures, start.statistics, pipeline.Settings(**settings))
         )
         return [found(["g_a.2", "g_a.3"], bits) for bits in WIDTHS]
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from licquant import pipeline
-from licquant.quant.calibrate import evenly
+from licquant.quant import calibrate as module
+from licquant.quant.calibrate import calibrate, evenly
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import small_hyperprior
 
@@ -24,7 +24,7 @@ def test_as_many_as_asked_for_in_order_and_evenly_spaced(count, there):
 @pytest.mark.parametrize("there", [63, 64, 65, 127, 128, 129])
 def test_of_more_than_64_calibration_images_64_are_measured(there, monkeypatch):
     measured = []
-    monkeypatch.setattr(pipeline, "collect_statistics", lambda traced, images, on_image: measured.extend(images))
+    monkeypatch.setattr(module, "collect_statistics", lambda traced, images, on_image: measured.extend(images))
     images = dead_leaves(1, 64) * there
-    pipeline._calibrated(small_hyperprior(), images, lambda *_: None)
+    calibrate(small_hyperprior(), images)
     assert len(measured) == min(there, 64)

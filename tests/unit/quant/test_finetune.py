@@ -125,7 +125,7 @@ def test_a_resumed_run_does_not_reconstruct_again(
         stopped, outcome = run(recipe(steps=3), mine, reconstruction_steps=2)
     assert (outcome.status, outcome.steps) == (TIME_LIMIT, 1)
     assert Artifact.from_bytes(stopped.artifact.to_bytes()).provenance["steps"] == 1
-    monkeypatch.setattr(pipeline, "reconstruct", None)  # would fail
+    monkeypatch.setattr(pipeline, "fit", None)  # would fail
     resumed, _ = run(recipe(steps=3), mine, reconstruction_steps=2)
     assert resumed.artifact.to_bytes() == whole.artifact.to_bytes()
 

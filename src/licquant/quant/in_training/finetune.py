@@ -21,6 +21,7 @@ from lightning.fabric import Fabric
 from rich.console import Console
 from torch import Tensor, nn
 
+from licquant.codec.files.artifact import Artifact
 from licquant.quant.bfloat16_gradients import Bfloat16Gradients
 from licquant.quant.calibrate import Statistics
 from licquant.quant.in_training.finetune_settings import FinetuneRecipe
@@ -77,6 +78,19 @@ class Outcome:
     steps: int
     seconds: float
 
+    def told(self, recipe: FinetuneRecipe, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """What the artifact says of its making; facts: all that decides it beside the recipe."""
+        return {**recipe.to_mapping(), **facts, "steps": self.steps}
+
+
+@dataclass(frozen=True, eq=False)
+class Finetuned:
+    """A network after its training, and what it was lowered to."""
+
+    artifact: Artifact
+    quantized: QuantizedModel
+    outcome: Outcome
+
 
 def static_task(quantized: QuantizedModel, statistics: Statistics, recipe: FinetuneRecipe) -> Task:
     """A model of fixed widths with its grids and weights made trainable; statistics: that it was calibrated from."""
@@ -101,6 +115,13 @@ def decided_before(options: RunOptions, mine: Mapping[str, Any]) -> dict[str, An
     """``Task.decided`` of the interrupted run that is to be resumed; None if there is none."""
     saved = _saved(options, mine)
     return None if saved is None else json.loads(saved.trainer[_DECIDED])
+
+
+def forget_state(options: RunOptions, fabric: Fabric) -> None:
+    """Delete what an interrupted run would be resumed from; all processes wait for that."""
+    if fabric.is_global_zero:
+        options.companion(STATE).unlink(missing_ok=True)
+    fabric.barrier()
 
 
 def finetune(

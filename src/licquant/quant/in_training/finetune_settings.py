@@ -1,10 +1,11 @@
 """What a finetuning run is told, and what its names stand for."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from licquant.quant.gradients import DistanceAware, Estimator, straight_through
 from licquant.quant.in_training.quantizers import QUANTIZERS, Quantizer
+from licquant.quant.settings import Settings
 from licquant.train.settings import BaseRecipe
 
 STRAIGHT_THROUGH, DISTANCE_AWARE = "ste", "dgm"
@@ -40,6 +41,13 @@ class FinetuneRecipe(BaseRecipe):
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 yield name, f"choose one of {', '.join(known)}"
+
+    def starting(self, settings: Settings) -> Settings:
+        """How the network is quantized that a finetuning starts from."""
+        grids = replace(
+            settings.quantizer, per_channel=self.grids.per_channel, free_zero_points=self.grids.free_zero_points
+        )
+        return replace(settings, quantizer=grids, lmbda=self.lmbda)
 
     @property
     def grids(self) -> Quantizer:

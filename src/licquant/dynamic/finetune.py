@@ -1,0 +1,125 @@
+"""Training of a model whose widths are chosen for every image, together with what chooses them (DynaQuant, Bao 2026).
+
+widths in use ──insert_widest──> widest network ──fit──> the same ──make_dynamic──> stages that share its weights
+    ──centre_weights, fit_to_losses──> selectors ──steps──> trained network ──lower_dynamic──> model.licq
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from licquant.allocate.result import Result
+from licquant.allocate.search import Search
+from licquant.allocate.sensitivity import draw_crops
+from licquant.codec.files.artifact import Artifact
+from licquant.config import Budget, OnProgress, silent
+from licquant.dynamic.candidates import widths_in_use
+from licquant.dynamic.lowering import lower_dynamic
+from licquant.dynamic.network import DynamicModel, insert_widest, make_dynamic
+from licquant.dynamic.objective import (
+    AdaptiveModel,
+    StageCost,
+    cost_weighted,
+    dynamic_task,
+    layer_average,
+    sampling_steps,
+)
+from licquant.dynamic.selector_fit import SELECTOR_CROPS, SELECTOR_SIDE, fit_to_losses
+from licquant.dynamic.settings import LAYERS, DynamicSettings
+from licquant.dynamic.shared_weights import centre_weights
+from licquant.dynamic.stages import Candidates, same_candidates, stage_statistics
+from licquant.images import RGB
+from licquant.lower.artifact import artifact_of
+from licquant.quant.after_training.fit import fit
+from licquant.quant.calibrate import MEASURED, calibrate, evenly, to_tensor
+from licquant.quant.in_training.finetune import Outcome, Refit, decided_before
+from licquant.quant.in_training.finetune import finetune as train_quantized
+from licquant.quant.in_training.finetune_settings import FinetuneRecipe
+from licquant.quant.network import QuantizedModel
+from licquant.quant.settings import Settings
+from licquant.train.command import make_fabric
+from licquant.train.resume import identity
+from licquant.train.settings import RunOptions
+
+
+def finetune_dynamic(
+    model: nn.Module,
+    images: Sequence[RGB],
+    recipe: FinetuneRecipe,
+    options: RunOptions,
+    dynamic: DynamicSettings,
+    settings: Settings | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    on_progress: OnProgress = silent,
+    fabric: Fabric | None = None,
+) -> tuple[Result, Outcome]:
+    """Train a model whose widths are chosen for every image, and what chooses them: as ``pipeline.finetune``, but
+
+    dynamic: the candidates, and what bits cost or how many there may be; stages about which the images agree keep one.
+             The first stages and all other parts have 8 bits; reconstruction is that of the network at the widest
+             widths in use: ``quantized`` of the result
+
+    Raises also ``ModelError`` for a model whose g_a or g_s is not a chain of modules, and ``BudgetError`` if the
+    latency of the widths is to count and ``settings.latency`` is missing, or if they cannot cost as little as asked.
+    """
+    facts = dict(provenance or {}) | dynamic.to_mapping()
+    mine, chosen = identity(recipe, options, **facts), recipe.starting(settings or Settings())
+    decided = decided_before(options, mine)
+    fabric = fabric or make_fabric(options)
+    traced, statistics = calibrate(model, images, on_progress)
+    search = Search(traced, images, statistics, replace(chosen, max_bits=max(dynamic.widths)), on_progress=on_progress)
+    cost = stage_cost(dynamic, search)
+    statistics = stage_statistics(traced, statistics)
+    crops, measuring = draw_crops(images, SELECTOR_CROPS, SELECTOR_SIDE), partial(on_progress, "measuring stages")
+
+    def quantized_for(candidates: Candidates) -> QuantizedModel:
+        return insert_widest(traced, candidates, statistics, chosen.quantizer)
+
+    def centred(wide: QuantizedModel, candidates: Candidates) -> tuple[DynamicModel, dict[str, Tensor]]:
+        nested = partial(make_dynamic, wide, candidates, statistics, chosen.quantizer)
+        return centre_weights(nested, statistics, crops, recipe, dynamic, cost, measuring)
+
+    if decided is not None:  # the saved state has all else that would be found
+        candidates = {stage: tuple(widths) for stage, widths in decided.items()}
+        wide, typical_bits = quantized_for(candidates), {}
+        network = make_dynamic(wide, candidates, statistics, chosen.quantizer)
+    else:
+        candidates = same_candidates(traced, dynamic.widths)
+        candidates = widths_in_use(*centred(quantized_for(candidates), candidates), dynamic, cost)
+        wide = quantized_for(candidates)
+        fit(wide, images, "uniform", chosen, on_progress)
+        network, wanted = centred(wide, candidates)
+        typical_bits = {stage: float(widths.mean()) for stage, widths in wanted.items()}
+    task = dynamic_task(network, statistics, recipe, dynamic, cost, typical_bits)
+    adaptive = task.model
+    assert isinstance(adaptive, AdaptiveModel)
+    photographs = [to_tensor(rgb) for rgb in evenly(images, MEASURED)]
+    refit = partial(fit_to_losses, adaptive, crops, photographs, recipe, dynamic, cost, measuring)
+    if decided is None:
+        refit()
+    task = replace(task, refit=Refit(sampling_steps(recipe), refit, list(adaptive.selectors.parameters())))
+    outcome = train_quantized(task, recipe, options, mine, fabric)
+    refit()
+    made = outcome.told(recipe, facts | {"gamma": float(adaptive.price)})
+    return Result(lowered_dynamic(adaptive, made, chosen.licence), wide, statistics), outcome
+
+
+def stage_cost(dynamic: DynamicSettings, search: Search) -> StageCost:
+    """What a width of a stage costs, by its name in the settings."""
+    if dynamic.bit_cost == LAYERS:
+        return layer_average
+    costs, _ = search.costs(Budget(dynamic.bit_cost, 1.0))
+    return cost_weighted(costs)
+
+
+def lowered_dynamic(adaptive: AdaptiveModel, provenance: Mapping[str, Any], licence: str) -> Artifact:
+    """The artifact of a dynamic network with its selectors."""
+    adaptive.eval()
+    program, dynamic = lower_dynamic(adaptive.network, adaptive.by_part)
+    return artifact_of(adaptive.network.wide, program, dynamic, provenance, licence)
