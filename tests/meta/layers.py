@@ -30,8 +30,8 @@ ROOMS = {
 }
 # The package itself offers the codec, and nothing that needs the training stack.
 ROOT = {"errors", "config", "digests", "images", "cache", "program", "codec"}
-# Narrower than the order says: a model description knows nothing of codecs and metrics.
-NARROW = {"models": {"errors", "config", "digests"}}
+# Narrower than the order says: a model description knows nothing of metrics, and of codecs how they pack weights.
+NARROW = {"models": {"errors", "config", "digests", "codec"}}
 
 # What runs where files are decoded: none of these libraries, not even inside a function.
 LEAN = ROOT | {"__init__"}

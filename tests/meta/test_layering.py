@@ -41,8 +41,8 @@ def sample(folder: Path, name: str, source: str) -> Path:
         ),
         (
             "models/a.py",
-            "from licquant.codec.entropy.coder import x",
-            "models may not import licquant.codec.entropy.coder",
+            "from licquant.evaluate.metrics import x",
+            "models may not import licquant.evaluate.metrics",
         ),
         ("lower/a.py", "from licquant.pipeline import quantize", "lower may not import licquant.pipeline"),
         ("__init__.py", "from licquant.models import load_model", "__init__ may not import licquant.models"),

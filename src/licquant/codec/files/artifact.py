@@ -1,30 +1,25 @@
 """``model.licq``: a quantized model in one file. Everything little-endian.
 
-    magic "LICQ" | version (uint16) | length of the header (uint32) | header (JSON, UTF-8) | blobs | SHA-256
-
-The header names every tensor and the length of every blob; the SHA-256 is of everything before it and names
-the artifact: its first 8 bytes stand in every image coded with it. Version 4 is version 2 with what the widths that
-depend on the image need; an artifact of fixed widths is written as version 2. (Version 3, never released, had other
-positions for the selectors to read.)
+A ``container`` whose header names every tensor. Its SHA-256 names the artifact: the first 8 bytes of that stand in
+every image coded with it. Version 4 is version 2 with what the widths that depend on the image need; an artifact of
+fixed widths is written as version 2. (Version 3, never released, had other positions for the selectors to read.)
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from licquant.codec.files import container
 from licquant.codec.files.blobs import BlobReader, BlobWriter, allowed_elements, get
 from licquant.codec.files.dynamic import dynamic_from_json, dynamic_to_json
 from licquant.codec.files.latent_tables import FAMILY_CONTENTS, LatentTables
 from licquant.codec.files.program import program_from_json, program_to_json
 from licquant.config import Plan
 from licquant.errors import ArtifactError, PlanError
-from licquant.images import utf8, write_result
+from licquant.images import write_result
 from licquant.program.dynamic import DynamicPart
 from licquant.program.grid import Grid
 from licquant.program.part import Program
@@ -32,10 +27,7 @@ from licquant.program.part import Program
 MAGIC = b"LICQ"
 VERSION, DYNAMIC_VERSION = 2, 4
 TRANSFORMS = ("g_a", "g_s")  # the parts of the free zone whose widths may depend on the image
-_PREFIX = struct.Struct("<4sHI")
-_HASH_BYTES = 32
 _MAX_BYTES = 1 << 30
-_MAX_HEADER = 1 << 24  # bytes; parsed, JSON takes up to about 30 times its size
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,13 +86,10 @@ class Artifact:
         }
         if self.dynamic:
             header["dynamic"] = dynamic_to_json(self.dynamic, header["program"], writer)
-        header["blobs"] = [len(blob) for blob in writer.blobs]
-        text = utf8(json.dumps(header, separators=(",", ":"), ensure_ascii=False))
-        version = DYNAMIC_VERSION if self.dynamic else VERSION
-        content = _PREFIX.pack(MAGIC, version, len(text)) + text + b"".join(writer.blobs)
-        if writer.elements > allowed_elements(len(content) + _HASH_BYTES):
-            raise ArtifactError(f"{writer.elements} numbers in {len(content)} bytes: use more bits for the weights")
-        return content + hashlib.sha256(content).digest()
+        data = container.pack(MAGIC, DYNAMIC_VERSION if self.dynamic else VERSION, header, writer.blobs)
+        if writer.elements > allowed_elements(len(data)):
+            raise ArtifactError(f"{writer.elements} numbers in {len(data)} bytes: use more bits for the weights")
+        return data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Artifact:
@@ -129,7 +118,7 @@ class Artifact:
 
 def artifact_id(data: bytes) -> bytes:
     """The 8 bytes that name an artifact's content."""
-    return data[-_HASH_BYTES:][:8]
+    return data[-container.HASH_BYTES :][:8]
 
 
 def read_artifact_bytes(path: str | Path) -> bytes:
@@ -149,36 +138,7 @@ def blob_sizes(data: bytes) -> tuple[dict[str, Any], list[int]]:
 
 
 def _open(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
-    if not data:
-        raise ArtifactError("the file is empty")
-    if not data.startswith(MAGIC):
-        raise ArtifactError("not a licquant model: the file does not begin with LICQ")
-    if len(data) < _PREFIX.size + _HASH_BYTES:
-        raise ArtifactError("truncated: shorter than any artifact")
-    _, version, length = _PREFIX.unpack_from(data)
-    if version not in (VERSION, DYNAMIC_VERSION):
-        raise ArtifactError(f"version {version} of the format; this licquant reads {VERSION} and {DYNAMIC_VERSION}")
-    content = data[:-_HASH_BYTES]
-    if hashlib.sha256(content).digest() != data[-_HASH_BYTES:]:
-        raise ArtifactError("damaged or truncated: its checksum does not match")
-    if length > _MAX_HEADER:
-        raise ArtifactError(f"its header has {length} bytes: at most {_MAX_HEADER} are read")
-    if _PREFIX.size + length > len(content):
-        raise ArtifactError("its header is longer than the file")
-    try:
-        header = json.loads(content[_PREFIX.size : _PREFIX.size + length])
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError("its header is not JSON") from error
-    lengths = get(header, "blobs", list)
+    version, header, blobs = container.unpack(MAGIC, (VERSION, DYNAMIC_VERSION), data, "a licquant model")
     if ("dynamic" in header) != (version == DYNAMIC_VERSION):
         raise ArtifactError(f"its header is not one of version {version}")
-    if not all(type(n) is int and n >= 0 for n in lengths):
-        raise ArtifactError("the lengths of its blobs are not numbers")
-    position = _PREFIX.size + length
-    if position + sum(lengths) != len(content):
-        raise ArtifactError("its blobs do not fill the file")
-    blobs = []
-    for n in lengths:
-        blobs.append(content[position : position + n])
-        position += n
     return header, blobs

@@ -133,10 +133,14 @@ class BlobReader:
             raise ArtifactError(f"a tensor has {len(shape)} dimensions instead of {rank}")
         if not all(type(n) is int and 1 <= n <= most for n in shape) or math.prod(shape) > most:
             raise ArtifactError(f"a tensor has an impossible shape, or more than {most} elements")
-        self._left -= math.prod(shape)
+        self.claim(math.prod(shape))
+        return tuple(shape)
+
+    def claim(self, elements: int) -> None:
+        """Count what will be made; ``ArtifactError`` for more than a file of this size may hold."""
+        self._left -= elements
         if self._left < 0:
             raise ArtifactError("its tensors claim far more elements than a file of its size holds")
-        return tuple(shape)
 
 
 def get(record: Any, key: str, kind: type) -> Any:
