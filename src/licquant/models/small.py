@@ -7,8 +7,8 @@
     {"shape": …, "data": …}                            any other tensor: float32, exactly
 
 A kernel is what has two or more dimensions and at least ``KERNEL`` elements: with 11 bits the RD loss of four models
-(two hyperpriors, a mean-scale one, Cheng 2020) changed by -0.02 to +0.005 %; as bfloat16, which takes more bits, by -0.08 to
-+0.04 %. GDN's matrices get 16 bits.
+(two hyperpriors, a mean-scale one, Cheng 2020) changed by -0.02 to +0.005 %; as bfloat16, which takes more bits, by
+-0.08 to +0.04 %. GDN's matrices get 16 bits.
 What a model computes from its parameters is left out: coding tables, the table of scales.
 """
 
