@@ -35,7 +35,7 @@ NARROW = {"models": {"errors", "config", "digests", "codec"}}
 
 # What runs where files are decoded: none of these libraries, not even inside a function.
 LEAN = ROOT | {"__init__"}
-LEAN_COMMANDS = {"coding", "inspect", "cache", "options"}
+LEAN_COMMANDS = {"base", "coding", "inspect", "cache", "options"}
 HEAVY = {
     "torch",
     "torchvision",

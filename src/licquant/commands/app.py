@@ -14,7 +14,7 @@ import typer
 
 from licquant import __version__
 from licquant.cache import cache_folder
-from licquant.commands import coding as commands
+from licquant.commands import base as commands
 from licquant.commands import inspect as inspect_command
 from licquant.commands.options import MAX_SEED, MAX_THREADS, average_bits, bits, count, not_negative, positive, whole
 from licquant.commands.train import EXIT_INTERRUPTED, train_command

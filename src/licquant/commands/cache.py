@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from licquant import cache
-from licquant.commands.coding import OUT, Report
+from licquant.commands.base import OUT, Report
 
 
 def run(folder: Path | None, clear: bool, older: bool) -> Report:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from licquant import pipeline
 from licquant.codec.files.artifact import Artifact, read_artifact_bytes
-from licquant.commands.coding import OUT, Report
+from licquant.commands.base import OUT, Report
 from licquant.commands.toolkit import QuantizeOptions, lmbdas_of, made_with, make_folder, measure, quantize
 from licquant.config import Budget
 from licquant.errors import ArtifactError, BudgetError

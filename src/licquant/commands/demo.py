@@ -12,7 +12,7 @@ from rich.console import Console
 
 from licquant import pipeline
 from licquant.codec.codec import load
-from licquant.commands.coding import OUT, Report
+from licquant.commands.base import OUT, Report
 from licquant.commands.toolkit import (
     REFERENCE_LABEL,
     codec_point,

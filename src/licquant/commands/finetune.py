@@ -17,7 +17,7 @@ from rich.console import Console
 
 from licquant import pipeline
 from licquant.cache import cache_folder
-from licquant.commands.coding import OUT, Report
+from licquant.commands.base import OUT, Report
 from licquant.commands.toolkit import WidthOptions, calibration_facts, progress, size_facts
 from licquant.config import Budget
 from licquant.digests import file_sha256

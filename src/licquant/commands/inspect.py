@@ -15,7 +15,7 @@ from licquant.codec.codec import Codec, load
 from licquant.codec.files.artifact import Artifact, artifact_id, read_artifact_bytes
 from licquant.codec.files.bitstream import Bitstream
 from licquant.codec.files.contents import LayerContents, SelectorContents, layer_contents, selector_contents
-from licquant.commands.coding import OUT, Report, read_file, synthesis_widths
+from licquant.commands.base import OUT, Report, read_file, synthesis_widths
 from licquant.config import LayerBits, Plan
 from licquant.errors import ArtifactError, LicquantError
 from licquant.evaluate import widths

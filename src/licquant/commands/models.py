@@ -7,7 +7,7 @@ from dataclasses import asdict
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from licquant.commands.coding import OUT, Report
+from licquant.commands.base import OUT, Report
 from licquant.models.describe import Description, descriptions
 
 

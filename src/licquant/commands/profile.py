@@ -17,7 +17,7 @@ from rich.table import Table
 
 from licquant import pipeline
 from licquant.codec.codec import load
-from licquant.commands.coding import Report
+from licquant.commands.base import Report
 from licquant.commands.toolkit import progress
 from licquant.config import Plan
 from licquant.errors import LicquantError

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from licquant.codec.codec import load
-from licquant.commands.coding import OUT, Report
+from licquant.commands.base import OUT, Report
 from licquant.commands.reproduce_tables import (
     DPA_DQ,
     TABLES,

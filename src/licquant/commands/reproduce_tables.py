@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from licquant.commands import finetune as finetune_command
-from licquant.commands.coding import OUT, Report
+from licquant.commands.base import OUT, Report
 from licquant.commands.compare import is_made
 from licquant.commands.toolkit import Measured, QuantizeOptions, lmbdas_of, measure, quantize
 from licquant.dynamic.settings import DynamicSettings

@@ -21,7 +21,7 @@ from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, Sensitivity
 from licquant.codec.codec import load
 from licquant.codec.files.artifact import Artifact, read_artifact_bytes
 from licquant.codec.files.contents import layer_contents
-from licquant.commands.coding import OUT, Report
+from licquant.commands.base import OUT, Report
 from licquant.config import Budget, Plan, parse_json
 from licquant.digests import contents_sha256, file_sha256
 from licquant.errors import LicquantError, ModelError, PlanError

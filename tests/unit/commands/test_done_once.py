@@ -8,7 +8,7 @@ import pytest
 
 from licquant.codec.codec import load
 from licquant.codec.latents.hyperprior import GaussianCoder
-from licquant.commands import coding as commands
+from licquant.commands import base as commands
 from licquant.evaluate import codec_results
 from licquant.evaluate.widths import Recording, chosen_widths
 from licquant.images import write_image

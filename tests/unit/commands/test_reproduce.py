@@ -9,7 +9,7 @@ import pytest
 from licquant.commands import finetune as finetune_command
 from licquant.commands import reproduce as reproduce_command
 from licquant.commands import reproduce_tables
-from licquant.commands.coding import Report
+from licquant.commands.base import Report
 from licquant.commands.reproduce_tables import DPA, DPA_DQ, TABLES, ReproduceOptions, Row
 from licquant.errors import LicquantError, ModelError, TrainingError
 from licquant.images import read_image
