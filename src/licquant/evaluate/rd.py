@@ -1,7 +1,7 @@
 """The rate-distortion loss, for training, searches and reports: J = R + λ·w·D, R in bits per pixel.
 
-    mse       D = MSE on the [0, 1] scale     w = 255²
-    ms-ssim   D = 1 - MS-SSIM                 w = 1
+mse       D = MSE on the [0, 1] scale     w = 255²
+ms-ssim   D = 1 - MS-SSIM                 w = 1
 """
 
 from collections.abc import Mapping
