@@ -257,7 +257,8 @@ def measure(
             points = []
             for member in group.members:
                 point = codec_point(group.label, member.path, member.lmbda, paths, threads, on_progress)
-                points.append(replace(point, bits=member.bits([image.widths for image in point.images])))
+                chosen = [image.widths for image in point.images]
+                points.append(replace(point, bits=member.bits(chosen), bops=member.bops(chosen)))
             curves.append(Curve(group.label, tuple(points), group.method))
         baseline = [reference_point(name, path, lmbda, paths, on_progress) for path, lmbda in ordered]
     members = [member for group in groups for member in group.members]

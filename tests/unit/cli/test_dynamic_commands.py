@@ -126,6 +126,8 @@ def test_evaluate_reports_the_bits_that_were_used(capsys, folder, chosen, bits, 
     assert {image["name"]: image["widths"] for image in point["images"]} == chosen
     assert point["bits"]["weight"] == pytest.approx(bits)
     assert record["comparisons"][0]["average_bits"]["weight"] == pytest.approx(bits)
+    inspected = json.loads(said(capsys, "inspect", folder / "model.licq", "--images", folder / "images", "--json"))
+    assert point["bops_per_pixel"] == pytest.approx(inspected["bops_per_pixel"])
     assert point["choices"] == widths.summary(list(chosen.values()))
     assert f"{bits:.2f}" in shown
     assert widths.sentence(list(chosen.values()))[:20] in shown
@@ -138,6 +140,9 @@ def test_evaluate_has_no_choices_for_static_models(capsys, folder, artifact_path
     (point,) = json.loads(output.read_text())["curves"][0]["points"]
     assert point["choices"] is None
     assert point["bits"]["weight"] == 8
+    inspected = json.loads(said(capsys, "inspect", artifact_path, "--json"))
+    assert point["bops_per_pixel"] == pytest.approx(inspected["bops_per_pixel"])
+    assert point["bops_per_pixel"] > 0
     assert not list(tmp_path.glob("*-widths-*"))
 
 
