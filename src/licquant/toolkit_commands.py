@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -202,12 +203,17 @@ def evaluate(
     measured.write(output)
     for group, curve in zip(groups, measured.curves, strict=True):
         for member, point in zip(group.members, curve.points, strict=True):
-            of_member = f"{group.label.replace(' ', '-')}-{member.lmbda:g}.png"
+            of_member = f"{_in_file_names(group.label)}-{member.lmbda:g}.png"
             write_layer_bars(member.path, output.with_name(f"{output.stem}-layers-{of_member}"))
             if point.choices:
                 named = {image.name: image.widths for image in point.images}
                 width_pictures.chosen(output.with_name(f"{output.stem}-widths-{of_member}"), named)
     return Report(measured.record, measured.show)
+
+
+def _in_file_names(label: str) -> str:
+    """A label as part of a file's name: it has words that whoever made the artifact chose."""
+    return re.sub(r"[^A-Za-z0-9._=,%+-]+", "-", label)[:100]
 
 
 @dataclass(frozen=True)

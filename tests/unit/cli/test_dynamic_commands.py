@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from licquant.cli import main
+from licquant.codec.artifact import Artifact
 from licquant.codec.codec import load
 from licquant.codec.contents import layer_contents
 from licquant.evaluate import widths
@@ -144,6 +145,17 @@ def test_evaluate_has_no_choices_for_static_models(capsys, folder, artifact_path
     assert point["bops_per_pixel"] == pytest.approx(inspected["bops_per_pixel"])
     assert point["bops_per_pixel"] > 0
     assert not list(tmp_path.glob("*-widths-*"))
+
+
+def test_evaluate_draws_whatever_the_method_is_called(capsys, folder, artifact_path, tmp_path):
+    artifact = Artifact.from_bytes(artifact_path.read_bytes())
+    provenance = {**artifact.provenance, "method": "../up/" + "x" * 300}
+    replace(artifact, provenance=provenance).save(tmp_path / "odd.licq")
+    said(
+        capsys, "evaluate", "--images", folder / "images", "--models", tmp_path / "odd.licq", "-o", tmp_path / "r.json"
+    )
+    (picture,) = tmp_path.glob("r-layers-*.png")
+    assert picture.name.startswith("r-layers-..-up-xxx")
 
 
 def test_reproduce_draws_figure_6(capsys, folder, chosen, artifact_path, tmp_path):
