@@ -140,9 +140,10 @@ def test_scales_have_a_range(scale):
 
 
 @pytest.mark.parametrize("shape", [[], [1, 6], [6, 1], [1 << 27], [1 << 62], [10**30], [-1], [0], [6.0], [True]])
-def test_vectors_are_vectors(shape):
+@pytest.mark.parametrize("stored", [{"value": 0}, {"blob": 0, "dtype": "<i1"}])
+def test_vectors_are_vectors(shape, stored):
     def change(header: Any) -> None:
-        header["program"][0]["operations"][0]["bias"] = {"value": 0, "shape": shape}
+        header["program"][0]["operations"][0]["bias"] = {**stored, "shape": shape}
 
     with pytest.raises(ArtifactError):
         Artifact.from_bytes(altered("factorized", change))
