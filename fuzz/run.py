@@ -6,6 +6,7 @@ Exits with status 1 if an input raised anything but the declared error, took too
 accepted and then could not be used. The inputs are left in DIR/TARGET/findings.
 """
 
+import contextlib
 import importlib.util
 import json
 import math
@@ -13,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +40,7 @@ SHARES = {
 }
 _STATE = re.compile(r"^#(\d+)\t.*cov: (\d+) ft: (\d+) corp: (\d+)", re.MULTILINE)
 _EVER = 10**12
+_AROUND = 1800  # seconds for starting a target and for its last input; 600 were not enough beside twenty other jobs
 
 
 def run_target(name: str, inputs: int, seconds: float, seed: int, folder: Path) -> dict[str, Any]:
@@ -46,8 +49,11 @@ def run_target(name: str, inputs: int, seconds: float, seed: int, folder: Path) 
     folder.mkdir(parents=True)
     words = [sys.executable, "-m", "fuzz.worker", name, str(inputs), str(seconds), str(seed), str(folder)]
     start = time.monotonic()
-    with (folder / "log.txt").open("wb") as log:
-        status = subprocess.run(words, stdout=log, stderr=log, check=False).returncode
+    status = "without an end"
+    with (folder / "log.txt").open("wb") as log, contextlib.suppress(subprocess.TimeoutExpired):
+        limit = min(seconds + _AROUND, threading.TIMEOUT_MAX)
+        ended = subprocess.run(words, stdout=log, stderr=log, check=False, timeout=limit)
+        status = f"with status {ended.returncode}"
     text = (folder / "log.txt").read_text(errors="replace")
     states = _STATE.findall(text)
     edges, features, corpus = map(int, states[-1][1:]) if states else (0, 0, 0)
@@ -59,7 +65,7 @@ def run_target(name: str, inputs: int, seconds: float, seed: int, folder: Path) 
         record = {
             "target": name, "seconds": time.monotonic() - start, "inputs": int(states[-1][0]) if states else 0,
             "accepted": 0, "slowest_seconds": None, "slowest_input": "", "largest_input_bytes": 0, "peak_bytes": 0,
-            "findings": [{"kind": f"died with status {status}", "detail": detail[0], "input": "log.txt", "count": 1}],
+            "findings": [{"kind": f"died {status}", "detail": detail[0], "input": "log.txt", "count": 1}],
         }  # fmt: skip
     return {**record, "edges": edges, "features": features, "corpus": corpus}
 
@@ -91,8 +97,8 @@ def show(records: Sequence[dict[str, Any]]) -> None:
             f"{record['peak_bytes'] / 1e6:,.0f} MB",
             str(len(record["findings"])),
         )
+    report.print_table(table)
     console = Console()
-    console.print(table)
     for record in records:
         for found in record["findings"]:
             line = f"{record['target']}: {found['kind']}, {found['count']} times, {found['input']}: {found['detail']}"

@@ -1,8 +1,11 @@
 """Dynamic networks as they are before anything is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import torch
 
 from licquant.dynamic.network import DynamicModel, insert_widest, make_dynamic
+from licquant.dynamic.selector import BitWidthSelector, make_selectors
 from licquant.dynamic.stages import same_candidates, stage_statistics
 from licquant.models.trace import TracedModel
 from licquant.quant.calibrate import Statistics
@@ -19,3 +22,17 @@ def insert_dynamic(
     candidates, found = same_candidates(traced, widths), stage_statistics(traced, statistics)
     wide = insert_widest(traced, candidates, found, settings)
     return make_dynamic(wide, candidates, found, settings)
+
+
+def random_selectors(network: DynamicModel, statistics: Statistics, seed: int = 0) -> Mapping[str, BitWidthSelector]:
+    """Selectors whose last weights are random, so that their choices differ from image to image."""
+    torch.manual_seed(seed)
+    selectors = make_selectors(network, statistics)
+    for selector in selectors.values():
+        selector.eval()
+        with torch.no_grad():
+            layer = selector.network.layers[selector.network.graph.output]
+            layer.weight.normal_(std=0.3)
+            layer.bias.zero_()
+        selector.network.fit_units()
+    return selectors

@@ -31,7 +31,6 @@ from licquant.codec.codec import Codec  # noqa: E402
 from licquant.codec.files.artifact import Artifact, artifact_id  # noqa: E402
 from licquant.config import LayerBits, Plan  # noqa: E402
 from licquant.dynamic.lowering import lower_dynamic  # noqa: E402
-from licquant.dynamic.selector import make_selectors  # noqa: E402
 from licquant.dynamic.stages import dynamic_plan, same_candidates  # noqa: E402
 from licquant.lower import latent_tables  # noqa: E402
 from licquant.models.trace import trace_model  # noqa: E402
@@ -40,7 +39,7 @@ from licquant.quant.synthetic import dead_leaves  # noqa: E402
 from licquant.train.objective import Objective  # noqa: E402
 from tests.conformance.pictures import PICTURES  # noqa: E402
 from tests.conformance.run import FOLDER, MANIFEST, digest, sha256  # noqa: E402
-from tests.dynamic_networks import insert_dynamic  # noqa: E402
+from tests.dynamic_networks import insert_dynamic, random_selectors  # noqa: E402
 from tests.dynamic_programs import UNEVEN, dynamic_artifact  # noqa: E402
 
 ALLOWED = 2  # by how much more the pixels of other instruction sets may differ from the exact engine's than here
@@ -116,16 +115,7 @@ def dynamic(name: str, widths: tuple[int, ...]) -> Artifact:
     traced = trace_model(trained(name))
     statistics = collect_statistics(traced, dead_leaves(4, 128))
     network = insert_dynamic(traced, widths, statistics)
-    torch.manual_seed(0)
-    selectors = make_selectors(network, statistics)
-    for selector in selectors.values():
-        selector.eval()
-        with torch.no_grad():
-            layer = selector.network.layers[selector.network.graph.output]
-            layer.weight.normal_(std=0.3)
-            layer.bias.zero_()
-        selector.network.fit_units()
-    program, parts = lower_dynamic(network, selectors)
+    program, parts = lower_dynamic(network, random_selectors(network, statistics))
     plan = dynamic_plan(traced, same_candidates(traced, widths))
     return Artifact(traced.family, program, latent_tables(traced), plan, dynamic=parts)
 

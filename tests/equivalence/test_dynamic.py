@@ -9,7 +9,6 @@ import torch
 from licquant.codec.codec import Codec
 from licquant.codec.files.artifact import Artifact
 from licquant.dynamic.lowering import lower_dynamic
-from licquant.dynamic.selector import make_selectors
 from licquant.dynamic.stages import dynamic_plan, same_candidates
 from licquant.lower import latent_tables
 from licquant.models.trace import trace_model
@@ -19,7 +18,7 @@ from licquant.program.openvino_engine import OpenVinoEngine
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.simulation import simulate_exactly
 from licquant.quant.synthetic import dead_leaves
-from tests.dynamic_networks import insert_dynamic
+from tests.dynamic_networks import insert_dynamic, random_selectors
 from tests.equivalence.test_openvino_engine import sqnr
 from tests.models_for_tests import hand_made, small_hyperprior, small_model
 
@@ -36,15 +35,7 @@ def lowered(model, widths, seed=0):
     traced = trace_model(model)
     statistics = collect_statistics(traced, dead_leaves(2, 128))
     network = insert_dynamic(traced, widths, statistics)
-    torch.manual_seed(seed)
-    selectors = make_selectors(network, statistics)
-    for selector in selectors.values():
-        selector.eval()
-        with torch.no_grad():
-            layer = selector.network.layers[selector.network.graph.output]
-            layer.weight.normal_(std=0.3)
-            layer.bias.zero_()
-        selector.network.fit_units()
+    selectors = random_selectors(network, statistics, seed)
     return network, selectors, *lower_dynamic(network, selectors), traced
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from licquant.codec.codec import Codec
 from licquant.codec.files.artifact import DYNAMIC_VERSION, MAGIC, VERSION, Artifact
@@ -42,6 +43,8 @@ from tests.program_strategies import gated_part, random_part
 PREFIX = struct.Struct("<4sHI")
 EVERY_OPERATION = "every operation"
 SEEDS = (*families.FAMILIES, "dynamic", EVERY_OPERATION)
+# For tests that take seconds for each: what the others are made of stands in these, too.
+FEW_SEEDS = [pytest.param(name, marks=() if name in SEEDS[-2:] else pytest.mark.slow) for name in SEEDS]
 
 _POWERS = (7, 8, 15, 16, 23, 24, 31, 32, 46, 52, 53, 61, 62, 63, 64)
 INTEGERS = (

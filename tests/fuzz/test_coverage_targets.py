@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import codec_targets, mutate, toolkit_targets
+from fuzz import codec_targets, mutate, run, toolkit_targets
 from fuzz.examine import Examiner
 from fuzz.run import SHARES, run_target
 from fuzz.target import Target
@@ -80,6 +80,13 @@ def _too_much(data: bytes) -> None:
 
 def _raise(error: Exception) -> None:
     raise error
+
+
+def test_a_target_that_does_not_end_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_AROUND", 0.1)
+    record = run_target("container", 10**12, 0.1, 1, tmp_path / "container")
+    assert [found["kind"] for found in record["findings"]] == ["died without an end"]
+    assert record["seconds"] < 60
 
 
 @pytest.mark.parametrize(

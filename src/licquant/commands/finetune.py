@@ -100,7 +100,6 @@ def run(options: FinetuneOptions) -> Report:
     recipe = FinetuneRecipe.from_mapping({**options.recipe, "lmbda": lmbda})
     budget, paths = Budget.parse(options.budget), list_images(options.calib)
     settings = replace(options.settings(), reconstruction_steps=options.reconstruction, cache=options.tables)
-    options.run.check_output()
     if options.dynamic and options.dynamic.bit_cost == LATENCY and options.latency is None:
         raise BudgetError("--bit-cost latency needs --latency: a table made with licquant profile")
     facts = made_with(options, recipe, paths)

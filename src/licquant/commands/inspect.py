@@ -6,7 +6,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from rich.table import Table
@@ -16,10 +15,9 @@ from licquant.codec.files.artifact import Artifact, artifact_id, read_artifact_b
 from licquant.codec.files.bitstream import Bitstream
 from licquant.codec.files.contents import LayerContents, SelectorContents, layer_contents, selector_contents
 from licquant.commands.base import OUT, Report, read_file, synthesis_widths
-from licquant.config import LayerBits, Plan
 from licquant.errors import ArtifactError, LicquantError
 from licquant.evaluate import widths
-from licquant.evaluate.bops import bops_per_pixel, macs_per_pixel
+from licquant.evaluate.bops import average_bops, macs_per_pixel
 from licquant.images import list_images, read_image
 from licquant.program import openvino_engine
 
@@ -106,7 +104,7 @@ def _inspect_model(file: Path, images: Sequence[Path]) -> Report:
         widths.average_bits_over(of, stages, list(chosen.values())) if chosen else None for of in (layers, choosing)
     )
     macs = macs_per_pixel(artifact.program)
-    bops = fmean(bops_per_pixel(macs, plan) for plan in _plans(layers, stages, chosen))
+    bops = average_bops(macs, layers, stages, list(chosen.values()))
     record: dict[str, Any] = {
         "kind": "model",
         "artifact": artifact_id(data).hex(),
@@ -166,17 +164,6 @@ def _show_head(record: Mapping[str, Any]) -> None:
         f"plan {record['plan_hash'][:16]}, licence of the weights: {record['licence']}",
         highlight=False,
     )
-
-
-def _plans(
-    layers: Sequence[LayerContents], stages: Mapping[str, str], chosen: Mapping[str, widths.Widths]
-) -> list[Plan]:
-    """The layers' widths for each image; at the widest, once, without images."""
-    of_images = [widths.layers_at(layers, stages, of_image) for of_image in chosen.values()] or [list(layers)]
-    return [
-        Plan({one.name: LayerBits(one.weight_bits, one.activation_bits) for one in of if one.activation_bits})
-        for of in of_images
-    ]
 
 
 def _layer_table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -203,12 +204,17 @@ def evaluate(
     measured.write(output)
     for group, curve in zip(groups, measured.curves, strict=True):
         for member, point in zip(group.members, curve.points, strict=True):
-            of_member = f"{group.label.replace(' ', '-')}-{member.lmbda:g}.png"
+            of_member = f"{_in_file_names(group.label)}-{member.lmbda:g}.png"
             write_layer_bars(member.path, output.with_name(f"{output.stem}-layers-{of_member}"))
             if point.choices:
                 named = {image.name: image.widths for image in point.images}
                 width_pictures.chosen(output.with_name(f"{output.stem}-widths-{of_member}"), named)
     return Report(measured.record, measured.show)
+
+
+def _in_file_names(label: str) -> str:
+    """A label as part of a file's name: it has words that whoever made the artifact chose."""
+    return re.sub(r"[^A-Za-z0-9._=,%+-]+", "-", label)[:100]
 
 
 @dataclass(frozen=True)
@@ -258,7 +264,8 @@ def measure(
             points = []
             for member in group.members:
                 point = codec_point(group.label, member.path, member.lmbda, paths, threads, on_progress)
-                points.append(replace(point, bits=member.bits([image.widths for image in point.images])))
+                chosen = [image.widths for image in point.images]
+                points.append(replace(point, bits=member.bits(chosen), bops=member.bops(chosen)))
             curves.append(Curve(group.label, tuple(points), group.method))
         baseline = [reference_point(name, path, lmbda, paths, on_progress) for path, lmbda in ordered]
     members = [member for group in groups for member in group.members]

@@ -10,6 +10,7 @@ from licquant.codec.files.artifact import Artifact, read_artifact_bytes
 from licquant.codec.files.contents import LayerContents, layer_contents
 from licquant.config import check_lmbda
 from licquant.errors import DataError
+from licquant.evaluate.bops import average_bops, macs_per_pixel
 from licquant.evaluate.widths import AverageBits, Widths, average_bits_over, stage_of_layer
 
 UNNAMED = "licquant"  # an artifact that does not say its method
@@ -25,6 +26,7 @@ class Candidate:
 
     layers: at the widest widths, where these depend on the image
     stages: ``widths.stage_of_layer``: empty where nothing depends on the image
+    macs:   of every operation, per pixel
     """
 
     path: Path
@@ -34,6 +36,7 @@ class Candidate:
     layers: tuple[LayerContents, ...]
     provenance: Mapping[str, Any]
     stages: Mapping[str, str] = field(default_factory=dict)
+    macs: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> "Candidate":
@@ -53,11 +56,16 @@ class Candidate:
             layers=tuple(layer_contents(data, artifact)),
             provenance=artifact.provenance,
             stages=stage_of_layer(artifact),
+            macs=macs_per_pixel(artifact.program),
         )
 
     def bits(self, chosen: Sequence[Widths]) -> AverageBits:
         """Average widths over images, given what was chosen for each; errors as ``widths.average_bits``."""
         return average_bits_over(self.layers, self.stages, chosen)
+
+    def bops(self, chosen: Sequence[Widths]) -> float:
+        """Bit operations per pixel on average over images, given what was chosen for each."""
+        return average_bops(self.macs, self.layers, self.stages, chosen)
 
     @property
     def method(self) -> str:

@@ -6,11 +6,14 @@ The papers' measure of computation. It is nominal: what widths really save is a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import numpy as np
 
-from licquant.config import Plan
+from licquant.codec.files.contents import LayerContents
+from licquant.config import LayerBits, Plan
+from licquant.evaluate.widths import Widths, layers_at
 from licquant.program.ops import Convolution, Gdn, Operation, TransposedConvolution
 from licquant.program.part import INPUT, Part, Program
 
@@ -33,6 +36,25 @@ def macs_per_pixel(program: Program) -> dict[str, float]:
 def bops_per_pixel(macs: Mapping[str, float], plan: Plan) -> float:
     """Σ over the planned layers: MACs per pixel (``macs_per_pixel``) · weight bits · bits of the layer's input."""
     return sum(macs[name] * (bits.weight or 0) * bits.activation for name, bits in plan.items())
+
+
+def average_bops(
+    macs: Mapping[str, float],
+    layers: Sequence[LayerContents],
+    stages: Mapping[str, str],
+    chosen: Sequence[Widths],
+) -> float:
+    """``bops_per_pixel`` as the mean over images, given what was chosen for each; without images at the widest widths.
+
+    stages: ``widths.stage_of_layer``
+    """
+    at_images = [layers_at(layers, stages, widths) for widths in chosen] or [list(layers)]
+    return fmean(
+        bops_per_pixel(
+            macs, Plan({one.name: LayerBits(one.weight_bits, one.activation_bits) for one in of if one.activation_bits})
+        )
+        for of in at_images
+    )
 
 
 def _macs_of_part(part: Part, size: tuple[int, int]) -> dict[str, float]:

@@ -54,7 +54,8 @@ class RatePoint:
     """One codec at one λ: per-image results, at least one, and their averages.
 
     ``model_bytes`` is the size of the artifact file; for an FP32 reference, 4 bytes a parameter.
-    ``bits`` are those of a quantized model; where they depend on the image, averages over these images.
+    ``bits`` and ``bops``, bit operations per pixel, are those of a quantized model; where they depend on the image,
+    averages over these images.
     """
 
     label: str
@@ -62,6 +63,7 @@ class RatePoint:
     images: tuple[ImageResult, ...]
     model_bytes: int | None = None
     bits: AverageBits | None = None
+    bops: float | None = None
 
     def __post_init__(self) -> None:
         if not self.images:

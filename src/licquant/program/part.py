@@ -11,6 +11,7 @@ from licquant.program.grid import Grid
 from licquant.program.ops import Convolution, Operation, PixelShuffle, TransposedConvolution
 
 INPUT = "input"
+MAX_OPERATIONS = 1 << 10  # of a part; models have up to about 200, and looking through all for each takes its square
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,8 @@ class Part:
     def __post_init__(self) -> None:
         if not self.operations:
             raise LoweringError(f"{self.name}: a part needs at least one operation")
+        if len(self.operations) > MAX_OPERATIONS:
+            raise LoweringError(f"{self.name}: {len(self.operations)} operations: at most {MAX_OPERATIONS} can be run")
         grids = {INPUT: self.input_grid}
         for op in self.operations:
             if op.name in grids:

@@ -65,6 +65,7 @@ def _point_record(point: RatePoint) -> dict[str, Any]:
         "lmbda": point.lmbda,
         "model_bytes": point.model_bytes,
         "bits": asdict(point.bits) if point.bits else None,
+        "bops_per_pixel": point.bops,
         "choices": widths.summary(point.choices) if point.choices else None,
         **{name: getattr(point, name) for name in AVERAGES},
         "images": [asdict(image) for image in point.images],

@@ -78,7 +78,6 @@ def run_training(
     mine = resume.identity(recipe, options)
     card.check_images(options)
     make_parents(options.output)
-    options.check_output()
     done = resume.finished_card(mine, options)
     if done is not None:
         options.companion(STATE).unlink(missing_ok=True)

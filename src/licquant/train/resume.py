@@ -47,8 +47,8 @@ class Saved:
 def finished_card(mine: Mapping[str, Any], options: RunOptions) -> dict[str, Any] | None:
     """The card of the run if it was completed already.
 
-    Raises ``TrainingError`` if the output name is taken: by anything at all without ``resume``, with it by a
-    run of another identity, or by a checkpoint that is not known to be a run's.
+    Raises ``TrainingError`` if the output cannot be written, or if its name is taken: by anything at all without
+    ``resume``, with it by a run of another identity, or by a checkpoint that is not known to be a run's.
     """
     options.check_output()
     output, state = options.output, options.companion(STATE)

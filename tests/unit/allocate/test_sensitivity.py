@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from compressai.layers import GDN
+from torch import Tensor, nn
 
 from licquant.allocate.probe import Probe
 from licquant.allocate.sensitivity import (
@@ -26,7 +27,7 @@ from licquant.quant.network import layer_names, uniform_plan
 from licquant.quant.ranges import min_max
 from licquant.quant.rd import evaluate_float
 from licquant.quant.synthetic import dead_leaves
-from tests.models_for_tests import hand_made
+from tests.models_for_tests import hand_made, small_hyperprior
 
 WIDTHS = (3, 6)
 LMBDA = 0.01
@@ -165,6 +166,16 @@ def test_another_activation_function_has_another_table():
     other.g_s[1].negative_slope = 0.1
     assert all(torch.equal(tensor, traced.model.state_dict()[name]) for name, tensor in other.state_dict().items())
     assert table_key(trace_model(other), statistics, crops, None) != table_key(traced, statistics, crops, None)
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), [(nn.Conv2d, "stride", (1, 1)), (GDN, "inverse", True)])
+def test_other_strides_and_directions_have_another_table(kind, name, value, monkeypatch):
+    traced, crops = trace_model(small_hyperprior()), torch.zeros(1)
+    key = table_key(traced, {}, crops, None)
+    module = next(step.module for step in traced.layers if isinstance(step.module, kind))
+    assert getattr(module, name) != value
+    monkeypatch.setattr(module, name, value)
+    assert table_key(traced, {}, crops, None) != key
 
 
 def test_a_damaged_table_is_said_and_what_it_lacks_measured(tmp_path: Path, counted: list[str], capsys):

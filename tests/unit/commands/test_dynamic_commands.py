@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from licquant.codec.codec import load
+from licquant.codec.files.artifact import Artifact
 from licquant.codec.files.contents import layer_contents
 from licquant.commands.app import main
 from licquant.evaluate import widths
@@ -126,6 +127,8 @@ def test_evaluate_reports_the_bits_that_were_used(capsys, folder, chosen, bits, 
     assert {image["name"]: image["widths"] for image in point["images"]} == chosen
     assert point["bits"]["weight"] == pytest.approx(bits)
     assert record["comparisons"][0]["average_bits"]["weight"] == pytest.approx(bits)
+    inspected = json.loads(said(capsys, "inspect", folder / "model.licq", "--images", folder / "images", "--json"))
+    assert point["bops_per_pixel"] == pytest.approx(inspected["bops_per_pixel"])
     assert point["choices"] == widths.summary(list(chosen.values()))
     assert f"{bits:.2f}" in shown
     assert widths.sentence(list(chosen.values()))[:20] in shown
@@ -138,7 +141,21 @@ def test_evaluate_has_no_choices_for_static_models(capsys, folder, artifact_path
     (point,) = json.loads(output.read_text())["curves"][0]["points"]
     assert point["choices"] is None
     assert point["bits"]["weight"] == 8
+    inspected = json.loads(said(capsys, "inspect", artifact_path, "--json"))
+    assert point["bops_per_pixel"] == pytest.approx(inspected["bops_per_pixel"])
+    assert point["bops_per_pixel"] > 0
     assert not list(tmp_path.glob("*-widths-*"))
+
+
+def test_evaluate_draws_whatever_the_method_is_called(capsys, folder, artifact_path, tmp_path):
+    artifact = Artifact.from_bytes(artifact_path.read_bytes())
+    provenance = {**artifact.provenance, "method": "../up/" + "x" * 300}
+    replace(artifact, provenance=provenance).save(tmp_path / "odd.licq")
+    said(
+        capsys, "evaluate", "--images", folder / "images", "--models", tmp_path / "odd.licq", "-o", tmp_path / "r.json"
+    )
+    (picture,) = tmp_path.glob("r-layers-*.png")
+    assert picture.name.startswith("r-layers-..-up-xxx")
 
 
 def test_reproduce_draws_figure_6(capsys, folder, chosen, artifact_path, tmp_path):

@@ -10,9 +10,9 @@ import torch
 from licquant import pipeline
 from licquant.codec.files.artifact import Artifact
 from licquant.config import Budget
-from licquant.errors import TrainingError
+from licquant.errors import BudgetError, TrainingError
 from licquant.images import read_image
-from licquant.quant.in_training.finetune import Finetuner
+from licquant.quant.in_training.finetune import Finetuner, Task
 from licquant.quant.in_training.finetune_settings import FinetuneRecipe
 from licquant.quant.rd import evaluate_quantized
 from licquant.quant.synthetic import dead_leaves
@@ -172,3 +172,92 @@ def test_a_recipe_that_cannot_be_used_is_refused(change: dict[str, Any], message
 
 def test_a_recipe_survives_json() -> None:
     assert FinetuneRecipe.from_mapping(json.loads(json.dumps(recipe().to_mapping()))) == recipe()
+
+
+# --- budgets of a file --------------------------------------------------------------------------------------
+
+LIMIT = Budget("bytes", 42_000)  # between the files of 2 and of 6 bits
+
+
+def within_bytes(mine: RunOptions, **changes: Any) -> tuple[pipeline.Result, pipeline.Outcome]:
+    settings = pipeline.Settings(activation_bits=6, max_bits=6, **changes)
+    return pipeline.finetune(small_hyperprior(), dead_leaves(1, 64), recipe(), mine, budget=LIMIT, settings=settings)
+
+
+@pytest.fixture
+def longer(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Files of trained models have 6,000 bytes more than was expected; the widths of each model that is trained."""
+    trained: list[Any] = []
+    train, made = pipeline.train_quantized, pipeline._made
+
+    def counted(task: Task, *arguments: Any, **named: Any) -> pipeline.Outcome:
+        trained.append(task.decided)
+        return train(task, *arguments, **named)
+
+    monkeypatch.setattr(pipeline, "train_quantized", counted)
+    monkeypatch.setattr(pipeline, "_made", lambda *arguments: {**made(*arguments), "more": "x" * 6_000})
+    return trained
+
+
+@pytest.mark.slow
+def test_after_a_miss_a_smaller_plan_is_trained_from_the_start(images: Path, tmp_path: Path, longer: list[Any]) -> None:
+    mine = options(images, tmp_path / "model.licq")
+    result, outcome = within_bytes(mine)
+    assert (outcome.status, outcome.steps) == (COMPLETE, 8)
+    assert len(longer) == len({json.dumps(plan) for plan in longer}) > 1
+    assert result.plan.to_json() == longer[-1]
+    assert result.size is not None
+    assert result.size.written == len(result.artifact.to_bytes()) <= LIMIT.value
+    # The log is that of the last training alone.
+    lines = (tmp_path / "model.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[0] for line in lines] == ["3", "6", "8"]
+    alone, _ = within_bytes(options(images, tmp_path / "alone.licq"), plan=result.plan)
+    assert alone.artifact.to_bytes() == result.artifact.to_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [3, 8 + 3])
+def test_killed_before_or_after_a_miss_it_goes_on_to_the_same_bytes(
+    images: Path, tmp_path: Path, longer: list[Any], monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    whole, _ = within_bytes(options(images, tmp_path / "whole.licq"))
+    trainings, left = list(longer), steps
+
+    class Killed(BaseException):
+        pass
+
+    advance = Finetuner.advance
+
+    def counted(self: Finetuner, *arguments: Any) -> None:
+        nonlocal left
+        advance(self, *arguments)
+        left -= 1
+        if not left:
+            raise Killed
+
+    mine = options(images, tmp_path / "model.licq", checkpoint_minutes=0.0, resume=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Finetuner, "advance", counted)
+        with pytest.raises(Killed):
+            within_bytes(mine)
+    del longer[:]
+    result, _ = within_bytes(mine)
+    assert longer == (trainings if steps < 8 else trainings[1:])
+    assert result.artifact.to_bytes() == whole.artifact.to_bytes()
+    assert (tmp_path / "model.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_an_early_stop_whose_file_is_too_large_keeps_its_state(
+    images: Path, tmp_path: Path, longer: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = options(images, tmp_path / "model.licq", resume=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.Clock, "stop_reason", lambda _: TIME_LIMIT)
+        with pytest.raises(BudgetError, match=r"would have [\d,]+ bytes, more than the budget of 42,000"):
+            within_bytes(mine)
+    assert (tmp_path / "model.state").exists()
+    result, outcome = within_bytes(mine)
+    assert outcome.status == COMPLETE
+    assert result.size is not None
+    assert result.size.written <= LIMIT.value

@@ -57,7 +57,7 @@ def dynamic_from_json(record: Any, program: Program, reader: BlobReader) -> dict
     found = {}
     for name, entry in record.items():
         if name not in program:
-            raise ArtifactError(f"the program lacks the part {name[:40]}")
+            raise ArtifactError(f"the program lacks the part {name[:40]!r}")
         try:
             found[name] = _part_from_json(entry, program[name], reader)
         except LoweringError as error:
