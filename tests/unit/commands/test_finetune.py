@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from licquant import pipeline
 from licquant.codec.files.artifact import Artifact, read_artifact_bytes
 from licquant.commands.app import main
 from tests.models_for_tests import save_small_checkpoint
@@ -24,7 +23,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_crops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "SELECTOR_CROPS", 2)
+    monkeypatch.setattr("licquant.dynamic.finetune.SELECTOR_CROPS", 2)
 
 
 def words(place: Path, output: Path, *more: object) -> list[str]:

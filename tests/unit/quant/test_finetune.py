@@ -188,14 +188,14 @@ def within_bytes(mine: RunOptions, **changes: Any) -> tuple[pipeline.Result, pip
 def longer(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Files of trained models have 6,000 bytes more than was expected; the widths of each model that is trained."""
     trained: list[Any] = []
-    train, made = pipeline.train_quantized, pipeline._made
+    train, told = pipeline.train_quantized, pipeline.Outcome.told
 
     def counted(task: Task, *arguments: Any, **named: Any) -> pipeline.Outcome:
         trained.append(task.decided)
         return train(task, *arguments, **named)
 
     monkeypatch.setattr(pipeline, "train_quantized", counted)
-    monkeypatch.setattr(pipeline, "_made", lambda *arguments: {**made(*arguments), "more": "x" * 6_000})
+    monkeypatch.setattr(pipeline.Outcome, "told", lambda *arguments: {**told(*arguments), "more": "x" * 6_000})
     return trained
 
 
