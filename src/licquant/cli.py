@@ -15,6 +15,8 @@ import typer
 from licquant import __version__, commands, inspect_command
 from licquant.cache import cache_folder
 from licquant.errors import LicquantError
+from licquant.image_options import Background, Depth, Frame, Metadata, NoAlpha, Srgb, reading_of
+from licquant.images import parse_colour
 from licquant.options import MAX_SEED, MAX_THREADS, average_bits, bits, count, not_negative, positive, whole
 from licquant.train.cli import EXIT_INTERRUPTED, train_command
 from licquant.train.progress import INTERRUPTED
@@ -60,10 +62,17 @@ def encode(
     output: Annotated[Path, typer.Option("--output", "-o", help="The coded image, a .lic file.")],
     engine: Engine = "openvino",
     threads: Threads = None,
+    srgb: Srgb = False,
+    metadata: Metadata = False,
+    background: Background = None,
+    no_alpha: NoAlpha = False,
+    depth: Depth = None,
+    frame: Frame = None,
     as_json: Json = False,
 ) -> None:
     """Encode an image file."""
-    _report(commands.encode(image, model, output, engine, threads), as_json)
+    reading = reading_of(srgb, metadata, background, no_alpha, depth, frame)
+    _report(commands.encode(image, model, output, engine, threads, reading), as_json)
 
 
 @app.command()
@@ -73,10 +82,13 @@ def decode(
     output: Annotated[Path, typer.Option("--output", "-o", help="The image: .png, .ppm, .bmp or .tif.")],
     engine: Engine = "openvino",
     threads: Threads = None,
+    srgb: Srgb = False,
+    background: Background = None,
     as_json: Json = False,
 ) -> None:
     """Decode a coded image."""
-    _report(commands.decode(file, model, output, engine, threads), as_json)
+    colour = None if background is None else parse_colour(background)
+    _report(commands.decode(file, model, output, engine, threads, srgb, colour), as_json)
 
 
 @app.command()

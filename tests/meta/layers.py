@@ -9,6 +9,7 @@ ORDER = [
     ["errors"],
     ["config", "digests", "images"],
     ["cache", "options"],
+    ["image_options"],
     ["program"],
     ["codec"],
     ["evaluate"],

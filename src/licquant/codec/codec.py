@@ -12,6 +12,7 @@ import numpy as np
 
 from licquant.codec.artifact import Artifact, artifact_id, read_artifact_bytes
 from licquant.codec.bitstream import Bitstream
+from licquant.codec.extra_fields import from_fields, to_fields
 from licquant.codec.factorized import NO_Z
 from licquant.codec.families import latent_coder
 from licquant.codec.hyperprior import GaussianCoder
@@ -19,7 +20,7 @@ from licquant.codec.memory import MAX_MEMORY, image_bytes
 from licquant.codec.tiling import TILE_PIXELS
 from licquant.codec.transform import DynamicTransform, StaticTransform
 from licquant.errors import ArtifactError, BitstreamError, ImageError, LoweringError
-from licquant.images import RGB, check_rgb, crop, pad_to_multiple
+from licquant.images import RGB, Extras, check_rgb, check_size, crop, pad_to_multiple
 from licquant.program.arithmetic import Ints
 from licquant.program.chain import Engine
 from licquant.program.exact import ExactEngine
@@ -27,6 +28,7 @@ from licquant.program.part import Part, Program
 from licquant.program.threads import limited_threads
 
 ENGINES = ("openvino", "exact")
+NO_EXTRAS = Extras()
 _PROBE = 1 << 12  # pixels: a size that every stride divides
 
 
@@ -75,9 +77,12 @@ class Codec:
             for name, tile in (("g_a", TILE_PIXELS // latent_stride), ("g_s", TILE_PIXELS))
         )
 
-    def encode(self, rgb: RGB) -> bytes:
-        """The coded image for uint8 H×W×3, H and W ≥ 1; ``ImageError`` for another array, or one too large."""
-        return self.encode_with_widths(rgb)[0]
+    def encode(self, rgb: RGB, extras: Extras = NO_EXTRAS) -> bytes:
+        """The coded image for uint8 H×W×3, H and W ≥ 1; ``ImageError`` for another array, or one too large.
+
+        extras: what is coded beside it, without loss (``licquant.read_picture`` gives both)
+        """
+        return self.encode_with_widths(rgb, extras)[0]
 
     def decode(self, data: bytes) -> RGB:
         """The image uint8 H×W×3.
@@ -87,13 +92,19 @@ class Codec:
         """
         return self.decode_with_widths(data)[0]
 
-    def encode_with_widths(self, rgb: RGB) -> tuple[bytes, dict[str, int]]:
+    def extras(self, data: bytes) -> Extras:
+        """What was coded beside the image; raises ``BitstreamError`` as ``decode`` does."""
+        return from_fields(self._parse(data))
+
+    def encode_with_widths(self, rgb: RGB, extras: Extras = NO_EXTRAS) -> tuple[bytes, dict[str, int]]:
         """As ``encode``, with stage of g_a → the width it chose for the image; empty where none is chosen."""
         check_rgb(rgb)
+        check_size(rgb.shape[1], rgb.shape[0])
+        fields = to_fields(extras, rgb.shape[0], rgb.shape[1])
         with self._within_limits(rgb.shape[0], rgb.shape[1], encode=True):
             y, z, widths = self._transform(rgb)
             strings = self.coder.encode(y, z)
-        return Bitstream(self.id, rgb.shape[1], rgb.shape[0], strings).to_bytes(), widths
+        return Bitstream(self.id, rgb.shape[1], rgb.shape[0], strings, fields).to_bytes(), widths
 
     def decode_with_widths(self, data: bytes) -> tuple[RGB, dict[str, int]]:
         """As ``decode``, with stage of g_s → the width it chose; empty where none is chosen."""
