@@ -15,7 +15,7 @@ import typer
 from licquant import __version__, commands, inspect_command
 from licquant.cache import cache_folder
 from licquant.errors import LicquantError
-from licquant.image_options import Background, Depth, Frame, Metadata, NoAlpha, Srgb, reading_of
+from licquant.image_options import Background, Depth, Frame, Metadata, NoAlpha, Srgb, Strict, reading_of
 from licquant.images import parse_colour
 from licquant.options import MAX_SEED, MAX_THREADS, average_bits, bits, count, not_negative, positive, whole
 from licquant.train.cli import EXIT_INTERRUPTED, train_command
@@ -110,7 +110,7 @@ def inspect(
 @app.command()
 def quantize(
     checkpoint: Annotated[Path, typer.Option(help="A trained FP32 checkpoint in CompressAI's format.")],
-    calib: Annotated[Path, typer.Option(help="A folder of calibration images.")],
+    calib: Annotated[Path, typer.Option(help="Calibration images: a folder, nested or not, or a list, a path a line.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The quantized model, a .licq file.")],
     model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
     method: Annotated[
@@ -129,6 +129,7 @@ def quantize(
     steps: Annotated[int, count("--steps", "Steps of reconstruction; 0 rounds to nearest.", low=0)] = 250,
     lmbda: Annotated[float | None, positive("--lmbda", "λ of the checkpoint, if no model card says it.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, stored in the file.")] = "not stated",
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Quantize a trained model to a .licq file."""
@@ -147,6 +148,7 @@ def quantize(
         steps=steps,
         lmbda=lmbda,
         licence=licence,
+        strict=strict,
         max_bits=max_bits,
         plan=plan,
         latency=latency,
@@ -159,7 +161,7 @@ def quantize(
 def finetune(
     checkpoint: Annotated[Path, typer.Option(help="A trained FP32 checkpoint in CompressAI's format.")],
     data: Annotated[Path, typer.Option(help="A folder of training images.")],
-    calib: Annotated[Path, typer.Option(help="A folder of calibration images.")],
+    calib: Annotated[Path, typer.Option(help="Calibration images: a folder, nested or not, or a list, a path a line.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The quantized model, a .licq file.")],
     model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
     quantizer: Annotated[
@@ -209,6 +211,7 @@ def finetune(
         Path | None, typer.Option(help="Folder for decoded images and measured tables; default: see licquant cache.")
     ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, stored in the file.")] = "not stated",
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Quantize a trained model, train it as the integer codec that it becomes, and save a .licq file."""
@@ -255,7 +258,7 @@ def profile(
 @app.command()
 def compare(
     checkpoint: Annotated[list[Path], typer.Option(help="Trained FP32 checkpoints with model cards: a.pt b.pt …")],
-    calib: Annotated[Path, typer.Option(help="A folder of calibration images.")],
+    calib: Annotated[Path, typer.Option(help="Calibration images: a folder, nested or not, or a list, a path a line.")],
     images: Annotated[Path, typer.Option(help="A folder of test images.")],
     budget: Annotated[list[str], typer.Option(help="For every method: size=0.25 size=0.14 …")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for artifacts, results and pictures.")],
@@ -265,13 +268,14 @@ def compare(
     max_bits: Annotated[int, bits("--max-bits", "Widest weights that are considered, 2 to 16.")] = 8,
     steps: Annotated[int, count("--steps", "Steps of reconstruction; 0 rounds to nearest.", low=0)] = 250,
     threads: Threads = None,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Quantize with several methods under the same budgets and measure them all; artifacts in the folder are kept."""
     from licquant import compare_command
 
     options = compare_command.CompareOptions(
-        model, checkpoint, calib, images, budget, methods, output, act_bits, max_bits, steps, threads
+        model, checkpoint, calib, images, budget, methods, output, act_bits, max_bits, steps, threads, strict
     )
     _report(compare_command.compare(options), as_json)
 

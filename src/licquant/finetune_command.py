@@ -24,11 +24,11 @@ from licquant.digests import file_sha256
 from licquant.errors import BudgetError, ModelError, TrainingError
 from licquant.evaluate import provenance
 from licquant.evaluate.rd import describe
-from licquant.images import list_images, read_image
+from licquant.images import calibration_files, read_calibration
 from licquant.models import load_model
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.finetune_settings import DISTANCE_AWARE, FinetuneRecipe
-from licquant.toolkit_commands import WidthOptions, calibration_facts, progress, size_facts
+from licquant.toolkit_commands import WidthOptions, calibration_facts, progress, say_skipped, size_facts
 from licquant.train import card, resume
 from licquant.train.command import make_fabric
 from licquant.train.progress import COMPLETE, INTERRUPTED
@@ -97,7 +97,7 @@ def run(options: FinetuneOptions) -> Report:
     if lmbda is None:
         raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda")
     recipe = FinetuneRecipe.from_mapping({**options.recipe, "lmbda": lmbda})
-    budget, paths = Budget.parse(options.budget), list_images(options.calib)
+    budget, paths = Budget.parse(options.budget), calibration_files(options.calib)
     settings = replace(options.settings(), reconstruction_steps=options.reconstruction, cache=options.tables)
     options.run.check_output()
     if options.dynamic and options.dynamic.bit_cost == LATENCY and options.latency is None:
@@ -108,7 +108,8 @@ def run(options: FinetuneOptions) -> Report:
         options.run.companion(STATE).unlink(missing_ok=True)
         return _report(options, done, COMPLETE)
     fabric = make_fabric(options.run)
-    model, images = load_model(recipe.model, options.checkpoint), [read_image(path) for path in paths]
+    model, calibration = load_model(recipe.model, options.checkpoint), read_calibration(paths, options.strict)
+    images = calibration.images
     with progress() as on_progress:
         if options.dynamic:
             result, outcome = pipeline.finetune_dynamic(
@@ -125,6 +126,7 @@ def run(options: FinetuneOptions) -> Report:
         card.write_card(options.run.output, described)
         if outcome.status == COMPLETE:
             options.run.companion(STATE).unlink(missing_ok=True)
+        say_skipped(calibration, len(paths))
     return _report(options, described, outcome.status)
 
 

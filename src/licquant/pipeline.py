@@ -43,13 +43,13 @@ from licquant.codec.artifact import Artifact
 from licquant.config import Budget, LayerBits, Plan, check_lmbda
 from licquant.errors import BudgetError, ModelError
 from licquant.evaluate.latency import LatencyTable
-from licquant.images import RGB
+from licquant.images import RGB, evenly
 from licquant.lower import latent_tables, lower_model
 from licquant.lower.dynamic import lower_dynamic
 from licquant.models.trace import TracedModel, trace_model
 from licquant.program.dynamic import DynamicPart
 from licquant.program.part import Program
-from licquant.quant.calibrate import Statistics, collect_statistics, evenly, to_tensor
+from licquant.quant.calibrate import Statistics, collect_statistics, to_tensor
 from licquant.quant.dynamic import DynamicModel, insert_widest, make_dynamic
 from licquant.quant.finetune import Outcome, Refit, decided_before, static_task
 from licquant.quant.finetune import finetune as train_quantized

@@ -69,13 +69,6 @@ def collect_statistics(
     return statistics
 
 
-def evenly(images: Sequence[RGB], count: int) -> Sequence[RGB]:
-    """That many of the images, in order and evenly spaced; all of them if there are no more."""
-    if len(images) <= count:
-        return images
-    return [images[n * len(images) // count] for n in range(count)]
-
-
 def _count(statistics: TensorStatistics, value: Tensor) -> None:
     channels = value.shape[1]
     low, high = (end.view(1, -1, 1, 1) for end in statistics.span)

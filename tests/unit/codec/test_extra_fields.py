@@ -32,8 +32,10 @@ def same(a: Extras, b: Extras) -> bool:
 @pytest.mark.parametrize(
     "extras",
     [
-        Extras(), FULL, Extras(profile=b"p"), Extras(exif=bytes(5000)), Extras(xmp=b"\xff\0"), Extras(density=(0.001, 4e6)),
-        Extras(alpha=ALPHA), Extras(alpha=np.zeros((HEIGHT, WIDTH), np.uint8)), Extras(alpha=np.ascontiguousarray(ALPHA[::-1])),
+        Extras(), FULL, Extras(profile=b"p"), Extras(exif=bytes(5000)), Extras(xmp=b"\xff\0"),
+        Extras(density=(0.001, 4e6)),
+        Extras(alpha=ALPHA), Extras(alpha=np.zeros((HEIGHT, WIDTH), np.uint8)),
+        Extras(alpha=np.ascontiguousarray(ALPHA[::-1])),
     ],
 )  # fmt: skip
 def test_what_went_in_comes_out(extras: Extras) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from licquant import pipeline
-from licquant.quant.calibrate import evenly
+from licquant.images import evenly
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import small_hyperprior
 
