@@ -79,7 +79,7 @@ def test_one_bad_file_is_skipped_and_named(tmp_path: Path) -> None:
     assert "no such file" in found.skipped[5]
     with pytest.raises(ImageError, match=r"c\.jpg"):
         read_calibration(calibration_files(tmp_path), True)
-    with pytest.raises(DataError, match="none of the 1 calibration images can be used: .*f.png"):
+    with pytest.raises(DataError, match=r"none of the 1 calibration images can be used: .*f\.png"):
         read_calibration([tmp_path / "f.png"], False)
 
 
