@@ -289,6 +289,14 @@ def test_sixteen_bits_become_their_upper_byte_when_asked(tmp_path: Path) -> None
         assert np.array_equal(found[:, :, 1], values // 257)
 
 
+def test_sixteen_bits_keep_what_they_carry(tmp_path: Path) -> None:
+    deep = Image.fromarray(np.full((4, 4), 128 * 257, np.uint16))
+    deep.save(tmp_path / "a.png", icc_profile=grey_profile(1.0), dpi=(300, 300))
+    picture = read_picture(tmp_path / "a.png", Reading(reduce=True, metadata=True))
+    assert np.abs(picture.rgb.astype(int) - 188).max() <= 1
+    assert picture.extras.density == pytest.approx((300, 300), abs=0.02)
+
+
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif", "avif"])
 def test_one_of_several_frames(tmp_path: Path, suffix: str) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("#ff0000", "#00ff00", "#0000ff")]

@@ -138,7 +138,7 @@ def _other(file: BinaryIO, header: netpbm.Header | None, reading: Reading) -> Pi
     image.load()
     orientation = metadata.orientation_of(image)
     base, extras, notes = _in_colour(_in_eight_bits(image), reading)
-    alpha = _plane(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None
+    alpha = _alpha_of(image) if image.has_transparency_data else None
     if reading.metadata:
         exif, xmp, density = metadata.exif_of(image), metadata.xmp_of(image), metadata.density_of(image)
         swapped = density and (density if orientation < 5 else density[::-1])
@@ -185,23 +185,29 @@ def _in_eight_bits(image: Image.Image) -> Image.Image:
     """The image, samples of 16 bits replaced by their upper byte; of colour, Pillow has done so already."""
     if image.mode not in _WIDE_MODES:
         return image
-    return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    reduced = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    reduced.info = image.info
+    return reduced
 
 
 def _in_colour(image: Image.Image, reading: Reading) -> tuple[Image.Image, Extras, tuple[str, ...]]:
     """The image in RGB, the profile that says what that means, and what was done about it."""
     profile = image.info.get("icc_profile") or b""
     if not isinstance(profile, bytes) or not profile:
-        return image.convert("RGB"), Extras(), ()
+        return _rgb(image), Extras(), ()
     space = colour.space_of(profile)
     fits = {"GRAY": image.mode in _GREY_MODES, "CMYK": image.mode == "CMYK", "RGB": image.mode != "CMYK"}
     if space is None or not fits.get(space, False):
         what = "cannot be read" if space is None else f"is for {space}, its samples are {image.mode}"
-        return image.convert("RGB"), Extras(), (f"its colour profile {what}: left out",)
+        return _rgb(image), Extras(), (f"its colour profile {what}: left out",)
     if space == "RGB" and not reading.srgb:
-        return image.convert("RGB"), Extras(profile=profile), ()
+        return _rgb(image), Extras(profile=profile), ()
     converted = colour.to_srgb(image.convert(colour.MODES[space]), profile)
     return converted, Extras(), () if space == "RGB" else (f"converted from {space} to sRGB by its colour profile",)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")  # which copies in any case
 
 
 def _samples(image: Image.Image) -> RGB:
@@ -213,8 +219,8 @@ def _samples(image: Image.Image) -> RGB:
     return found
 
 
-def _plane(channel: Image.Image) -> Plane:
-    return np.array(channel)
+def _alpha_of(image: Image.Image) -> Plane:
+    return np.array((image if image.mode in ("RGBA", "LA") else image.convert("RGBA")).getchannel("A"))
 
 
 def _with_alpha(picture: Picture, alpha: Plane | None, reading: Reading) -> Picture:
