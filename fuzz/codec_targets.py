@@ -12,7 +12,7 @@ from licquant.codec.files.artifact import Artifact, artifact_id
 from licquant.codec.files.bitstream import Bitstream
 from licquant.codec.files.contents import layer_contents, selector_contents
 from licquant.errors import ArtifactError, BitstreamError, ImageError
-from licquant.images import read_image
+from licquant.images import Reading, read_picture
 
 
 def container(data: bytes) -> None:
@@ -24,6 +24,7 @@ def coded_image(data: bytes) -> None:
     """A coded image with the artifact that it names, one of every family's."""
     codecs = _codecs()
     codec = codecs.get(Bitstream.from_bytes(data).artifact_id) or next(iter(codecs.values()))
+    codec.extras(data)
     codec.decode_symbols(data)
 
 
@@ -44,7 +45,7 @@ def artifact(data: bytes) -> None:
 
 def netpbm(data: bytes) -> None:
     """An image file in the formats whose headers are read here, beside Pillow."""
-    read_image(file_of("image.ppm", data))
+    read_picture(file_of("image.ppm", data), Reading(reduce=True))
 
 
 TARGETS: Mapping[str, Target] = {

@@ -12,7 +12,7 @@ import json
 import random
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 Raw = Callable[[bytes, int], bytes]  # bytes, largest size → other bytes: libFuzzer's own mutation
@@ -39,29 +39,76 @@ def mutated(data: bytes, size: int, rng: random.Random, raw: Raw, structured: Mu
 
 
 def coded_image(data: bytes, size: int, rng: random.Random, raw: Raw) -> bytes:
-    """An ``image.lic`` with other fields or other strings, its lengths and CRC right."""
+    """An ``image.lic`` with another header, other strings or other fields, its lengths and CRC right."""
     try:
         magic, version, identity, width, height, count = _LIC.unpack_from(data)
         lengths = struct.unpack_from(f"<{count}I", data, _LIC.size)
-    except struct.error:
+        at = _LIC.size + 4 * count
+        strings, at = _cut(data, at, lengths)
+        fields = _fields(data, at) if version == 2 else {}
+    except (struct.error, IndexError):
         return raw(data, size)
-    strings, at = [], _LIC.size + 4 * count
-    for length in lengths:
-        strings.append(data[at : at + length])
-        at += length
-    match rng.randrange(5):
+    match rng.randrange(8):
         case 0:
             width, height = rng.choice((width, rng.choice(_SIZES))), rng.choice((height, rng.choice(_SIZES)))
         case 1 if strings:
             del strings[rng.randrange(len(strings))]
         case 2 if len(strings) < 255:
             strings.insert(rng.randint(0, len(strings)), raw(rng.choice(strings) if strings else b"", size))
+        case 3:
+            sized = struct.pack("<I", rng.choice(_SIZES)) + _bomb(rng)
+            fields[rng.randrange(1, 8)] = rng.choice((b"", _bomb(rng), sized))
+        case 4 | 5 if fields:
+            kind = rng.choice(list(fields))
+            fields[kind] = _other_field(fields[kind], size, rng, raw)
+        case 6 if fields:
+            fields[rng.randrange(1, 256)] = fields.pop(rng.choice(list(fields)))
         case _ if strings:
             index = rng.randrange(len(strings))
             strings[index] = raw(strings[index], max(1, size // 2))
+    version = version if version not in (1, 2) else 2 if fields else 1
     head = _LIC.pack(magic, version, identity, width & 0xFFFFFFFF, height & 0xFFFFFFFF, len(strings))
     body = head + struct.pack(f"<{len(strings)}I", *map(len, strings)) + b"".join(strings)
+    if fields:
+        ordered = sorted(fields.items())
+        body += bytes([len(ordered)]) + b"".join(struct.pack("<BI", kind, len(content)) for kind, content in ordered)
+        body += b"".join(content for _, content in ordered)
     return body + struct.pack("<I", zlib.crc32(body))
+
+
+def _cut(data: bytes, at: int, lengths: Iterable[int]) -> tuple[list[bytes], int]:
+    """(pieces of those lengths from ``at`` on, where the last ends)"""
+    pieces = []
+    for length in lengths:
+        pieces.append(data[at : at + length])
+        at += length
+    return pieces, at
+
+
+def _fields(data: bytes, at: int) -> dict[int, bytes]:
+    """Kind → contents of what stands behind the strings."""
+    entries = [struct.unpack_from("<BI", data, at + 1 + 5 * index) for index in range(data[at])]
+    contents, _ = _cut(data, at + 1 + 5 * len(entries), (length for _, length in entries))
+    return dict(zip((kind for kind, _ in entries), contents, strict=True))
+
+
+def _bomb(rng: random.Random) -> bytes:
+    """What unpacks to far more than it is."""
+    return zlib.compress(bytes(rng.choice((100, 1 << 16, 1 << 22))), 9)
+
+
+def _other_field(content: bytes, size: int, rng: random.Random, raw: Raw) -> bytes:
+    """Changed as it stands; or unpacked, changed and packed again; or with another number at its beginning."""
+    match rng.randrange(3):
+        case 0:
+            return struct.pack("<I", rng.choice(_SIZES)) + content[4:]
+        case 1:
+            for head in (content[:4], b""):
+                try:
+                    return head + zlib.compress(raw(zlib.decompress(content[len(head) :]), max(1, size)))
+                except zlib.error:
+                    continue
+    return raw(content, max(1, size // 2))
 
 
 # --- model.licq ---------------------------------------------------------------------------------------------

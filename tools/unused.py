@@ -25,6 +25,7 @@ ALLOWED = {
     "is_leaf_module": "called by torch.fx",
     "right_inverse": "called by PyTorch's parametrizations",
     "main(arguments)": "the console script reads sys.argv; tests give words",
+    "Codec.memory": "tells what an image would take, for those who set max_memory",
     "Codec.synthesise": "the public counterpart of Codec.analyse",
     "OpenVinoEngine.execution_types": "tells which kernels run; the tests of INT8 speed read it",
     "LatencyTable.check_fits(here)": "another machine than this one can only be told",

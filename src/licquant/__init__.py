@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 from licquant.errors import ArtifactError, BitstreamError, ImageError, LicquantError
-from licquant.images import read_image, write_image
+from licquant.images import read_image, read_picture, write_image
 
 if TYPE_CHECKING:
     from licquant.codec.codec import Codec, load
@@ -28,6 +28,7 @@ __all__ = [
     "__version__",
     "load",
     "read_image",
+    "read_picture",
     "write_image",
 ]
 

@@ -25,7 +25,7 @@ ORDER = [
 ]
 # The same inside a package; a room is a folder or a module, "" all the others.
 ROOMS = {
-    "codec": [["entropy"], ["files"], ["tiling"], ["latents"], [""]],
+    "codec": [["entropy"], ["files"], ["regions"], ["tiling"], ["latents"], [""]],
     "quant": [[""], ["after_training"], ["in_training"]],
 }
 # The package itself offers the codec, and nothing that needs the training stack.

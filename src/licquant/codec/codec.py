@@ -12,14 +12,16 @@ import numpy as np
 
 from licquant.codec.files.artifact import Artifact, artifact_id, read_artifact_bytes
 from licquant.codec.files.bitstream import Bitstream
+from licquant.codec.files.extra_fields import from_fields, to_fields
 from licquant.codec.latents.factorized import NO_Z
 from licquant.codec.latents.families import latent_coder
 from licquant.codec.latents.hyperprior import GaussianCoder
 from licquant.codec.memory import MAX_MEMORY, image_bytes
+from licquant.codec.regions import EdgePadded, Regions, packed, regions_for, regions_of, unpacked
 from licquant.codec.tiling import TILE_PIXELS
 from licquant.codec.transform import DynamicTransform, StaticTransform
 from licquant.errors import ArtifactError, BitstreamError, ImageError, LoweringError
-from licquant.images import RGB, check_rgb, crop, pad_to_multiple
+from licquant.images import RGB, Extras, check_rgb, check_size, crop, pad_to_multiple
 from licquant.program.arithmetic import Ints
 from licquant.program.chain import Engine
 from licquant.program.exact import ExactEngine
@@ -27,6 +29,7 @@ from licquant.program.part import Part, Program
 from licquant.program.threads import limited_threads
 
 ENGINES = ("openvino", "exact")
+NO_EXTRAS = Extras()
 _PROBE = 1 << 12  # pixels: a size that every stride divides
 
 
@@ -61,7 +64,7 @@ class Codec:
         if engine not in ENGINES:
             raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
         self.artifact, self.id, self._threads = artifact, identity, threads
-        self._known_sizes: dict[tuple[tuple[int, int], bool], int] = {}  # coded positions, encode → bytes of memory
+        self._known_sizes: dict[tuple[Regions, bool], int] = {}  # and whether to encode → bytes of memory
         self._fast, self._max_memory = engine == "openvino", max_memory
         self.coder = latent_coder(artifact.family, artifact.program, artifact.tables)
         program = artifact.program
@@ -75,9 +78,12 @@ class Codec:
             for name, tile in (("g_a", TILE_PIXELS // latent_stride), ("g_s", TILE_PIXELS))
         )
 
-    def encode(self, rgb: RGB) -> bytes:
-        """The coded image for uint8 H×W×3, H and W ≥ 1; ``ImageError`` for another array, or one too large."""
-        return self.encode_with_widths(rgb)[0]
+    def encode(self, rgb: RGB, extras: Extras = NO_EXTRAS) -> bytes:
+        """The coded image for uint8 H×W×3, H and W ≥ 1; ``ImageError`` for another array, or one too large.
+
+        extras: what is coded beside it, without loss (``licquant.read_picture`` gives both)
+        """
+        return self.encode_with_widths(rgb, extras)[0]
 
     def decode(self, data: bytes) -> RGB:
         """The image uint8 H×W×3.
@@ -87,31 +93,43 @@ class Codec:
         """
         return self.decode_with_widths(data)[0]
 
-    def encode_with_widths(self, rgb: RGB) -> tuple[bytes, dict[str, int]]:
+    def extras(self, data: bytes) -> Extras:
+        """What was coded beside the image; raises ``BitstreamError`` as ``decode`` does."""
+        return from_fields(self._parse(data))
+
+    def encode_with_widths(self, rgb: RGB, extras: Extras = NO_EXTRAS) -> tuple[bytes, dict[str, int]]:
         """As ``encode``, with stage of g_a → the width it chose for the image; empty where none is chosen."""
         check_rgb(rgb)
+        check_size(rgb.shape[1], rgb.shape[0])
+        fields = to_fields(extras, rgb.shape[0], rgb.shape[1])
         with self._within_limits(rgb.shape[0], rgb.shape[1], encode=True):
-            y, z, widths = self._transform(rgb)
-            strings = self.coder.encode(y, z)
-        return Bitstream(self.id, rgb.shape[1], rgb.shape[0], strings).to_bytes(), widths
+            y, widths = self._analysed(rgb)
+            regions = self._regions(rgb.shape[0], rgb.shape[1])
+            coded = [self.coder.encode(*self._latents_of(y, regions, *region)) for region in regions]
+        strings, divided = packed(regions, coded, self._coded_stride)
+        return Bitstream(self.id, rgb.shape[1], rgb.shape[0], strings, {**fields, **divided}).to_bytes(), widths
 
     def decode_with_widths(self, data: bytes) -> tuple[RGB, dict[str, int]]:
         """As ``decode``, with stage of g_s → the width it chose; empty where none is chosen."""
         stream = self._parse(data)
-        with self._within_limits(stream.height, stream.width):
+        from_fields(stream)  # damaged ones are refused by whoever reads the file
+        with self._within_limits(stream.height, stream.width, self._regions_of(stream)):
             return self._synthesised(self._symbols(stream).y, stream.height, stream.width)
 
     def decode_symbols(self, data: bytes) -> Latents:
         """The coded latents alone: what must be the same on every machine."""
         stream = self._parse(data)
-        with self._within_limits(stream.height, stream.width):
+        with self._within_limits(stream.height, stream.width, self._regions_of(stream)):
             return self._symbols(stream)
 
     def analyse(self, rgb: RGB) -> Latents:
         """What is coded for an image."""
         with self._within_limits(rgb.shape[0], rgb.shape[1], encode=True):
-            y, z, widths = self._transform(rgb)
-            return Latents(self.coder.quantize(y, z), z, widths)
+            y, widths = self._analysed(rgb)
+            regions = self._regions(rgb.shape[0], rgb.shape[1])
+            latents = [self._latents_of(y, regions, *region) for region in regions]
+            y_hat = regions.joined([self.coder.quantize(*of_region) for of_region in latents], regions.ratio)
+            return Latents(y_hat, regions.joined([z for _, z in latents], 1), widths)
 
     def synthesise(self, y: Ints, height: int, width: int) -> RGB:
         """The image of that size for ŷ."""
@@ -124,22 +142,28 @@ class Codec:
 
     def entropy_bits(self, latents: Latents) -> float:
         """Ideal code length under the artifact's integer tables."""
-        return self.coder.entropy_bits(latents.y, latents.z)
+        ratio = self._coded_stride // self._strides[0]
+        regions = regions_for((latents.y.shape[1] // ratio, latents.y.shape[2] // ratio), self._strides)
+        return sum(
+            self.coder.entropy_bits(regions.of_y(latents.y, *region), latents.z[:, *region]) for region in regions
+        )
 
     def memory(self, height: int, width: int, *, encode: bool = False) -> int:
         """Bytes that decoding (or encoding) an image of that size takes at most, beside the model (``memory.py``)."""
-        stride = self._coded_stride
-        padded = (height + -height % stride, width + -width % stride)
-        return image_bytes(self.artifact.program, self._strides, padded, self._fast, encode)
+        return self._bytes(self._regions(height, width), self._fast, encode)
 
     @contextmanager
-    def _within_limits(self, height: int, width: int, *, encode: bool = False) -> Iterator[None]:
+    def _within_limits(
+        self, height: int, width: int, regions: Regions | None = None, *, encode: bool = False
+    ) -> Iterator[None]:
         """For coding an image of that size: on the codec's threads, refused before it takes more memory than allowed.
 
+        regions: of a coded image, else those that an encoder chooses
         Raises ``ImageError`` or ``BitstreamError`` for an image that is too large, ``ArtifactError`` for a model that
         does not fit its size.
         """
-        needed, error = self._needed(height, width, encode), ImageError if encode else BitstreamError
+        regions = regions or self._regions(height, width)
+        needed, error = self._needed(regions, encode), ImageError if encode else BitstreamError
         problem = f"an image of {width}×{height} pixels takes up to {needed / 1e9:.1f} GB of memory with this model"
         if needed > self._max_memory:
             raise error(f"{problem}, more than the {self._max_memory / 1e9:.1f} GB that are allowed (max_memory)")
@@ -151,25 +175,44 @@ class Codec:
         except MemoryError as shortage:
             raise error(f"{problem}, and there is not as much") from shortage
 
-    def _needed(self, height: int, width: int, encode: bool) -> int:
+    def _needed(self, regions: Regions, encode: bool) -> int:
         """Memory that is held against the limit; an image that is encoded must be decoded by either engine, too."""
-        size = -(-height // self._coded_stride), -(-width // self._coded_stride)
-        if (size, encode) not in self._known_sizes:
-            program, strides = self.artifact.program, self._strides
-            _check_sizes(program, strides, size)
-            padded = size[0] * self._coded_stride, size[1] * self._coded_stride
-            decoding = [image_bytes(program, strides, padded, fast, False) for fast in (True, False)]
-            needed = self.memory(height, width, encode=encode)
-            self._known_sizes[size, encode] = max(needed, *decoding) if encode else needed
-        return self._known_sizes[size, encode]
+        if (regions, encode) not in self._known_sizes:
+            _check_sizes(self.artifact.program, self._strides, regions.size)
+            _check_sizes(self.artifact.program, self._strides, regions.largest())
+            decoding = [self._bytes(regions, fast, False) for fast in (True, False)]
+            needed = self._bytes(regions, self._fast, encode)
+            self._known_sizes[regions, encode] = max(needed, *decoding) if encode else needed
+        return self._known_sizes[regions, encode]
 
-    def _transform(self, rgb: RGB) -> tuple[Ints, Ints, dict[str, int]]:
-        """(y in fixed point, symbols of z, widths that g_a chose) of an image."""
-        y, widths = self._g_a.run(np.moveaxis(pad_to_multiple(rgb, self._coded_stride), -1, 0))
+    def _bytes(self, regions: Regions, fast: bool, encode: bool) -> int:
+        stride = self._coded_stride
+        size, largest = ((n[0] * stride, n[1] * stride) for n in (regions.size, regions.largest()))
+        return image_bytes(self.artifact.program, self._strides, size, largest, fast, encode)
+
+    def _positions(self, height: int, width: int) -> tuple[int, int]:
+        """Coded positions of an image of so many pixels."""
+        return -(-height // self._coded_stride), -(-width // self._coded_stride)
+
+    def _regions(self, height: int, width: int) -> Regions:
+        return regions_for(self._positions(height, width), self._strides)
+
+    def _regions_of(self, stream: Bitstream) -> Regions:
+        return regions_of(stream, self._positions(stream.height, stream.width), self._strides)
+
+    def _analysed(self, rgb: RGB) -> tuple[Ints, dict[str, int]]:
+        """(y in fixed point, widths that g_a chose) of an image."""
+        if self._regions(rgb.shape[0], rgb.shape[1]).side:
+            return self._g_a.run(EdgePadded(rgb, self._coded_stride))
+        return self._g_a.run(np.moveaxis(pad_to_multiple(rgb, self._coded_stride), -1, 0))
+
+    def _latents_of(self, y: Ints, regions: Regions, rows: slice, columns: slice) -> tuple[Ints, Ints]:
+        """(y in fixed point, symbols of z) of a region."""
+        part = regions.of_y(y, rows, columns)
         if self._h_a is None:
-            return y, NO_Z, widths
+            return part, NO_Z
         assert isinstance(self.coder, GaussianCoder)
-        return y, self.coder.round_hyper(self._h_a(y)), widths
+        return part, self.coder.round_hyper(self._h_a(part))
 
     def _synthesised(self, y: Ints, height: int, width: int) -> tuple[RGB, dict[str, int]]:
         pixels, widths = self._g_s.run(y)
@@ -184,8 +227,12 @@ class Codec:
         return stream
 
     def _symbols(self, stream: Bitstream) -> Latents:
-        size = (-(-stream.height // self._coded_stride), -(-stream.width // self._coded_stride))
-        return Latents(*self.coder.decode(stream.strings, size))
+        regions = self._regions_of(stream)
+        parts = [
+            self.coder.decode(strings, (rows.stop - rows.start, columns.stop - columns.start))
+            for (rows, columns), strings in zip(regions, unpacked(regions, stream), strict=True)
+        ]
+        return Latents(regions.joined([y for y, _ in parts], regions.ratio), regions.joined([z for _, z in parts], 1))
 
 
 def load(

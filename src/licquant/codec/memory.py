@@ -2,13 +2,16 @@
 
     bytes  =  fixed(model)  +  pixels · growing(model)
 
+A large image has regions (``regions.py``): all but its pixels and y grows with the largest of those only.
+
 fixed:   a part runs on one piece of the image at a time (``tiling.py``): its tensors there, and what an operation needs
          beside them; and ``_WORK``, once more for every further thread
 growing: the pixels; of every element of the latents its symbol, its table, its place in the order of coding and its
          value; of every position what its Gaussian parameters are made from
 
 For the embedded models on OpenVINO, images of more than one piece: 0.9 GB and 49 bytes a pixel to decode, 1.4 GB and
-61 bytes to encode. What an artifact itself may hold is limited in ``files/blobs.py``.
+61 bytes to encode; images of more than one region 1.2 to 1.7 GB and 12 bytes. What an artifact itself may hold is
+limited in ``files/blobs.py``.
 """
 
 from __future__ import annotations
@@ -27,17 +30,22 @@ _WORK = 64 << 20  # gathered inputs of convolutions
 _ENCODER, _SYNTHESIS = ("g_a", "h_a"), "g_s"
 
 
-def image_bytes(program: Program, strides: tuple[int, int], size: tuple[int, int], fast: bool, encode: bool) -> int:
+def image_bytes(
+    program: Program, strides: tuple[int, int], size: tuple[int, int], region: tuple[int, int], fast: bool, encode: bool
+) -> int:
     """Bytes that encoding or decoding takes at most, beside the image given and the model itself.
 
     strides: pixels per element of y, and of the latent that is coded first
     size:    (height, width) in pixels, multiples of the latter
+    region:  the same of the largest region that is coded at a time (``regions.py``): ``size`` if there is one only
     fast:    whether the parts that need not be exact run on OpenVINO
     """
-    latent, coded = ((size[0] // stride, size[1] // stride) for stride in strides)
+    whole = size[0] // strides[0], size[1] // strides[0]
+    latent, coded = ((region[0] // stride, region[1] // stride) for stride in strides)
     positions = latent[0] * latent[1]
-    elements = program[_SYNTHESIS].input_grid.channels * positions
-    growing, pieces = _PIXEL * size[0] * size[1], [0]
+    channels = program[_SYNTHESIS].input_grid.channels
+    elements = channels * positions
+    growing, pieces = _PIXEL * size[0] * size[1] + _KEPT * channels * (whole[0] * whole[1] - positions), [0]
     if "h_s" in program:
         elements += program["h_s"].input_grid.channels * coded[0] * coded[1]
     for name, part in program.items():
@@ -46,7 +54,7 @@ def image_bytes(program: Program, strides: tuple[int, int], size: tuple[int, int
             if encode:
                 pieces.append(part_bytes(part, read, tile, _FAST if fast else _EXACT))
         elif name == _SYNTHESIS:
-            pieces.append(part_bytes(part, latent, TILE_PIXELS, _FAST if fast else _EXACT))
+            pieces.append(part_bytes(part, whole, TILE_PIXELS, _FAST if fast else _EXACT))
         else:
             kept = [part.output_grid] if name == "h_s" else [part.input_grid, *(op.grid for op in part.operations)] * 2
             growing += _VALUE * sum(grid.channels for grid in kept) * positions

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from licquant.codec.regions import Planes
 from licquant.errors import LoweringError
 from licquant.program.arithmetic import Handed, Ints
 from licquant.program.part import Part
@@ -28,15 +29,15 @@ class _Piece(NamedTuple):
     place: tuple[slice, slice]
 
 
-def fits_one_tile(part: Part, q: Ints, tile: int) -> bool:
+def fits_one_tile(part: Part, q: Planes, tile: int) -> bool:
     """Whether ``run_tiled`` runs the part in one go."""
     return max(part.output_size((q.shape[1], q.shape[2]))) <= tile
 
 
-def run_tiled(run: Callable[[Ints], Ints], part: Part, q: Ints, tile: int) -> Ints:
+def run_tiled(run: Callable[[Ints], Ints], part: Part, q: Planes, tile: int) -> Ints:
     """``run(q)`` for stored integers q [C, H, W], the output computed in pieces of at most tile × tile."""
     if fits_one_tile(part, q, tile):
-        return run(q)
+        return run(q[:, :, :])
     height, width = part.output_size((q.shape[1], q.shape[2]))
     output: Ints | None = None
     for piece in _pieces(part, q, tile):
@@ -58,7 +59,7 @@ def largest_piece(part: Part, size: int, tile: int) -> int:
     return max(last - first for first, _, last in spans)
 
 
-def sample_tiled(run: Callable[[Ints], Handed], part: Part, q: Ints, tile: int, rows: Ints, columns: Ints) -> Handed:
+def sample_tiled(run: Callable[[Ints], Handed], part: Part, q: Planes, tile: int, rows: Ints, columns: Ints) -> Handed:
     """``run(q)[:, rows[:, None], columns]``: [C, R, K], computed in the same pieces."""
     output: Handed | None = None
     for piece in _pieces(part, q, tile):
@@ -81,7 +82,7 @@ def _stored_type(part: Part, found: Ints) -> Any:
     return np.uint8 if part.output_grid.bits <= 8 else np.int32
 
 
-def _pieces(part: Part, q: Ints, tile: int) -> Iterator[_Piece]:
+def _pieces(part: Part, q: Planes, tile: int) -> Iterator[_Piece]:
     """Raises ``LoweringError`` for a part that does not make of a piece's input what it makes of the whole."""
     height, width = part.output_size((q.shape[1], q.shape[2]))
     for rows in _spans(height, tile):

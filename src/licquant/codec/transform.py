@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from licquant.codec.regions import EdgePadded, Planes
 from licquant.codec.tiling import fits_one_tile, run_tiled, sample_tiled
 from licquant.program.arithmetic import Ints
 from licquant.program.chain import Chain, Engine
@@ -21,11 +22,11 @@ class StaticTransform:
     def __init__(self, part: Part, engine: Engine, tile: int) -> None:
         self._part, self._engine, self._tile = part, engine, tile
 
-    def run(self, q: Ints) -> tuple[Ints, dict[str, int]]:
+    def run(self, q: Planes) -> tuple[Ints, dict[str, int]]:
         """Stored integers of the input [C, H, W] to those of the output, and the widths chosen: none here."""
         return run_tiled(self._engine.run, self._part, q, self._tile), {}
 
-    def widths(self, q: Ints) -> dict[str, int]:
+    def widths(self, q: Planes) -> dict[str, int]:
         """Stage → the width chosen for this input: nothing is chosen here."""
         return {}
 
@@ -36,35 +37,42 @@ class DynamicTransform:
     def __init__(self, part: DynamicPart, engine: Callable[[Part], Engine], tile: int) -> None:
         self._chain, self._part, self._tile = Chain(part, engine), part, tile
 
-    def run(self, q: Ints) -> tuple[Ints, dict[str, int]]:
+    def run(self, q: Planes) -> tuple[Ints, dict[str, int]]:
         """Stored integers of the input [C, H, W] to those of the output, and the ``widths`` chosen for it."""
         chain = self._chain
         if not chain.selects_by_input and self._fits(q):
-            first = chain.start(q)  # once, for the selector and for the next stage
+            first = chain.start(q[:, :, :])  # once, for the selector and for the next stage
             widths = chain.choose(first)
             return chain.finish(first, widths), self._named(widths)
         widths = self._choose(q)
         output = run_tiled(lambda piece: chain.finish(chain.start(piece), widths), self._part.part, q, self._tile)
         return output, self._named(widths)
 
-    def widths(self, q: Ints) -> dict[str, int]:
+    def widths(self, q: Planes) -> dict[str, int]:
         """Stage → the width chosen for this input; the first stage has none to choose."""
         return self._named(self._choose(q))
 
     def _named(self, widths: Sequence[int]) -> dict[str, int]:
         return dict(zip([stage.name for stage in self._part.stages[1:]], widths, strict=True))
 
-    def _choose(self, q: Ints) -> tuple[int, ...]:
+    def _choose(self, q: Planes) -> tuple[int, ...]:
         chain = self._chain
         if chain.selects_by_input:
-            return chain.choose(q)
+            return self._choose_by_input(q)
         if self._fits(q):
-            return chain.choose(chain.start(q))
+            return chain.choose(chain.start(q[:, :, :]))
         first = self._part.stages[0].widest
         size = first.output_size((q.shape[1], q.shape[2]))
         tile = self._tile * size[0] // self._part.part.output_size((q.shape[1], q.shape[2]))[0]
         rows, columns = (positions(n) for n in size)
         return chain.choose_by_samples(sample_tiled(chain.start, first, q, tile, rows, columns), size)
 
-    def _fits(self, q: Ints) -> bool:
+    def _choose_by_input(self, q: Planes) -> tuple[int, ...]:
+        if not isinstance(q, EdgePadded):
+            return self._chain.choose(q)
+        size = q.shape[1], q.shape[2]
+        rows, columns = (positions(n) for n in size)
+        return self._chain.choose_by_samples(q.at(rows, columns), size)
+
+    def _fits(self, q: Planes) -> bool:
         return fits_one_tile(self._part.part, q, self._tile)

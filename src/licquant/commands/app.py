@@ -16,9 +16,11 @@ from licquant import __version__
 from licquant.cache import cache_folder
 from licquant.commands import base as commands
 from licquant.commands import inspect as inspect_command
+from licquant.commands.image_options import Background, Depth, Frame, Metadata, NoAlpha, Srgb, Strict, reading_of
 from licquant.commands.options import MAX_SEED, MAX_THREADS, average_bits, bits, count, not_negative, positive, whole
 from licquant.commands.train import EXIT_INTERRUPTED, train_command
 from licquant.errors import LicquantError
+from licquant.images import parse_colour
 from licquant.train.progress import INTERRUPTED
 
 app = typer.Typer(
@@ -62,10 +64,17 @@ def encode(
     output: Annotated[Path, typer.Option("--output", "-o", help="The coded image, a .lic file.")],
     engine: Engine = "openvino",
     threads: Threads = None,
+    srgb: Srgb = False,
+    metadata: Metadata = False,
+    background: Background = None,
+    no_alpha: NoAlpha = False,
+    depth: Depth = None,
+    frame: Frame = None,
     as_json: Json = False,
 ) -> None:
     """Encode an image file."""
-    _report(commands.encode(image, model, output, engine, threads), as_json)
+    reading = reading_of(srgb, metadata, background, no_alpha, depth, frame)
+    _report(commands.encode(image, model, output, engine, threads, reading), as_json)
 
 
 @app.command()
@@ -75,10 +84,13 @@ def decode(
     output: Annotated[Path, typer.Option("--output", "-o", help="The image: .png, .ppm, .bmp or .tif.")],
     engine: Engine = "openvino",
     threads: Threads = None,
+    srgb: Srgb = False,
+    background: Background = None,
     as_json: Json = False,
 ) -> None:
     """Decode a coded image."""
-    _report(commands.decode(file, model, output, engine, threads), as_json)
+    colour = None if background is None else parse_colour(background)
+    _report(commands.decode(file, model, output, engine, threads, srgb, colour), as_json)
 
 
 @app.command()
@@ -100,7 +112,7 @@ def inspect(
 @app.command()
 def quantize(
     checkpoint: Annotated[Path, typer.Option(help="A trained FP32 checkpoint in CompressAI's format.")],
-    calib: Annotated[Path, typer.Option(help="A folder of calibration images.")],
+    calib: Annotated[Path, typer.Option(help="Calibration images: a folder, nested or not, or a list, a path a line.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The quantized model, a .licq file.")],
     model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
     method: Annotated[
@@ -119,6 +131,7 @@ def quantize(
     steps: Annotated[int, count("--steps", "Steps of reconstruction; 0 rounds to nearest.", low=0)] = 250,
     lmbda: Annotated[float | None, positive("--lmbda", "λ of the checkpoint, if no model card says it.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, stored in the file.")] = "not stated",
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Quantize a trained model to a .licq file."""
@@ -137,6 +150,7 @@ def quantize(
         steps=steps,
         lmbda=lmbda,
         licence=licence,
+        strict=strict,
         max_bits=max_bits,
         plan=plan,
         latency=latency,
@@ -149,7 +163,7 @@ def quantize(
 def finetune(
     checkpoint: Annotated[Path, typer.Option(help="A trained FP32 checkpoint in CompressAI's format.")],
     data: Annotated[Path, typer.Option(help="A folder of training images.")],
-    calib: Annotated[Path, typer.Option(help="A folder of calibration images.")],
+    calib: Annotated[Path, typer.Option(help="Calibration images: a folder, nested or not, or a list, a path a line.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The quantized model, a .licq file.")],
     model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
     quantizer: Annotated[
@@ -199,6 +213,7 @@ def finetune(
         Path | None, typer.Option(help="Folder for decoded images and measured tables; default: see licquant cache.")
     ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, stored in the file.")] = "not stated",
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Quantize a trained model, train it as the integer codec that it becomes, and save a .licq file."""
@@ -245,7 +260,7 @@ def profile(
 @app.command()
 def compare(
     checkpoint: Annotated[list[Path], typer.Option(help="Trained FP32 checkpoints with model cards: a.pt b.pt …")],
-    calib: Annotated[Path, typer.Option(help="A folder of calibration images.")],
+    calib: Annotated[Path, typer.Option(help="Calibration images: a folder, nested or not, or a list, a path a line.")],
     images: Annotated[Path, typer.Option(help="A folder of test images.")],
     budget: Annotated[list[str], typer.Option(help="For every method: size=0.25 size=0.14 …")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for artifacts, results and pictures.")],
@@ -255,13 +270,14 @@ def compare(
     max_bits: Annotated[int, bits("--max-bits", "Widest weights that are considered, 2 to 16.")] = 8,
     steps: Annotated[int, count("--steps", "Steps of reconstruction; 0 rounds to nearest.", low=0)] = 250,
     threads: Threads = None,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Quantize with several methods under the same budgets and measure them all; artifacts in the folder are kept."""
     from licquant.commands import compare as compare_command
 
     options = compare_command.CompareOptions(
-        model, checkpoint, calib, images, budget, methods, output, act_bits, max_bits, steps, threads
+        model, checkpoint, calib, images, budget, methods, output, act_bits, max_bits, steps, threads, strict
     )
     _report(compare_command.compare(options), as_json)
 

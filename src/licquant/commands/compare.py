@@ -18,7 +18,7 @@ from licquant.commands.toolkit import QuantizeOptions, lmbdas_of, made_with, mak
 from licquant.config import Budget
 from licquant.errors import ArtifactError, BudgetError
 from licquant.evaluate.artifacts import Candidate, grouped
-from licquant.images import check_places, list_images
+from licquant.images import calibration_files, check_places, list_images
 from licquant.reports import report
 
 
@@ -37,6 +37,7 @@ class CompareOptions:
     max_bits: int
     steps: int
     threads: int | None
+    strict: bool = False
 
 
 def compare(options: CompareOptions) -> Report:
@@ -82,7 +83,7 @@ def _jobs(options: CompareOptions) -> list[QuantizeOptions]:
         raise BudgetError(f"unknown method {unknown[0]!r}: choose from {', '.join(pipeline.METHODS)}")
     for budget in options.budgets:
         Budget.parse(budget)
-    list_images(options.calib)
+    calibration_files(options.calib)
     lmbdas = lmbdas_of(options.checkpoints)
     make_folder(options.output)
     check_places(options.output / "results.json")
@@ -97,6 +98,7 @@ def _jobs(options: CompareOptions) -> list[QuantizeOptions]:
             act_bits=options.act_bits,
             max_bits=options.max_bits,
             steps=options.steps,
+            strict=options.strict,
             lmbda=lmbda,
             cache=options.output / "measured",
         )
@@ -112,7 +114,7 @@ def is_made(job: QuantizeOptions) -> bool:
         found = Artifact.from_bytes(read_artifact_bytes(job.output)).provenance
     except ArtifactError:
         return False
-    wanted: dict[str, Any] = made_with(job, job.lmbda, list_images(job.calib))
+    wanted: dict[str, Any] = made_with(job, job.lmbda, calibration_files(job.calib))
     return all(found.get(key) == value for key, value in wanted.items())
 
 

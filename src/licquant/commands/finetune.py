@@ -18,7 +18,7 @@ from rich.console import Console
 from licquant import pipeline
 from licquant.cache import cache_folder
 from licquant.commands.base import OUT, Report
-from licquant.commands.toolkit import WidthOptions, calibration_facts, progress, size_facts
+from licquant.commands.toolkit import WidthOptions, calibration_facts, progress, say_skipped, size_facts
 from licquant.config import Budget
 from licquant.digests import file_sha256
 from licquant.dynamic.finetune import finetune_dynamic
@@ -26,7 +26,7 @@ from licquant.dynamic.settings import LATENCY, DynamicSettings
 from licquant.errors import BudgetError, ModelError, TrainingError
 from licquant.evaluate import provenance
 from licquant.evaluate.rd import describe
-from licquant.images import list_images, read_image
+from licquant.images import calibration_files, read_calibration
 from licquant.models import load_model
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.in_training.finetune_settings import DISTANCE_AWARE, FinetuneRecipe
@@ -98,7 +98,7 @@ def run(options: FinetuneOptions) -> Report:
     if lmbda is None:
         raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda")
     recipe = FinetuneRecipe.from_mapping({**options.recipe, "lmbda": lmbda})
-    budget, paths = Budget.parse(options.budget), list_images(options.calib)
+    budget, paths = Budget.parse(options.budget), calibration_files(options.calib)
     settings = replace(options.settings(), reconstruction_steps=options.reconstruction, cache=options.tables)
     if options.dynamic and options.dynamic.bit_cost == LATENCY and options.latency is None:
         raise BudgetError("--bit-cost latency needs --latency: a table made with licquant profile")
@@ -108,7 +108,8 @@ def run(options: FinetuneOptions) -> Report:
         options.run.companion(STATE).unlink(missing_ok=True)
         return _report(options, done, COMPLETE)
     fabric = make_fabric(options.run)
-    model, images = load_model(recipe.model, options.checkpoint), [read_image(path) for path in paths]
+    model, calibration = load_model(recipe.model, options.checkpoint), read_calibration(paths, options.strict)
+    images = calibration.images
     with progress() as on_progress:
         if options.dynamic:
             result, outcome = finetune_dynamic(
@@ -125,6 +126,7 @@ def run(options: FinetuneOptions) -> Report:
         card.write_card(options.run.output, described)
         if outcome.status == COMPLETE:
             options.run.companion(STATE).unlink(missing_ok=True)
+        say_skipped(calibration, len(paths))
     return _report(options, described, outcome.status)
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from licquant.codec.codec import Codec, load
 from licquant.codec.files.artifact import Artifact, artifact_id, read_artifact_bytes
-from licquant.codec.files.bitstream import Bitstream
+from licquant.codec.files.bitstream import FIELD_KINDS, Bitstream
 from licquant.codec.files.contents import LayerContents, SelectorContents, layer_contents, selector_contents
 from licquant.commands.base import OUT, Report, read_file, synthesis_widths
 from licquant.errors import ArtifactError, LicquantError
@@ -71,6 +71,7 @@ def _inspect_image(data: bytes, chosen: Mapping[str, int]) -> Report:
         "bpp": 8 * size / (stream.width * stream.height),
         "artifact": stream.artifact_id.hex(),
         "strings": [len(string) for string in stream.strings],
+        "fields": {name: len(stream.fields[kind]) for name, kind in FIELD_KINDS.items() if kind in stream.fields},
         "widths": dict(chosen),
     }
 
@@ -81,6 +82,9 @@ def _inspect_image(data: bytes, chosen: Mapping[str, int]) -> Report:
             f"{record['bpp']:.4f} bits per pixel\ncoded with artifact {record['artifact']}",
             highlight=False,
         )
+        if record["fields"]:
+            beside = ", ".join(f"{name} {n:,}" for name, n in record["fields"].items())
+            OUT.print(f"beside the strings, in bytes: {beside}", highlight=False)
         if chosen:
             listed = ", ".join(f"{stage} {bits}" for stage, bits in chosen.items())
             OUT.print(f"decoded with widths in bits: {listed}", highlight=False)

@@ -27,7 +27,7 @@ from licquant.errors import LicquantError
 from licquant.evaluate.artifacts import Candidate, Group
 from licquant.evaluate.codec_results import Curve, RatePoint
 from licquant.evaluate.widths import share_different
-from licquant.images import list_images
+from licquant.images import calibration_files, list_images
 from licquant.quant.in_training.finetune_settings import DISTANCE_AWARE, STRAIGHT_THROUGH
 from licquant.reports import ablation_pictures, report
 from licquant.train.card import lmbda_of
@@ -185,7 +185,7 @@ def check_inputs(options: ReproduceOptions) -> None:
         raise LicquantError(f"seeds = {options.seeds}: must be at least 1")
     lmbdas_of(options.checkpoints)
     assert options.calib is not None
-    list_images(options.calib)
+    calibration_files(options.calib)
 
 
 def make_cells(rows: Sequence[Row], options: ReproduceOptions) -> dict[tuple[Row, int], list[Path]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,8 @@ from licquant.evaluate.artifacts import Candidate, Group, grouped
 from licquant.evaluate.codec_results import Curve, ImageResult, RatePoint, evaluate_codec
 from licquant.evaluate.latency import LatencyTable
 from licquant.evaluate.reference import evaluate_reference
-from licquant.images import check_places, list_images, read_image, utf8, write_atomically
+from licquant.images import calibration_files, check_places, list_images, read_calibration, utf8, write_atomically
+from licquant.images.calibration import Calibration
 from licquant.models import load_model
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.insert import QuantizerSettings
@@ -54,6 +56,7 @@ class WidthOptions:
     plan: Path | None = None
     latency: Path | None = None
     licence: str = "not stated"
+    strict: bool = False
 
     def facts(self) -> dict[str, Any]:
         """What of them decides an artifact's content, beside the method."""
@@ -95,7 +98,7 @@ def quantize(options: QuantizeOptions) -> Report:
     if options.ranges not in RANGE_METHODS:
         raise LicquantError(f"unknown ranges {options.ranges!r}: choose one of {', '.join(RANGE_METHODS)}")
     budget = Budget.parse(options.budget)
-    paths = list_images(options.calib)
+    paths = calibration_files(options.calib)
     lmbda = lmbda_of(options.checkpoint, options.lmbda)
     check_places(options.output, *findings_of(options.output).values())
     if options.steps and lmbda is None:
@@ -112,14 +115,14 @@ def quantize(options: QuantizeOptions) -> Report:
     command = " ".join(["licquant", *_without_paths(sys.argv[1:])])
     record = {**made_with(options, lmbda, paths), "command": command}
     with progress() as on_progress:
-        images = [read_image(path) for path in paths]
-        result = pipeline.quantize(model, images, options.method, budget, settings, record, on_progress)
+        calibration = read_calibration(paths, options.strict)
+        result = pipeline.quantize(model, calibration.images, options.method, budget, settings, record, on_progress)
     size = result.artifact.save(options.output)
     if result.sensitivity is not None and lmbda is not None:
         write_findings(options.output, result.sensitivity, result.plan, lmbda)
     fp32 = result.quantized.traced.fp32_bytes
     found = {**record, "output": str(options.output), "bytes": size, "fp32_bytes": fp32, "plan_hash": result.plan.hash}
-    found |= size_facts(result.size)
+    found |= {**size_facts(result.size), "skipped": say_skipped(calibration, len(paths))}
     line = f"{options.output}: {size:,} bytes, {100 * size / fp32:.1f} % of FP32 ({fp32:,} bytes){told(result.size)}"
     return Report(found, lambda: OUT.print(line, highlight=False))
 
@@ -181,8 +184,17 @@ def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequen
 
 
 def calibration_facts(calibration: Sequence[Path]) -> dict[str, Any]:
-    """How many images, and a hash of their contents."""
-    return {"calibration_images": len(calibration), "calibration_sha256": contents_sha256(calibration)}
+    """How many images, and a hash of the contents of those that can be read."""
+    readable = [path for path in calibration if path.is_file() and os.access(path, os.R_OK)]
+    return {"calibration_images": len(calibration), "calibration_sha256": contents_sha256(readable)}
+
+
+def say_skipped(calibration: Calibration, count: int) -> list[str]:
+    """The calibration files that were skipped, of so many, as lines on standard error; the same for programs."""
+    if calibration.skipped:
+        sys.stderr.write(f"licquant: {len(calibration.skipped)} of {count} calibration images were skipped:\n")
+        sys.stderr.writelines(f"    {line}\n" for line in calibration.skipped)
+    return calibration.skipped
 
 
 def read_plan(path: Path) -> Plan:

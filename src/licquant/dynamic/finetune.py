@@ -34,10 +34,10 @@ from licquant.dynamic.selector_fit import SELECTOR_CROPS, SELECTOR_SIDE, fit_to_
 from licquant.dynamic.settings import LAYERS, DynamicSettings
 from licquant.dynamic.shared_weights import centre_weights
 from licquant.dynamic.stages import Candidates, same_candidates, stage_statistics
-from licquant.images import RGB
+from licquant.images import RGB, evenly
 from licquant.lower.artifact import artifact_of
 from licquant.quant.after_training.fit import fit
-from licquant.quant.calibrate import MEASURED, calibrate, evenly, to_tensor
+from licquant.quant.calibrate import MEASURED, calibrate, to_tensor
 from licquant.quant.in_training.finetune import Outcome, Refit, decided_before
 from licquant.quant.in_training.finetune import finetune as train_quantized
 from licquant.quant.in_training.finetune_settings import FinetuneRecipe

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from licquant.config import OnProgress, silent
 from licquant.errors import DataError
-from licquant.images import RGB
+from licquant.images import RGB, evenly
 from licquant.models.graph import INPUT
 from licquant.models.trace import TracedModel, trace_model
 from licquant.quant.dataflow import code
@@ -79,13 +79,6 @@ def collect_statistics(
         for name, value in tensors:
             _count(statistics[name], value)
     return statistics
-
-
-def evenly(images: Sequence[RGB], count: int) -> Sequence[RGB]:
-    """That many of the images, in order and evenly spaced; all of them if there are no more."""
-    if len(images) <= count:
-        return images
-    return [images[n * len(images) // count] for n in range(count)]
 
 
 def _count(statistics: TensorStatistics, value: Tensor) -> None:

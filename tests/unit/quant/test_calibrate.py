@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from licquant.images import evenly
 from licquant.quant import calibrate as module
-from licquant.quant.calibrate import calibrate, evenly
+from licquant.quant.calibrate import calibrate
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import small_hyperprior
 

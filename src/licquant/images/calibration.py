@@ -1,0 +1,58 @@
+"""The calibration images: some of those that are meant, read as far as they are needed.
+
+Hundreds of photographs say what thousands do, and the middle of a large one what all of it does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from licquant.errors import DataError, ImageError
+from licquant.images.folders import evenly, find_images
+from licquant.images.picture import RGB
+from licquant.images.reading import read_image
+
+MOST = 256  # files that are used
+LARGEST = 1024  # pixels a side of what is used of each
+SMALLEST = 64
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """images: uint8 H×W×3;  skipped: one line for each file that could not be used, its name in it"""
+
+    images: list[RGB]
+    skipped: list[str]
+
+
+def calibration_files(source: Path) -> list[Path]:
+    """The files that are used of those that ``find_images`` finds, evenly spaced among them: the same every time."""
+    return list(evenly(find_images(source), MOST))
+
+
+def read_calibration(paths: Sequence[Path], strict: bool) -> Calibration:
+    """The images of those files, cut to their middle; what cannot be read, is transparent or too small is skipped.
+
+    Raises ``ImageError`` for the first such file if ``strict``, ``DataError`` if none is left.
+    """
+    images, skipped = [], []
+    for path in paths:
+        try:
+            images.append(_middle(read_image(path), path))
+        except ImageError as error:
+            if strict:
+                raise
+            skipped.append(str(error))
+    if not images:
+        raise DataError(f"none of the {len(skipped)} calibration images can be used: {skipped[0]}")
+    return Calibration(images, skipped)
+
+
+def _middle(rgb: RGB, path: Path) -> RGB:
+    height, width = rgb.shape[:2]
+    if min(height, width) < SMALLEST:
+        raise ImageError(f"{path}: a calibration image of {width}×{height}: at least {SMALLEST}×{SMALLEST} are needed")
+    top, left = max(height - LARGEST, 0) // 2, max(width - LARGEST, 0) // 2
+    return np.ascontiguousarray(rgb[top : top + LARGEST, left : left + LARGEST])
