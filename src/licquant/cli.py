@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
@@ -12,15 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
-from licquant import __version__, commands, inspect_command
+from licquant import __version__, coding_command, commands, inspect_command
 from licquant.cache import cache_folder
 from licquant.errors import LicquantError
 from licquant.options import MAX_SEED, MAX_THREADS, average_bits, bits, count, not_negative, positive, whole
+from licquant.terminal import quiet_libraries, remark
 from licquant.train.cli import EXIT_INTERRUPTED, train_command
 from licquant.train.progress import INTERRUPTED
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Learned image compression as a small, fast, integer codec.",
@@ -31,8 +30,13 @@ Threads = Annotated[
     int | None, whole("--threads", 1, MAX_THREADS, "Threads for the fast engine; its own choice if absent.")
 ]
 Engine = Annotated[str, typer.Option(help="openvino (fast) or exact (slow, integers only).")]
-ModelFile = Annotated[Path, typer.Option("--model", "-m", help="The quantized model, a .licq file.")]
+ModelFile = Annotated[
+    Path | None, typer.Option("--model", "-m", help="A .licq file, or a folder of them; default: the embedded ones.")
+]
+Jobs = Annotated[int, whole("--jobs", 1, MAX_THREADS, "Files at the same time.", "-j")]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out what is there already.")]
 
+VERBOSE = "--verbose"
 # Options that take several values, as in --models a.licq b.licq.
 _LISTS = {
     "inspect": ("--images",),
@@ -43,7 +47,9 @@ _LISTS = {
 
 
 @app.callback()
-def _root() -> None:
+def _root(
+    verbose: Annotated[bool, typer.Option(VERBOSE, help="Show the warnings of other libraries, too.")] = False,
+) -> None:
     pass
 
 
@@ -55,28 +61,45 @@ def version() -> None:
 
 @app.command()
 def encode(
-    image: Path,
-    model: ModelFile,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The coded image, a .lic file.")],
+    images: Annotated[list[Path], typer.Argument(help="Files, folders with all below them, patterns, or -")],
+    output: Annotated[str, typer.Option("--output", "-o", help="A .lic file, or a folder for several; or -")],
+    model: ModelFile = None,
+    quality: Annotated[int | None, count("--quality", "Which of the models, by bit rate; default: the middle.")] = None,
+    target_bpp: Annotated[float | None, positive("--target-bpp", "The best of the models within this rate.")] = None,
+    target_psnr: Annotated[float | None, positive("--target-psnr", "The smallest file of this PSNR in dB.")] = None,
+    jobs: Jobs = 1,
+    skip_existing: SkipExisting = False,
     engine: Engine = "openvino",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Encode an image file."""
-    _report(commands.encode(image, model, output, engine, threads), as_json)
+    """Encode images."""
+    options = coding_command.CodingOptions(images, output, model, engine, threads, jobs, skip_existing)
+    _report(coding_command.encode(options, quality, target_bpp, target_psnr), as_json)
 
 
 @app.command()
 def decode(
-    file: Path,
-    model: ModelFile,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The image: .png, .ppm, .bmp or .tif.")],
+    files: Annotated[list[Path], typer.Argument(help="Files, folders with all below them, patterns, or -")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="A .png, .ppm, .bmp or .tif file, or a folder for several; or png:-")
+    ],
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="A .licq file, or a folder of them; default: see below.")
+    ] = None,
+    form: Annotated[str | None, typer.Option("--format", help="png (default), ppm, bmp or tif, in a folder.")] = None,
+    crop: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="This part only; it takes less time.")] = None,
+    jobs: Jobs = 1,
+    skip_existing: SkipExisting = False,
     engine: Engine = "openvino",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Decode a coded image."""
-    _report(commands.decode(file, model, output, engine, threads), as_json)
+    """Decode coded images. A file names its model, which is looked for among the embedded ones, in the folders that
+    LICQUANT_MODELS lists, and beside the file."""
+    options = coding_command.CodingOptions(files, output, model, engine, threads, jobs, skip_existing)
+    part = None if crop is None else coding_command.parse_crop(crop)
+    _report(coding_command.decode(options, form, part), as_json)
 
 
 @app.command()
@@ -338,13 +361,14 @@ app.command("train")(train_command)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors that licquant raises on purpose become one line and exit status 1."""
-    # Remarks on metadata of image files, which is not used. Here, since filters are the whole process's.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
     # A file's name need not be UTF-8; to say what was made of it must not fail.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    words = spread_lists(list(sys.argv[1:] if arguments is None else arguments))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if VERBOSE not in words:
+        quiet_libraries()
+    words = spread_lists([word for word in words if word != VERBOSE])  # wherever it stands
     try:
         app(words)
     except LicquantError as error:
@@ -373,7 +397,7 @@ def spread_lists(words: list[str]) -> list[str]:
 
 
 def _fail(message: str) -> None:
-    print(f"licquant: {' '.join(message.split())}", file=sys.stderr)
+    remark(message)
     sys.exit(1)
 
 
@@ -382,6 +406,8 @@ def _report(result: commands.Report, as_json: bool) -> None:
         print(json.dumps(_plain(result.record), ensure_ascii=False))
     else:
         result.show()
+    if result.status:
+        raise typer.Exit(result.status)
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Encode and decode: commands that need no training stack."""
+"""One file encoded or decoded, for the commands; needs no training stack."""
 
 from __future__ import annotations
 
@@ -8,53 +8,56 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from licquant.codec import codec as codec_module
-from licquant.errors import BitstreamError, LicquantError
+from licquant.codec.codec import Codec
+from licquant.errors import BitstreamError
 from licquant.images import check_places, check_suffix, read_image, write_atomically, write_image
+from licquant.model_choice import Encode
+from licquant.terminal import say
 
-OUT = Console()
+Crop = tuple[int, int, int, int]  # x, y, width, height in pixels
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a command found: for machines, and for people."""
+    """What a command found: for machines, and for people; status: of the process."""
 
     record: dict[str, Any]
     show: Callable[[], None] = field(default=lambda: None)
+    status: int = 0
 
 
-def encode(image: Path, model: Path, output: Path, engine: str, threads: int | None) -> Report:
+def encode(image: Path, encoded: Encode, output: Path) -> Report:
+    """encoded: with which model (``model_choice.py``)"""
     check_places(output)
     rgb = read_image(image)
-    codec = _load(model, engine, threads)
     start = time.perf_counter()
-    data, widths = codec.encode_with_widths(rgb)
+    found = encoded(rgb)
     seconds = time.perf_counter() - start
-    write_atomically(output, data)
+    write_atomically(output, found.data)
     height, width = rgb.shape[:2]
     record = {
         "output": str(output),
-        "bytes": len(data),
+        "bytes": len(found.data),
         "width": width,
         "height": height,
-        "bpp": 8 * len(data) / (width * height),
+        "bpp": 8 * len(found.data) / (width * height),
         "seconds": seconds,
-        "artifact": codec.id.hex(),
-        "widths": widths,
+        "artifact": found.codec.id.hex(),
+        "widths": found.widths,
+        **found.facts,
     }
-    line = f"{output}: {width}×{height}, {len(data):,} bytes, {record['bpp']:.4f} bits per pixel"
-    return Report(record, lambda: OUT.print(line, highlight=False))
+    line = f"{output}: {width}×{height}, {len(found.data):,} bytes, {record['bpp']:.4f} bits per pixel{found.told}"
+    return Report(record, lambda: say(line))
 
 
-def decode(file: Path, model: Path, output: Path, engine: str, threads: int | None) -> Report:
+def decode(file: Path, codec_of: Callable[[bytes], Codec], output: Path, crop: Crop | None = None) -> Report:
+    """codec_of: the codec for a coded image;  crop: the part that is wanted, all if None"""
     check_places(output)
     check_suffix(output)
     data = read_file(file)
-    codec = _load(model, engine, threads)
+    codec = codec_of(data)
     start = time.perf_counter()
-    rgb, widths = codec.decode_with_widths(data)
+    rgb, widths = codec.decode_with_widths(data) if crop is None else (codec.decode_region(data, *crop), {})
     seconds = time.perf_counter() - start
     write_image(output, rgb)
     record = {
@@ -62,20 +65,15 @@ def decode(file: Path, model: Path, output: Path, engine: str, threads: int | No
         "width": rgb.shape[1],
         "height": rgb.shape[0],
         "seconds": seconds,
+        "artifact": codec.id.hex(),
         "widths": widths,
     }
-    return Report(record, lambda: OUT.print(f"{output}: {rgb.shape[1]}×{rgb.shape[0]}", highlight=False))
+    return Report(record, lambda: say(f"{output}: {rgb.shape[1]}×{rgb.shape[0]}"))
 
 
-def synthesis_widths(codec: codec_module.Codec, data: bytes) -> dict[str, int]:
+def synthesis_widths(codec: Codec, data: bytes) -> dict[str, int]:
     """Stage of g_s → the width that decoding chooses; empty, and not looked for, where none is chosen."""
     return codec.synthesis_widths(codec.decode_symbols(data).y) if codec.artifact.dynamic else {}
-
-
-def _load(model: Path, engine: str, threads: int | None) -> codec_module.Codec:
-    if engine not in codec_module.ENGINES:
-        raise LicquantError(f"unknown engine {engine!r}: choose one of {', '.join(codec_module.ENGINES)}")
-    return codec_module.load(model, engine=engine, threads=threads)
 
 
 def read_file(file: Path) -> bytes:

@@ -8,11 +8,10 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from licquant import pipeline
 from licquant.codec.codec import load
-from licquant.commands import OUT, Report
+from licquant.commands import Report
 from licquant.errors import LicquantError
 from licquant.evaluate import pictures, provenance, report
 from licquant.evaluate.codec_results import Curve, RatePoint
@@ -21,6 +20,7 @@ from licquant.images import RGB, list_images, read_image, write_atomically, writ
 from licquant.models import load_model
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.synthetic import dead_leaves
+from licquant.terminal import say, show_table
 from licquant.toolkit_commands import (
     REFERENCE_LABEL,
     codec_point,
@@ -119,13 +119,11 @@ def _detail(rgb: RGB) -> RGB:
 def _show(
     curves: list[Curve], reference: Curve, fp32: RatePoint, live: RatePoint, output: Path, seconds: float
 ) -> None:
-    Console(width=120).print(
-        report.results_table(curves, reference, "licquant demo: real files, averages over the images")
-    )
-    OUT.print(
+    title = "licquant demo: real files, averages over the images"
+    show_table(report.results_table(curves, reference, title), least=120)
+    say(
         f"encode {fp32.encode_seconds / live.encode_seconds:.1f} times and decode "
         f"{fp32.decode_seconds / live.decode_seconds:.1f} times as fast as CompressAI FP32 "
         "(one run each; `make bench` measures it properly)\n"
-        f"{output}: coded and decoded images, results.json, rd.png, layers.png, comparison.png; {seconds:.0f} s",
-        highlight=False,
+        f"{output}: coded and decoded images, results.json, rd.png, layers.png, comparison.png; {seconds:.0f} s"
     )

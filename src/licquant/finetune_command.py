@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric import Fabric
-from rich.console import Console
 
 from licquant import pipeline
 from licquant.allocate.dynamic_settings import LATENCY, DynamicSettings
 from licquant.cache import cache_folder
-from licquant.commands import OUT, Report
+from licquant.commands import Report
 from licquant.config import Budget
 from licquant.digests import file_sha256
 from licquant.errors import BudgetError, ModelError, TrainingError
@@ -28,6 +27,7 @@ from licquant.images import list_images, read_image
 from licquant.models import load_model
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.finetune_settings import DISTANCE_AWARE, FinetuneRecipe
+from licquant.terminal import note, say
 from licquant.toolkit_commands import WidthOptions, calibration_facts, progress, size_facts
 from licquant.train import card, resume
 from licquant.train.command import make_fabric
@@ -195,7 +195,5 @@ def _report(options: FinetuneOptions, described: Mapping[str, Any], status: str)
     share = 100 * described["bytes"] / described["fp32_bytes"]
     line = f"{output}: {status} after {described['steps']} steps, {described['bytes']:,} bytes, {share:.1f} % of FP32"
     if status == INTERRUPTED:
-        Console(stderr=True).print("continue with --resume", highlight=False)
-    return Report(
-        {"output": output, "status": status, "card": dict(described)}, lambda: OUT.print(line, highlight=False)
-    )
+        note("continue with --resume")
+    return Report({"output": output, "status": status, "card": dict(described)}, lambda: say(line))

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from licquant.codec.codec import load
-from licquant.commands import OUT, Report
+from licquant.commands import Report
 from licquant.errors import LicquantError
 from licquant.evaluate import estimator_pictures, report, width_pictures, widths
 from licquant.images import check_places, list_images, read_image
@@ -23,6 +23,7 @@ from licquant.reproduce_tables import (
     make_cells,
     table,
 )
+from licquant.terminal import say
 from licquant.toolkit_commands import make_folder, progress
 
 BETAS = (1.0, 2.0, 4.0, 8.0)
@@ -41,7 +42,7 @@ def figure2(options: ReproduceOptions) -> Report:
         {name: slope.numpy() for name, slope in slopes.items()},
     )
     extremes = {name: [float(slope.min()), float(slope.max())] for name, slope in slopes.items()}
-    return Report({"output": str(path), "slopes": extremes}, lambda: OUT.print(str(path), highlight=False))
+    return Report({"output": str(path), "slopes": extremes}, lambda: say(str(path)))
 
 
 def figure6(options: ReproduceOptions) -> Report:
@@ -77,7 +78,7 @@ def figure6(options: ReproduceOptions) -> Report:
         "choices": widths.summary(list(chosen.values())),
     }
     report.write_json(options.output / "fig6.json", record)
-    return Report({"output": str(output), **record}, lambda: OUT.print(f"{output}: {sentence}", highlight=False))
+    return Report({"output": str(output), **record}, lambda: say(f"{output}: {sentence}"))
 
 
 # Name on the command line → what makes it.

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from licquant import pipeline
 from licquant.allocate.file_budget import FileSize
@@ -21,7 +19,7 @@ from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, Sensitivity
 from licquant.codec.artifact import Artifact, read_artifact_bytes
 from licquant.codec.codec import load
 from licquant.codec.contents import layer_contents
-from licquant.commands import OUT, Report
+from licquant.commands import Report
 from licquant.config import Budget, Plan, parse_json
 from licquant.digests import contents_sha256, file_sha256
 from licquant.errors import LicquantError, ModelError, PlanError
@@ -35,6 +33,7 @@ from licquant.models import load_model
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.insert import QuantizerSettings
 from licquant.quant.ranges import RANGE_METHODS
+from licquant.terminal import progress_bars, say
 from licquant.train.card import lmbda_of
 from licquant.train.memory import keep_freed_memory
 
@@ -119,7 +118,7 @@ def quantize(options: QuantizeOptions) -> Report:
     found = {**record, "output": str(options.output), "bytes": size, "fp32_bytes": fp32, "plan_hash": result.plan.hash}
     found |= size_facts(result.size)
     line = f"{options.output}: {size:,} bytes, {100 * size / fp32:.1f} % of FP32 ({fp32:,} bytes){told(result.size)}"
-    return Report(found, lambda: OUT.print(line, highlight=False))
+    return Report(found, lambda: say(line))
 
 
 def size_facts(size: FileSize | None) -> dict[str, int]:
@@ -241,7 +240,7 @@ class Measured:
             for point in curve.points:
                 if point.choices:
                     line = f"{curve.label}, λ={point.lmbda:g}: {widths.sentence(point.choices)}"
-                    OUT.print(line, highlight=False)
+                    say(line)
 
 
 def measure(
@@ -328,8 +327,7 @@ def make_folder(path: Path) -> None:
 @contextmanager
 def progress() -> Iterator[pipeline.OnProgress]:
     """A progress bar on standard error for whatever long work goes on."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bars:
+    with progress_bars() as bars:
         tasks: dict[str, Any] = {}
 
         def on_progress(what: str, done: int, total: int) -> None:
