@@ -40,7 +40,7 @@ VERBOSE = "--verbose"
 # Options that take several values, as in --models a.licq b.licq.
 _LISTS = {
     "inspect": ("--images",),
-    "evaluate": ("--models", "--reference"),
+    "evaluate": ("--images", "--models", "--reference"),
     "compare": ("--checkpoint", "--budget"),
     "reproduce": ("--checkpoint",),
 }
@@ -234,7 +234,7 @@ def finetune(
 
 @app.command()
 def evaluate(
-    images: Annotated[Path, typer.Option(help="A folder of test images.")],
+    images: Annotated[list[Path], typer.Option(help="Test images: files, folders with all below, lists of paths.")],
     models: Annotated[list[Path], typer.Option(help="Quantized models: a.licq b.licq …")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The results, a .json file; pictures beside it.")],
     reference: Annotated[list[Path] | None, typer.Option(help="Their FP32 checkpoints, in any order.")] = None,

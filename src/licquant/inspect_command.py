@@ -20,7 +20,8 @@ from licquant.config import LayerBits, Plan
 from licquant.errors import ArtifactError, LicquantError
 from licquant.evaluate import widths
 from licquant.evaluate.bops import bops_per_pixel, macs_per_pixel
-from licquant.images import list_images, read_image
+from licquant.file_lists import distinct_names, images_meant
+from licquant.images import read_image
 from licquant.model_search import lookup
 from licquant.program import openvino_engine
 from licquant.terminal import say, show_table
@@ -160,11 +161,9 @@ def _chosen(codec: Codec, file: Path, images: Sequence[Path]) -> dict[str, width
     """Name of the file, or its path where two have the same name → the widths chosen for it."""
     if not codec.artifact.dynamic:
         raise LicquantError(f"{file}: its widths do not depend on the image, so --images has nothing to tell")
-    paths = [path for given in images for path in (list_images(given) if given.is_dir() else [given])]
-    names = [path.name for path in paths]
-    if len(set(names)) < len(names):
-        names = [str(path) for path in paths]
-    return {name: widths.chosen_widths(codec, read_image(path)) for name, path in zip(names, paths, strict=True)}
+    paths = images_meant(images)
+    named = zip(distinct_names(paths), paths, strict=True)
+    return {name: widths.chosen_widths(codec, read_image(path)) for name, path in named}
 
 
 def _show_head(record: Mapping[str, Any]) -> None:

@@ -28,6 +28,7 @@ from licquant.evaluate.artifacts import Candidate, Group, grouped
 from licquant.evaluate.codec_results import Curve, ImageResult, RatePoint, evaluate_codec
 from licquant.evaluate.latency import LatencyTable
 from licquant.evaluate.reference import evaluate_reference
+from licquant.file_lists import distinct_names, images_meant
 from licquant.images import check_places, list_images, read_image, utf8, write_atomically
 from licquant.models import load_model
 from licquant.models.shards import checkpoint_sha256
@@ -191,10 +192,15 @@ def read_plan(path: Path) -> Plan:
 
 
 def evaluate(
-    images: Path, models: Sequence[Path], output: Path, references: Sequence[Path], name: str, threads: int | None
+    images: Sequence[Path],
+    models: Sequence[Path],
+    output: Path,
+    references: Sequence[Path],
+    name: str,
+    threads: int | None,
 ) -> Report:
-    """Real files only: see ``evaluate/``. Pictures are written beside the JSON."""
-    paths = list_images(images)
+    """Real files only: see ``evaluate/``. Pictures are written beside the JSON. images: as ``images_meant``"""
+    paths = images_meant(images)
     check_places(output, output.with_name(f"{output.stem}-rd.png"))
     groups = grouped([Candidate.read(path) for path in models])
     measured = measure(groups, references, paths, name, threads)
@@ -235,6 +241,7 @@ class Measured:
 
     def show(self) -> None:
         report.print_table(report.results_table(self.curves, self.reference))
+        say(report.RATE if self.reference is None else f"{report.RATE}; {report.REFERENCE_RATE}")
         report.print_table(report.comparison_table(self.curves, self.reference))
         for curve in self.curves:
             for point in curve.points:
@@ -282,7 +289,8 @@ def codec_point(
     codec = widths.Recording(load(path, threads=threads))
     count = _Counter(f"{path.name}", len(paths), on_progress)
     results = evaluate_codec(codec, paths, lmbda, on_result=count)
-    told = tuple(replace(result, widths=of) for result, of in zip(results, codec.widths, strict=True))
+    of_images = zip(results, distinct_names(paths), codec.widths, strict=True)
+    told = tuple(replace(result, name=name, widths=of) for result, name, of in of_images)
     return RatePoint(label, lmbda, told, path.stat().st_size)
 
 
@@ -293,7 +301,8 @@ def reference_point(
     model = load_model(name, path)
     count = _Counter(f"{path.name} (FP32)", len(paths), on_progress)
     results = evaluate_reference(model, paths, lmbda, on_result=count)
-    return RatePoint(REFERENCE_LABEL, lmbda, tuple(results), 4 * sum(p.numel() for p in model.parameters()))
+    told = tuple(replace(result, name=name) for result, name in zip(results, distinct_names(paths), strict=True))
+    return RatePoint(REFERENCE_LABEL, lmbda, told, 4 * sum(p.numel() for p in model.parameters()))
 
 
 def write_layer_bars(path: Path, picture: Path) -> None:

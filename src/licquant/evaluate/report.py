@@ -25,6 +25,9 @@ from licquant.images import utf8, write_result
 from licquant.terminal import show_table
 
 SCHEMA = "licquant-evaluation/1"
+# What is in a bpp, as the tables have it.
+RATE = "bpp: 8 × all bytes of the coded file / pixels, averaged over the images: header, z, y and checksum"
+REFERENCE_RATE = "of the FP32 model: of its strings z and y alone"
 AVERAGES = ("bpp", "mse", "psnr", "ms_ssim", "rd_loss", "encode_seconds", "decode_seconds")
 
 

@@ -123,8 +123,8 @@ def test_quantize_and_evaluate(tmp_path, picture):
 def test_lists_of_files():
     assert spread_lists(["quantize", "--checkpoint", "a", "b"]) == ["quantize", "--checkpoint", "a", "b"]
     assert spread_lists([]) == []
-    assert spread_lists(["evaluate", "--models", "a", "b", "--images", "d", "-o", "x"]) == [
-        "evaluate", "--models", "a", "--models", "b", "--images", "d", "-o", "x",
+    assert spread_lists(["evaluate", "--models", "a", "b", "--images", "d", "e", "-o", "x"]) == [
+        "evaluate", "--models", "a", "--models", "b", "--images", "d", "--images", "e", "-o", "x",
     ]  # fmt: skip
 
 
