@@ -74,7 +74,7 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Encode images."""
-    options = coding_command.CodingOptions(images, output, model, engine, threads, jobs, skip_existing)
+    options = coding_command.CodingOptions(images, output, model, engine, threads, jobs, skip_existing, as_json)
     _report(coding_command.encode(options, quality, target_bpp, target_psnr), as_json)
 
 
@@ -97,7 +97,7 @@ def decode(
 ) -> None:
     """Decode coded images. A file names its model, which is looked for among the embedded ones, in the folders that
     LICQUANT_MODELS lists, and beside the file."""
-    options = coding_command.CodingOptions(files, output, model, engine, threads, jobs, skip_existing)
+    options = coding_command.CodingOptions(files, output, model, engine, threads, jobs, skip_existing, as_json)
     part = None if crop is None else coding_command.parse_crop(crop)
     _report(coding_command.decode(options, form, part), as_json)
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from licquant import commands
 from licquant.commands import Crop, Report
@@ -38,6 +38,7 @@ class CodingOptions:
     threads: int | None
     jobs: int
     skip_existing: bool
+    as_json: bool
 
 
 def encode(options: CodingOptions, quality: int | None, target_bpp: float | None, target_psnr: float | None) -> Report:
@@ -80,21 +81,29 @@ def _run(options: CodingOptions, jobs: Sequence[Job], suffix: str, work: Work) -
     (job,) = jobs
     if options.skip_existing and job.target.exists():
         return Report({"output": str(job.target), "skipped": True}, lambda: say(f"{job.target}: is there, skipped"))
-    if Path(STREAM) not in (job.source, job.target):
+    if Path(STREAM) not in (job.source, job.target) and not _is_pipe(job.source):
         return work(job.source, job.target, str(job.source), job.source.parent)
-    return _streamed(job, suffix, work)
+    return _streamed(job, suffix, work, options.as_json)
 
 
-def _streamed(job: Job, suffix: str, work: Work) -> Report:
-    """The work on files in a folder of its own; they are what stands in the streams."""
+def _streamed(job: Job, suffix: str, work: Work, as_json: bool) -> Report:
+    """The work on files in a folder of its own; they are what stands in the streams and pipes."""
+    if as_json and job.target == Path(STREAM):
+        raise LicquantError("--json writes to standard output, and so does -o -: give one of them")
     with tempfile.TemporaryDirectory(prefix="licquant-") as folder:
-        source, target, name = job.source, job.target, str(job.source)
-        if source == Path(STREAM):
-            source, name = Path(folder) / "input", "standard input"
-            _read_stream(source)
+        source, target, name = Path(folder) / "input", job.target, str(job.source)
+        if job.source == Path(STREAM):
+            name = "standard input"
         if target == Path(STREAM):
             target = Path(folder) / f"output{suffix}"
         try:
+            if job.source == Path(STREAM):
+                _read_stream(sys.stdin.buffer, source)
+            elif _is_pipe(job.source):
+                with job.source.open("rb") as pipe:
+                    _read_stream(pipe, source)
+            else:
+                source = job.source
             report = work(source, target, name, job.source.parent)
         except LicquantError as error:
             raise type(error)(str(error).replace(str(source), name)) from error
@@ -106,13 +115,18 @@ def _streamed(job: Job, suffix: str, work: Work) -> Report:
         return Report({**report.record, "output": STREAM})  # and not a word where the data go
 
 
-def _read_stream(path: Path) -> None:
-    if sys.stdin.buffer.isatty():
+def _is_pipe(path: Path) -> bool:
+    """Of another command, as a shell's <(…) is: it cannot be read twice, as image files are."""
+    return path.is_fifo()
+
+
+def _read_stream(stream: BinaryIO, path: Path) -> None:
+    if stream.isatty():
         raise LicquantError("standard input is a terminal: - reads what another command writes, as in cat FILE | …")
     with path.open("wb") as file:
-        while piece := sys.stdin.buffer.read(1 << 20):
+        while piece := stream.read(1 << 20):
             if file.tell() > _LARGEST_STREAM:
-                raise LicquantError("standard input: larger than 4 GiB")
+                raise LicquantError(f"{path}: larger than 4 GiB")
             file.write(piece)
 
 

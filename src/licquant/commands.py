@@ -68,7 +68,8 @@ def decode(file: Path, codec_of: Callable[[bytes], Codec], output: Path, crop: C
         "artifact": codec.id.hex(),
         "widths": widths,
     }
-    return Report(record, lambda: say(f"{output}: {rgb.shape[1]}×{rgb.shape[0]}"))
+    line = f"{output}: {rgb.shape[1]}×{rgb.shape[0]}"  # a report outlives its picture
+    return Report(record, lambda: say(line))
 
 
 def synthesis_widths(codec: Codec, data: bytes) -> dict[str, int]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -184,6 +185,26 @@ def test_streams(tmp_path, photos, artifact_path, codec, monkeypatch) -> None:
         (tmp_path / "image").write_bytes(image.getvalue())
         assert image.getvalue().startswith(start)
         np.testing.assert_array_equal(read_image(tmp_path / "image"), codec.decode(coded.getvalue()))
+
+
+def test_a_named_pipe_is_read_as_a_stream(tmp_path, photos, artifact_path, codec) -> None:
+    for name, data in (("image", (photos / "a.png").read_bytes()), ("coded", alone(codec, photos / "a.png"))):
+        pipe = tmp_path / name
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+        writer.start()
+        command, output = ("encode", "x.lic") if name == "image" else ("decode", "x.png")
+        assert run(command, pipe, "-o", tmp_path / output, "-m", artifact_path) == 0
+        writer.join()
+    assert (tmp_path / "x.lic").read_bytes() == alone(codec, photos / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png"), codec.decode((tmp_path / "x.lic").read_bytes()))
+
+
+def test_one_thing_only_goes_to_standard_output(photos, artifact_path, capsys, monkeypatch) -> None:
+    written = streams(monkeypatch, b"")
+    assert run("encode", photos / "a.png", "-o", "-", "-m", artifact_path, "--json") == 1
+    assert written.getvalue() == b""
+    assert "--json writes to standard output" in capsys.readouterr().err
 
 
 def test_a_bad_stream_is_one_line(artifact_path, capsys, monkeypatch) -> None:
