@@ -28,6 +28,12 @@ Folder for what is kept between commands; otherwise licquant in XDG_CACHE_HOME o
 """
 
 
+def commands() -> dict[str, Any]:
+    """Name → command, in order of the names."""
+    group: Any = typer.main.get_command(app)
+    return dict(sorted(group.commands.items()))
+
+
 def page() -> str:
     """The page in man's own language."""
     group: Any = typer.main.get_command(app)
@@ -43,7 +49,7 @@ def page() -> str:
         *_options(group),
         ".SH COMMANDS",
     ]
-    for name, command in sorted(group.commands.items()):
+    for name, command in commands().items():
         words = [_argument(parameter) for parameter in command.params if parameter.param_type_name == "argument"]
         lines += [f".SS {' '.join([f'licquant {name}', *words, '[OPTIONS]'])}", _plain(_first(command.help))]
         lines += [*_options(command)]

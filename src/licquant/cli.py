@@ -21,6 +21,7 @@ from licquant.train.progress import INTERRUPTED
 
 app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode=None,  # plain help, and errors that are not broken into lines
     pretty_exceptions_enable=False,
     help="Learned image compression as a small, fast, integer codec.",
 )

@@ -84,6 +84,7 @@ def test_no_model_need_be_named(tmp_path, picture, capsys) -> None:
         path = model_search.embedded()[int(quality) - 1]
         assert record["artifact"] == artifact_id(read_artifact_bytes(path)).hex()
         assert run("decode", tmp_path / "a.lic", "-o", tmp_path / "b.png") == 0
+        assert capsys.readouterr().out == f"{tmp_path / 'b.png'}: 128×128\n"
         expected = load(path).decode((tmp_path / "a.lic").read_bytes())
         np.testing.assert_array_equal(read_image(tmp_path / "b.png"), expected)
         sizes.append(record["bytes"])
@@ -256,4 +257,4 @@ def test_inspect_tells_the_parts_of_a_coded_image(tmp_path, artifact_path, codec
     assert run("inspect", tmp_path / "x.lic") == 0
     said = capsys.readouterr().out
     assert f"model {codec.id.hex()}: {tmp_path / 'm [b].licq'}" in said
-    assert f"header 34, z {record['z_bytes']}, y {record['y_bytes']}" in said
+    assert f"header 34, z {record['z_bytes']:,}, y {record['y_bytes']:,}\n" in said
