@@ -88,8 +88,7 @@ def train_command(
     note: Annotated[str, run_option("for the model card")] = "",
     as_json: Annotated[bool, run_option("print the result as one JSON object", "--json")] = False,
 ) -> None:
-    """Train FP32 reference models; a run that was stopped or killed can be continued. With --plan, what is trained
-    stands in the plan: only the options that say how are given."""
+    """Train FP32 reference models; a run that was stopped or killed can be continued."""
     settings = {
         **{"model": model, "lmbda": lmbda, "metric": metric, "N": width_n, "M": width_m, "steps": steps},
         **{"batch": batch_size, "crop": crop, "large_batch": large_batch_size, "large_crop": large_crop},
