@@ -4,6 +4,8 @@
 #   make check      ruff, mypy, unused, layering         make bench       speed against CompressAI FP32, bench-output/
 #   make conformance   the stored corpus under every instruction set, BLAS, number of threads and Python that there is
 #   make fuzz       one minute of fuzzing, fuzz-output/
+#   make default-models   quantize the embedded default models that are missing, from CHECKPOINTS and CALIBRATION
+#   make man        write docs/licquant.1 again, after a change of the commands' options
 #   make clean      remove what the commands above made, .venv included
 # PYTHON=/path/to/python chooses the interpreter (3.11 or later).
 
@@ -15,7 +17,7 @@ READY  := $(VENV)/.ready
 # Two test workers on one thread each: more would only compete for the same cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-slow check conformance bench fuzz setup clean
+.PHONY: demo test test-slow check conformance bench fuzz default-models man setup clean
 
 demo: $(READY)
 	$(BIN)/licquant demo -o demo-output
@@ -45,6 +47,21 @@ fuzz: $(READY)
 	else \
 	    echo "fuzzing skipped: atheris cannot be installed here"; \
 	fi
+
+# One for each λ; --quality numbers them in this order. Those that are there stay: coded images name them by their hash.
+CHECKPOINTS ?= ../shared/checkpoints
+CALIBRATION ?= ../shared/data/calib
+ASSETS      := src/licquant/assets
+LAMBDAS     := 0.0067 0.0130 0.0250 0.0483
+
+default-models: $(LAMBDAS:%=$(ASSETS)/bmshj2018-hyperprior-lambda%.licq)
+
+$(ASSETS)/%.licq: | $(READY)
+	$(BIN)/licquant quantize --checkpoint $(CHECKPOINTS)/$*.pt --calib $(CALIBRATION) --method uniform --budget bits=8 \
+	    --act-bits 8 --steps 500 -o $@
+
+man: $(READY)
+	$(BIN)/python tools/make_man.py
 
 setup: $(READY)
 

@@ -18,7 +18,7 @@ from licquant.codec.latents.families import latent_coder
 from licquant.codec.latents.hyperprior import GaussianCoder
 from licquant.codec.memory import MAX_MEMORY, image_bytes
 from licquant.codec.regions import EdgePadded, Regions, packed, regions_for, regions_of, unpacked
-from licquant.codec.tiling import TILE_PIXELS
+from licquant.codec.tiling import TILE_PIXELS, Window
 from licquant.codec.transform import DynamicTransform, StaticTransform
 from licquant.errors import ArtifactError, BitstreamError, ImageError, LoweringError
 from licquant.images import RGB, Extras, check_rgb, check_size, crop, pad_to_multiple
@@ -115,6 +115,20 @@ class Codec:
         from_fields(stream)  # damaged ones are refused by whoever reads the file
         with self._within_limits(stream.height, stream.width, self._regions_of(stream)):
             return self._synthesised(self._symbols(stream).y, stream.height, stream.width)
+
+    def decode_region(self, data: bytes, x: int, y: int, width: int, height: int) -> RGB:
+        """The part of ``decode(data)`` whose left column is x, whose top row is y: uint8 height×width×3.
+
+        All symbols are decoded, of the pixels only the tiles that the part touches. Raises ``BitstreamError`` as
+        ``decode``, and for a part that does not lie within the image.
+        """
+        stream = self._parse(data)
+        if min(x, y) < 0 or min(width, height) < 1 or x + width > stream.width or y + height > stream.height:
+            wanted = f"{width}×{height} pixels at {x},{y}"
+            raise BitstreamError(f"{wanted} do not lie within the image of {stream.width}×{stream.height}")
+        with self._within_limits(stream.height, stream.width, self._regions_of(stream)):
+            pixels, _ = self._g_s.run(self._symbols(stream).y, Window((y, y + height), (x, x + width)))
+            return np.ascontiguousarray(np.moveaxis(pixels, 0, -1).astype(np.uint8, copy=False))
 
     def decode_symbols(self, data: bytes) -> Latents:
         """The coded latents alone: what must be the same on every machine."""

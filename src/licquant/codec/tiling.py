@@ -20,6 +20,13 @@ TILE_PIXELS = 1024  # side of a piece, in pixels of the image
 LATENT_TILE = 128  # in positions of y, where Gaussian parameters are computed
 
 
+class Window(NamedTuple):
+    """What is wanted of an output: [first, last) rows and columns."""
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+
 class _Piece(NamedTuple):
     """[first, last) rows and columns of the output, the input that they need, and their place in what that gives."""
 
@@ -34,18 +41,31 @@ def fits_one_tile(part: Part, q: Planes, tile: int) -> bool:
     return max(part.output_size((q.shape[1], q.shape[2]))) <= tile
 
 
-def run_tiled(run: Callable[[Ints], Ints], part: Part, q: Planes, tile: int) -> Ints:
-    """``run(q)`` for stored integers q [C, H, W], the output computed in pieces of at most tile × tile."""
-    if fits_one_tile(part, q, tile):
-        return run(q[:, :, :])
+def run_tiled(run: Callable[[Ints], Ints], part: Part, q: Planes, tile: int, window: Window | None = None) -> Ints:
+    """``run(q)`` for stored integers q [C, H, W], the output computed in pieces of at most tile × tile.
+
+    window: of the output, at least one element of it; the rest is left out, and pieces outside are not computed
+    """
     height, width = part.output_size((q.shape[1], q.shape[2]))
+    (top, bottom), (left, right) = window or ((0, height), (0, width))
+    if fits_one_tile(part, q, tile):
+        return run(q[:, :, :])[:, top:bottom, left:right]
     output: Ints | None = None
     for piece in _pieces(part, q, tile):
+        rows = max(piece.rows[0], top), min(piece.rows[1], bottom)
+        columns = max(piece.columns[0], left), min(piece.columns[1], right)
+        if rows[0] >= rows[1] or columns[0] >= columns[1]:
+            continue
         found = run(q[:, *piece.needed])[:, *piece.place]
         if output is None:
             # rows × columns × channels in memory, as the engines give and take it
-            output = np.moveaxis(np.empty((height, width, len(found)), _stored_type(part, found)), -1, 0)
-        output[:, slice(*piece.rows), slice(*piece.columns)] = found
+            shape = (bottom - top, right - left, len(found))
+            output = np.moveaxis(np.empty(shape, _stored_type(part, found)), -1, 0)
+        output[:, rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left] = found[
+            :,
+            rows[0] - piece.rows[0] : rows[1] - piece.rows[0],
+            columns[0] - piece.columns[0] : columns[1] - piece.columns[0],
+        ]
     assert output is not None
     return output
 

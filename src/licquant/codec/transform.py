@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from licquant.codec.regions import EdgePadded, Planes
-from licquant.codec.tiling import fits_one_tile, run_tiled, sample_tiled
+from licquant.codec.tiling import Window, fits_one_tile, run_tiled, sample_tiled
 from licquant.program.arithmetic import Ints
 from licquant.program.chain import Chain, Engine
 from licquant.program.dynamic import DynamicPart
@@ -22,9 +22,10 @@ class StaticTransform:
     def __init__(self, part: Part, engine: Engine, tile: int) -> None:
         self._part, self._engine, self._tile = part, engine, tile
 
-    def run(self, q: Planes) -> tuple[Ints, dict[str, int]]:
-        """Stored integers of the input [C, H, W] to those of the output, and the widths chosen: none here."""
-        return run_tiled(self._engine.run, self._part, q, self._tile), {}
+    def run(self, q: Planes, window: Window | None = None) -> tuple[Ints, dict[str, int]]:
+        """Stored integers of the input [C, H, W] to those of the output, or of a window of it, and the widths chosen:
+        none here."""
+        return run_tiled(self._engine.run, self._part, q, self._tile, window), {}
 
     def widths(self, q: Planes) -> dict[str, int]:
         """Stage → the width chosen for this input: nothing is chosen here."""
@@ -37,15 +38,16 @@ class DynamicTransform:
     def __init__(self, part: DynamicPart, engine: Callable[[Part], Engine], tile: int) -> None:
         self._chain, self._part, self._tile = Chain(part, engine), part, tile
 
-    def run(self, q: Planes) -> tuple[Ints, dict[str, int]]:
-        """Stored integers of the input [C, H, W] to those of the output, and the ``widths`` chosen for it."""
-        chain = self._chain
+    def run(self, q: Planes, window: Window | None = None) -> tuple[Ints, dict[str, int]]:
+        """Stored integers of the input [C, H, W] to those of the output, or of a window of it, and the ``widths`` that
+        are chosen for the whole."""
+        chain, part = self._chain, self._part.part
         if not chain.selects_by_input and self._fits(q):
             first = chain.start(q[:, :, :])  # once, for the selector and for the next stage
             widths = chain.choose(first)
-            return chain.finish(first, widths), self._named(widths)
+            return run_tiled(lambda _: chain.finish(first, widths), part, q, self._tile, window), self._named(widths)
         widths = self._choose(q)
-        output = run_tiled(lambda piece: chain.finish(chain.start(piece), widths), self._part.part, q, self._tile)
+        output = run_tiled(lambda piece: chain.finish(chain.start(piece), widths), part, q, self._tile, window)
         return output, self._named(widths)
 
     def widths(self, q: Planes) -> dict[str, int]:

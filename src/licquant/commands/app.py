@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
@@ -15,17 +14,19 @@ import typer
 from licquant import __version__
 from licquant.cache import cache_folder
 from licquant.commands import base as commands
+from licquant.commands import coding as coding_command
 from licquant.commands import inspect as inspect_command
 from licquant.commands.image_options import Background, Depth, Frame, Metadata, NoAlpha, Srgb, Strict, reading_of
 from licquant.commands.options import MAX_SEED, MAX_THREADS, average_bits, bits, count, not_negative, positive, whole
 from licquant.commands.train import EXIT_INTERRUPTED, train_command
 from licquant.errors import LicquantError
 from licquant.images import parse_colour
+from licquant.terminal import quiet_libraries, remark
 from licquant.train.progress import INTERRUPTED
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
+    rich_markup_mode=None,  # plain help, and errors that are not broken into lines
     pretty_exceptions_enable=False,
     help="Learned image compression as a small, fast, integer codec.",
 )
@@ -35,19 +36,26 @@ Threads = Annotated[
     int | None, whole("--threads", 1, MAX_THREADS, "Threads for the fast engine; its own choice if absent.")
 ]
 Engine = Annotated[str, typer.Option(help="openvino (fast) or exact (slow, integers only).")]
-ModelFile = Annotated[Path, typer.Option("--model", "-m", help="The quantized model, a .licq file.")]
+ModelFile = Annotated[
+    Path | None, typer.Option("--model", "-m", help="A .licq file, or a folder of them; default: the embedded ones.")
+]
+Jobs = Annotated[int, whole("--jobs", 1, MAX_THREADS, "Files at the same time.", "-j")]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out what is there already.")]
 
+VERBOSE = "--verbose"
 # Options that take several values, as in --models a.licq b.licq.
 _LISTS = {
     "inspect": ("--images",),
-    "evaluate": ("--models", "--reference"),
+    "evaluate": ("--images", "--models", "--reference"),
     "compare": ("--checkpoint", "--budget"),
     "reproduce": ("--checkpoint",),
 }
 
 
 @app.callback()
-def _root() -> None:
+def _root(
+    verbose: Annotated[bool, typer.Option(VERBOSE, help="Show the warnings of other libraries, too.")] = False,
+) -> None:
     pass
 
 
@@ -59,9 +67,14 @@ def version() -> None:
 
 @app.command()
 def encode(
-    image: Path,
-    model: ModelFile,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The coded image, a .lic file.")],
+    images: Annotated[list[Path], typer.Argument(help="Files, folders with all below them, patterns, or -")],
+    output: Annotated[str, typer.Option("--output", "-o", help="A .lic file, or a folder for several; or -")],
+    model: ModelFile = None,
+    quality: Annotated[int | None, count("--quality", "Which of the models, by bit rate; default: the middle.")] = None,
+    target_bpp: Annotated[float | None, positive("--target-bpp", "The best of the models within this rate.")] = None,
+    target_psnr: Annotated[float | None, positive("--target-psnr", "The smallest file of this PSNR in dB.")] = None,
+    jobs: Jobs = 1,
+    skip_existing: SkipExisting = False,
     engine: Engine = "openvino",
     threads: Threads = None,
     srgb: Srgb = False,
@@ -72,25 +85,37 @@ def encode(
     frame: Frame = None,
     as_json: Json = False,
 ) -> None:
-    """Encode an image file."""
+    """Encode images."""
+    options = coding_command.CodingOptions(images, output, model, engine, threads, jobs, skip_existing, as_json)
     reading = reading_of(srgb, metadata, background, no_alpha, depth, frame)
-    _report(commands.encode(image, model, output, engine, threads, reading), as_json)
+    _report(coding_command.encode(options, quality, target_bpp, target_psnr, reading), as_json)
 
 
 @app.command()
 def decode(
-    file: Path,
-    model: ModelFile,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The image: .png, .ppm, .bmp or .tif.")],
+    files: Annotated[list[Path], typer.Argument(help="Files, folders with all below them, patterns, or -")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="A .png, .ppm, .bmp or .tif file, or a folder for several; or png:-")
+    ],
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="A .licq file, or a folder of them; default: see below.")
+    ] = None,
+    form: Annotated[str | None, typer.Option("--format", help="png (default), ppm, bmp or tif, in a folder.")] = None,
+    crop: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="This part only; it takes less time.")] = None,
+    jobs: Jobs = 1,
+    skip_existing: SkipExisting = False,
     engine: Engine = "openvino",
     threads: Threads = None,
     srgb: Srgb = False,
     background: Background = None,
     as_json: Json = False,
 ) -> None:
-    """Decode a coded image."""
+    """Decode coded images. A file names its model, which is looked for among the embedded ones, in the folders that
+    LICQUANT_MODELS lists, and beside the file."""
+    options = coding_command.CodingOptions(files, output, model, engine, threads, jobs, skip_existing, as_json)
+    part = None if crop is None else coding_command.parse_crop(crop)
     colour = None if background is None else parse_colour(background)
-    _report(commands.decode(file, model, output, engine, threads, srgb, colour), as_json)
+    _report(coding_command.decode(options, form, commands.Wanted(part, srgb, colour)), as_json)
 
 
 @app.command()
@@ -228,7 +253,7 @@ def finetune(
 
 @app.command()
 def evaluate(
-    images: Annotated[Path, typer.Option(help="A folder of test images.")],
+    images: Annotated[list[Path], typer.Option(help="Test images: files, folders with all below, lists of paths.")],
     models: Annotated[list[Path], typer.Option(help="Quantized models: a.licq b.licq …")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The results, a .json file; pictures beside it.")],
     reference: Annotated[list[Path] | None, typer.Option(help="Their FP32 checkpoints, in any order.")] = None,
@@ -357,13 +382,14 @@ app.command("train")(train_command)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: errors that licquant raises on purpose become one line and exit status 1."""
-    # Remarks on metadata of image files, which is not used. Here, since filters are the whole process's.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
     # A file's name need not be UTF-8; to say what was made of it must not fail.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    words = spread_lists(list(sys.argv[1:] if arguments is None else arguments))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if VERBOSE not in words:
+        quiet_libraries()
+    words = spread_lists([word for word in words if word != VERBOSE])  # wherever it stands
     try:
         app(words)
     except LicquantError as error:
@@ -392,7 +418,7 @@ def spread_lists(words: list[str]) -> list[str]:
 
 
 def _fail(message: str) -> None:
-    print(f"licquant: {' '.join(message.split())}", file=sys.stderr)
+    remark(message)
     sys.exit(1)
 
 
@@ -401,6 +427,8 @@ def _report(result: commands.Report, as_json: bool) -> None:
         print(json.dumps(_plain(result.record), ensure_ascii=False))
     else:
         result.show()
+    if result.status:
+        raise typer.Exit(result.status)
 
 
 def _plain(value: Any) -> Any:

@@ -1,21 +1,20 @@
-"""Encode and decode: commands that need no training stack."""
+"""One file encoded or decoded, for the commands; needs no training stack."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from licquant.codec import codec as codec_module
+from licquant.codec.codec import Codec
 from licquant.codec.files.bitstream import Bitstream
 from licquant.codec.files.extra_fields import unknown_fields
-from licquant.errors import BitstreamError, LicquantError
+from licquant.commands.model_choice import Encode
+from licquant.errors import BitstreamError
 from licquant.images import (
+    Extras,
     Picture,
     Reading,
     check_places,
@@ -26,72 +25,71 @@ from licquant.images import (
     write_atomically,
     write_image,
 )
+from licquant.terminal import remark, say
 
-OUT = Console()
+Crop = tuple[int, int, int, int]  # x, y, width, height in pixels
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a command found: for machines, and for people."""
+    """What a command found: for machines, and for people; status: of the process."""
 
     record: dict[str, Any]
     show: Callable[[], None] = field(default=lambda: None)
+    status: int = 0
 
 
-def encode(
-    image: Path,
-    model: Path,
-    output: Path,
-    engine: str,
-    threads: int | None,
-    reading: Reading = Reading(),
-) -> Report:
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of a coded picture: a part, all of it if None;  srgb, background: as ``images.displayed``."""
+
+    crop: Crop | None = None
+    srgb: bool = False
+    background: tuple[int, int, int] | None = None
+
+
+def encode(image: Path, encoded: Encode, output: Path, reading: Reading) -> Report:
+    """encoded: with which model (``model_choice.py``)"""
     check_places(output)
     picture = read_picture(image, reading)
-    rgb = picture.rgb
-    codec = _load(model, engine, threads)
     start = time.perf_counter()
-    data, widths = codec.encode_with_widths(rgb, picture.extras)
+    found = encoded(picture)
     seconds = time.perf_counter() - start
-    write_atomically(output, data)
-    height, width = rgb.shape[:2]
+    write_atomically(output, found.data)
+    height, width = picture.rgb.shape[:2]
     record = {
         "output": str(output),
-        "bytes": len(data),
+        "bytes": len(found.data),
         "width": width,
         "height": height,
-        "bpp": 8 * len(data) / (width * height),
+        "bpp": 8 * len(found.data) / (width * height),
         "seconds": seconds,
-        "artifact": codec.id.hex(),
-        "widths": widths,
+        "artifact": found.codec.id.hex(),
+        "widths": found.widths,
         "carried": list(picture.extras.names()),
-        "notes": _say(image, picture.notes),
+        "notes": _told(image, picture.notes),
+        **found.facts,
     }
-    line = f"{output}: {width}×{height}, {len(data):,} bytes, {record['bpp']:.4f} bits per pixel"
-    return Report(record, lambda: OUT.print(line, highlight=False))
+    line = f"{output}: {width}×{height}, {len(found.data):,} bytes, {record['bpp']:.4f} bits per pixel{found.told}"
+    return Report(record, lambda: say(line))
 
 
-def decode(
-    file: Path,
-    model: Path,
-    output: Path,
-    engine: str,
-    threads: int | None,
-    srgb: bool = False,
-    background: tuple[int, int, int] | None = None,
-) -> Report:
-    """srgb, background: as ``images.displayed`` has them."""
+def decode(file: Path, codec_of: Callable[[bytes], Codec], output: Path, wanted: Wanted) -> Report:
+    """codec_of: the codec for a coded image"""
     check_places(output)
     kind = check_suffix(output)
     data = read_file(file)
-    codec = _load(model, engine, threads)
+    codec = codec_of(data)
     extras = codec.extras(data)
-    if background is None:
+    if wanted.background is None:
         left_out(kind, extras)  # may refuse, before the long work
     start = time.perf_counter()
-    rgb, widths = codec.decode_with_widths(data)
+    if wanted.crop is None:
+        rgb, widths = codec.decode_with_widths(data)
+    else:
+        rgb, widths, extras = codec.decode_region(data, *wanted.crop), {}, _cropped(extras, wanted.crop)
     seconds = time.perf_counter() - start
-    picture = displayed(Picture(rgb, extras), srgb, background)
+    picture = displayed(Picture(rgb, extras), wanted.srgb, wanted.background)
     lost = left_out(kind, picture.extras)
     write_image(output, picture.rgb, picture.extras)
     notes = [f"{output.suffix} has no place for its {', '.join(lost)}: left out"] if lost else []
@@ -102,29 +100,30 @@ def decode(
         "width": rgb.shape[1],
         "height": rgb.shape[0],
         "seconds": seconds,
+        "artifact": codec.id.hex(),
         "widths": widths,
         "carried": list(picture.extras.names()),
-        "notes": _say(file, notes),
+        "notes": _told(file, notes),
     }
-    return Report(record, lambda: OUT.print(f"{output}: {rgb.shape[1]}×{rgb.shape[0]}", highlight=False))
+    line = f"{output}: {rgb.shape[1]}×{rgb.shape[0]}"  # a report outlives its picture
+    return Report(record, lambda: say(line))
 
 
-def _say(file: Path, notes: Sequence[str]) -> list[str]:
+def _cropped(extras: Extras, crop: Crop) -> Extras:
+    x, y, width, height = crop
+    return extras if extras.alpha is None else replace(extras, alpha=extras.alpha[y : y + height, x : x + width])
+
+
+def _told(file: Path, notes: Sequence[str]) -> list[str]:
     """A line for each, where it is in nobody's way; the same for programs."""
-    for note in notes:
-        sys.stderr.write(f"licquant: {file}: {note}\n")
+    for line in notes:
+        remark(f"{file}: {line}")
     return list(notes)
 
 
-def synthesis_widths(codec: codec_module.Codec, data: bytes) -> dict[str, int]:
+def synthesis_widths(codec: Codec, data: bytes) -> dict[str, int]:
     """Stage of g_s → the width that decoding chooses; empty, and not looked for, where none is chosen."""
     return codec.synthesis_widths(codec.decode_symbols(data).y) if codec.artifact.dynamic else {}
-
-
-def _load(model: Path, engine: str, threads: int | None) -> codec_module.Codec:
-    if engine not in codec_module.ENGINES:
-        raise LicquantError(f"unknown engine {engine!r}: choose one of {', '.join(codec_module.ENGINES)}")
-    return codec_module.load(model, engine=engine, threads=threads)
 
 
 def read_file(file: Path) -> bytes:

@@ -8,7 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from licquant import cache
-from licquant.commands.base import OUT, Report
+from licquant.commands.base import Report
+from licquant.terminal import say, show_table
 
 
 def run(folder: Path | None, clear: bool, older: bool) -> Report:
@@ -21,11 +22,14 @@ def run(folder: Path | None, clear: bool, older: bool) -> Report:
     record = {"folder": str(folder), "kinds": kinds, "cleared": len(chosen), "cleared_bytes": freed}
 
     def show() -> None:
-        OUT.print(_table(kinds) if kinds else f"{folder}: nothing is kept", highlight=False)
+        if kinds:
+            show_table(_table(kinds))
+        else:
+            say(f"{folder}: nothing is kept")
         if clear or older:
-            OUT.print(f"{folder}: {len(chosen)} files deleted, {freed:,} bytes", highlight=False)
+            say(f"{folder}: {len(chosen)} files deleted, {freed:,} bytes")
         elif kinds:
-            OUT.print(f"{folder}: --clear deletes all, --clear-older what other versions made", highlight=False)
+            say(f"{folder}: --clear deletes all, --clear-older what other versions made")
 
     return Report(record, show)
 

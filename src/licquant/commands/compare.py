@@ -9,17 +9,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from licquant import pipeline
 from licquant.codec.files.artifact import Artifact, read_artifact_bytes
-from licquant.commands.base import OUT, Report
+from licquant.commands.base import Report
 from licquant.commands.toolkit import QuantizeOptions, lmbdas_of, made_with, make_folder, measure, quantize
 from licquant.config import Budget
 from licquant.errors import ArtifactError, BudgetError
 from licquant.evaluate.artifacts import Candidate, grouped
 from licquant.images import calibration_files, check_places, list_images
 from licquant.reports import report
+from licquant.terminal import note, say
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,8 @@ def compare(options: CompareOptions) -> Report:
     jobs, tests = _jobs(options), list_images(options.images)
     made: list[Path] = []
     missed: list[dict[str, Any]] = []
-    progress_line = Console(stderr=True)
     for number, job in enumerate(jobs, 1):
-        progress_line.print(f"{number}/{len(jobs)} {job.output.name}", highlight=False)
+        note(f"{number}/{len(jobs)} {job.output.name}")
         try:
             if not is_made(job):
                 quantize(job)
@@ -69,8 +67,8 @@ def compare(options: CompareOptions) -> Report:
     def show() -> None:
         report.print_table(report.comparison_table(measured.curves, measured.reference))
         for miss in missed:
-            OUT.print("left out: {method} {budget}, λ={lmbda:g}: {reason}".format(**miss), highlight=False)
-        OUT.print(f"{options.output}: artifacts, results.json, pictures", highlight=False)
+            say("left out: {method} {budget}, λ={lmbda:g}: {reason}".format(**miss))
+        say(f"{options.output}: artifacts, results.json, pictures")
 
     return Report(measured.record, show)
 

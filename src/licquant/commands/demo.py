@@ -8,11 +8,10 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from licquant import pipeline
 from licquant.codec.codec import load
-from licquant.commands.base import OUT, Report
+from licquant.commands.base import Report
 from licquant.commands.toolkit import (
     REFERENCE_LABEL,
     codec_point,
@@ -30,6 +29,7 @@ from licquant.models import load_model
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.synthetic import dead_leaves
 from licquant.reports import pictures, report
+from licquant.terminal import say, show_table
 from licquant.train.card import lmbda_of
 
 MODEL = "bmshj2018-hyperprior"
@@ -120,13 +120,11 @@ def _detail(rgb: RGB) -> RGB:
 def _show(
     curves: list[Curve], reference: Curve, fp32: RatePoint, live: RatePoint, output: Path, seconds: float
 ) -> None:
-    Console(width=120).print(
-        report.results_table(curves, reference, "licquant demo: real files, averages over the images")
-    )
-    OUT.print(
+    title = "licquant demo: real files, averages over the images"
+    show_table(report.results_table(curves, reference, title), least=120)
+    say(
         f"encode {fp32.encode_seconds / live.encode_seconds:.1f} times and decode "
         f"{fp32.decode_seconds / live.decode_seconds:.1f} times as fast as CompressAI FP32 "
         "(one run each; `make bench` measures it properly)\n"
-        f"{output}: coded and decoded images, results.json, rd.png, layers.png, comparison.png; {seconds:.0f} s",
-        highlight=False,
+        f"{output}: coded and decoded images, results.json, rd.png, layers.png, comparison.png; {seconds:.0f} s"
     )

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric import Fabric
-from rich.console import Console
 
 from licquant import pipeline
 from licquant.cache import cache_folder
-from licquant.commands.base import OUT, Report
+from licquant.commands.base import Report
 from licquant.commands.toolkit import WidthOptions, calibration_facts, progress, say_skipped, size_facts
 from licquant.config import Budget
 from licquant.digests import file_sha256
@@ -30,6 +29,7 @@ from licquant.images import calibration_files, read_calibration
 from licquant.models import load_model
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.in_training.finetune_settings import DISTANCE_AWARE, FinetuneRecipe
+from licquant.terminal import note, say
 from licquant.train import card, resume
 from licquant.train.command import make_fabric
 from licquant.train.progress import COMPLETE, INTERRUPTED
@@ -197,7 +197,5 @@ def _report(options: FinetuneOptions, described: Mapping[str, Any], status: str)
     share = 100 * described["bytes"] / described["fp32_bytes"]
     line = f"{output}: {status} after {described['steps']} steps, {described['bytes']:,} bytes, {share:.1f} % of FP32"
     if status == INTERRUPTED:
-        Console(stderr=True).print("continue with --resume", highlight=False)
-    return Report(
-        {"output": output, "status": status, "card": dict(described)}, lambda: OUT.print(line, highlight=False)
-    )
+        note("continue with --resume")
+    return Report({"output": output, "status": status, "card": dict(described)}, lambda: say(line))

@@ -14,12 +14,15 @@ from licquant.codec.codec import Codec, load
 from licquant.codec.files.artifact import Artifact, artifact_id, read_artifact_bytes
 from licquant.codec.files.bitstream import FIELD_KINDS, Bitstream
 from licquant.codec.files.contents import LayerContents, SelectorContents, layer_contents, selector_contents
-from licquant.commands.base import OUT, Report, read_file, synthesis_widths
+from licquant.commands.base import Report, read_file, synthesis_widths
+from licquant.commands.file_lists import distinct_names, images_meant
+from licquant.commands.model_search import lookup
 from licquant.errors import ArtifactError, LicquantError
 from licquant.evaluate import widths
 from licquant.evaluate.bops import average_bops, macs_per_pixel
-from licquant.images import list_images, read_image
+from licquant.images import read_image
 from licquant.program import openvino_engine
+from licquant.terminal import say, show_table
 
 
 def inspect(file: Path | None, model: Path | None, images: Sequence[Path] = ()) -> Report:
@@ -34,7 +37,7 @@ def inspect(file: Path | None, model: Path | None, images: Sequence[Path] = ()) 
     if data.startswith(b"LICI"):
         if images:
             raise LicquantError(f"{file}: a coded image; --images is for a model (.licq)")
-        return _inspect_image(data, {} if model is None else synthesis_widths(load(model), data))
+        return _inspect_image(file, data, {} if model is None else synthesis_widths(load(model), data), model)
     if data.startswith(b"LICQ"):
         return _inspect_model(file, images)
     raise LicquantError(f"{file}: neither a licquant model (.licq) nor a coded image (.lic)")
@@ -52,42 +55,50 @@ def machine() -> Report:
     }
 
     def show() -> None:
-        OUT.print(f"{record['cpu']}, {platform.machine()}, OpenVINO {record['openvino']}", highlight=False)
+        say(f"{record['cpu']}, {platform.machine()}, OpenVINO {record['openvino']}")
         for name, exact in found.exact.items():
-            OUT.print(f"INT8 {name}: {'exact' if exact else 'not exact'}", highlight=False)
+            say(f"INT8 {name}: {'exact' if exact else 'not exact'}")
         used = "INT8 kernels" if found.int8 else "float32 kernels, which compute the same, in more time"
-        OUT.print(f"used: {used} (self-test: {record['self_test_ms']:.0f} ms)", highlight=False)
+        say(f"used: {used} (self-test: {record['self_test_ms']:.0f} ms)")
 
     return Report(record, show)
 
 
-def _inspect_image(data: bytes, chosen: Mapping[str, int]) -> Report:
+def _inspect_image(file: Path, data: bytes, chosen: Mapping[str, int], model: Path | None) -> Report:
+    """model: its own, if it was named"""
     stream, size = Bitstream.from_bytes(data), len(data)
+    lengths = [len(string) for string in stream.strings]
+    pixels = stream.width * stream.height
+    found = model or lookup(stream.artifact_id, file.parent)
     record: dict[str, Any] = {
         "kind": "coded image",
         "bytes": size,
         "width": stream.width,
         "height": stream.height,
-        "bpp": 8 * size / (stream.width * stream.height),
+        "bpp": 8 * size / pixels,
+        "bpp_of_strings": 8 * sum(lengths) / pixels,
+        "header_bytes": size - sum(lengths),
+        "z_bytes": lengths[0] if len(lengths) > 1 else 0,
+        "y_bytes": sum(lengths[1:] if len(lengths) > 1 else lengths),
         "artifact": stream.artifact_id.hex(),
-        "strings": [len(string) for string in stream.strings],
         "fields": {name: len(stream.fields[kind]) for name, kind in FIELD_KINDS.items() if kind in stream.fields},
+        "model": None if found is None else str(found),
+        "strings": lengths,
         "widths": dict(chosen),
     }
 
     def show() -> None:
-        strings = " + ".join(f"{n:,}" for n in record["strings"])
-        OUT.print(
-            f"coded image, {stream.width}×{stream.height}, {size:,} bytes ({strings} in strings), "
-            f"{record['bpp']:.4f} bits per pixel\ncoded with artifact {record['artifact']}",
-            highlight=False,
+        say(
+            "coded image, {width}×{height}, {bytes:,} bytes: header {header_bytes:,}, z {z_bytes:,}, y {y_bytes:,}\n"
+            "{bpp:.4f} bits per pixel, {bpp_of_strings:.4f} without the header".format(**record)
         )
+        say(f"model {record['artifact']}: {record['model'] or 'not among those here'}")
         if record["fields"]:
             beside = ", ".join(f"{name} {n:,}" for name, n in record["fields"].items())
-            OUT.print(f"beside the strings, in bytes: {beside}", highlight=False)
+            say(f"beside the strings, in bytes: {beside}")
         if chosen:
             listed = ", ".join(f"{stage} {bits}" for stage, bits in chosen.items())
-            OUT.print(f"decoded with widths in bits: {listed}", highlight=False)
+            say(f"decoded with widths in bits: {listed}")
 
     return Report(record, show)
 
@@ -132,18 +143,17 @@ def _inspect_model(file: Path, images: Sequence[Path]) -> Report:
 
     def show() -> None:
         _show_head(record)
-        OUT.print(_layer_table(layers, candidates, macs))
+        show_table(_layer_table(layers, candidates, macs))
         at = " on average over these images" if chosen else " at the widest widths" if stages else ""
-        OUT.print(f"{bops:,.0f} bit operations per pixel{at}: MACs · weight bits · activation bits", highlight=False)
+        say(f"{bops:,.0f} bit operations per pixel{at}: MACs · weight bits · activation bits")
         for selector in selectors:
             _show_selector(selector)
         if found and of_choosing:
-            OUT.print(_width_table(chosen))
-            OUT.print(
+            show_table(_width_table(chosen))
+            say(
                 f"{widths.sentence(list(chosen.values()))}\naverage bits over these images: {found.weight:.2f} by "
                 f"weights, {found.weight_layer:.2f} by layers, activations {found.activation:.2f}; of the layers whose "
-                f"width is chosen, {of_choosing.weight_layer:.2f} by layers",
-                highlight=False,
+                f"width is chosen, {of_choosing.weight_layer:.2f} by layers"
             )
 
     return Report(record, show)
@@ -153,20 +163,17 @@ def _chosen(codec: Codec, file: Path, images: Sequence[Path]) -> dict[str, width
     """Name of the file, or its path where two have the same name → the widths chosen for it."""
     if not codec.artifact.dynamic:
         raise LicquantError(f"{file}: its widths do not depend on the image, so --images has nothing to tell")
-    paths = [path for given in images for path in (list_images(given) if given.is_dir() else [given])]
-    names = [path.name for path in paths]
-    if len(set(names)) < len(names):
-        names = [str(path) for path in paths]
-    return {name: widths.chosen_widths(codec, read_image(path)) for name, path in zip(names, paths, strict=True)}
+    paths = images_meant(images)
+    named = zip(distinct_names(paths), paths, strict=True)
+    return {name: widths.chosen_widths(codec, read_image(path)) for name, path in named}
 
 
 def _show_head(record: Mapping[str, Any]) -> None:
     size, fp32 = record["bytes"], record["fp32_bytes"]
     share = f", {100 * size / fp32:.1f} % of FP32" if isinstance(fp32, int) and fp32 else ""
-    OUT.print(
+    say(
         f"model, {record['family']}, {size:,} bytes{share}\nartifact {record['artifact']}, "
-        f"plan {record['plan_hash'][:16]}, licence of the weights: {record['licence']}",
-        highlight=False,
+        f"plan {record['plan_hash'][:16]}, licence of the weights: {record['licence']}"
     )
 
 
@@ -194,10 +201,9 @@ def _layer_table(
 
 def _show_selector(selector: SelectorContents) -> None:
     of_stages = ", ".join(f"{stage} {'/'.join(map(str, widths))}" for stage, widths in selector.stages.items())
-    OUT.print(
+    say(
         f"{selector.part}: bits chosen for each image: {of_stages}\n    {selector.bytes:,} bytes beside the widest; "
-        f"selector: {selector.selector_weights:,} weights, {selector.selector_bytes:,} bytes",
-        highlight=False,
+        f"selector: {selector.selector_weights:,} weights, {selector.selector_bytes:,} bytes"
     )
 
 

@@ -7,14 +7,15 @@ from dataclasses import asdict
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from licquant.commands.base import OUT, Report
+from licquant.commands.base import Report
 from licquant.models.describe import Description, descriptions
+from licquant.terminal import show_table
 
 
 def run() -> Report:
     """Builds every model once, with random weights: only shapes matter."""
     found = list(descriptions())
-    return Report({"models": [asdict(one) for one in found]}, lambda: OUT.print(_table(found)))
+    return Report({"models": [asdict(one) for one in found]}, lambda: show_table(_table(found)))
 
 
 def _table(found: list[Description]) -> Table:

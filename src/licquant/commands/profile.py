@@ -12,7 +12,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from licquant import pipeline
@@ -34,6 +33,7 @@ from licquant.quant.calibrate import collect_statistics
 from licquant.quant.insert import insert_quantizers
 from licquant.quant.network import uniform_plan
 from licquant.quant.synthetic import dead_leaves
+from licquant.terminal import say, show_table
 
 REPEATS = 9
 CHECK_PLANS = 4  # random mixed plans that the table must predict
@@ -198,22 +198,19 @@ def _timed(call: Callable[[], object], on_step: Callable[[], None]) -> float:
 
 
 def _show(table: LatencyTable, output: Path) -> None:
-    console = Console(width=120)
     width, height = table.size
-    console.print(_table(table))
+    show_table(_table(table), least=120)
     check = table.check
     pairs = zip(check["predicted_ms"][1:], check["measured_ms"][1:], check["relative_errors"], strict=True)
     found = ", ".join(f"{p:.0f} for {m:.0f} ms ({100 * e:+.1f} %)" for p, m, e in pairs)
     verdict = "within" if check["within"] else "NOT within: is the machine busy?"
-    console.print(
+    say(
         f"encode and decode of {width}×{height} with everything at {NARROW} bits: "
         f"{sum(t.at(NARROW, NARROW) for t in table.layers.values()) + table.rest_ms:.1f} ms, "
         f"of which {table.rest_ms:.1f} ms are not layers\n"
         f"mixed plans, predicted for measured times of the free zone: {found}; {verdict} "
         f"{100 * check['tolerance']:.0f} %, the machine's drift since the table ({check['drift']:.2f} ×) taken out\n"
         f"{output}: use it with --budget latency=MILLISECONDS",
-        highlight=False,
-        markup=False,
     )
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from licquant.codec.codec import load
-from licquant.commands.base import OUT, Report
+from licquant.commands.base import Report
 from licquant.commands.reproduce_tables import (
     DPA_DQ,
     TABLES,
@@ -25,6 +25,7 @@ from licquant.evaluate import widths
 from licquant.images import check_places, list_images, read_image
 from licquant.quant.gradients import DistanceAware
 from licquant.reports import estimator_pictures, report, width_pictures
+from licquant.terminal import say
 
 BETAS = (1.0, 2.0, 4.0, 8.0)
 
@@ -42,7 +43,7 @@ def figure2(options: ReproduceOptions) -> Report:
         {name: slope.numpy() for name, slope in slopes.items()},
     )
     extremes = {name: [float(slope.min()), float(slope.max())] for name, slope in slopes.items()}
-    return Report({"output": str(path), "slopes": extremes}, lambda: OUT.print(str(path), highlight=False))
+    return Report({"output": str(path), "slopes": extremes}, lambda: say(str(path)))
 
 
 def figure6(options: ReproduceOptions) -> Report:
@@ -78,7 +79,7 @@ def figure6(options: ReproduceOptions) -> Report:
         "choices": widths.summary(list(chosen.values())),
     }
     report.write_json(options.output / "fig6.json", record)
-    return Report({"output": str(output), **record}, lambda: OUT.print(f"{output}: {sentence}", highlight=False))
+    return Report({"output": str(output), **record}, lambda: say(f"{output}: {sentence}"))
 
 
 # Name on the command line → what makes it.

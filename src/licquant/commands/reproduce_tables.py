@@ -15,11 +15,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from licquant.commands import finetune as finetune_command
-from licquant.commands.base import OUT, Report
+from licquant.commands.base import Report
 from licquant.commands.compare import is_made
 from licquant.commands.toolkit import Measured, QuantizeOptions, lmbdas_of, measure, quantize
 from licquant.dynamic.settings import DynamicSettings
@@ -30,6 +29,7 @@ from licquant.evaluate.widths import share_different
 from licquant.images import calibration_files, list_images
 from licquant.quant.in_training.finetune_settings import DISTANCE_AWARE, STRAIGHT_THROUGH
 from licquant.reports import ablation_pictures, report
+from licquant.terminal import note, say
 from licquant.train.card import lmbda_of
 from licquant.train.progress import INTERRUPTED
 from licquant.train.settings import RunOptions
@@ -162,14 +162,14 @@ def table(name: str, options: ReproduceOptions) -> Report:
 
     def show() -> None:
         report.print_table(rich_table(record))
-        OUT.print(f"{options.output}: artifacts, {name}.json, {name}.png", highlight=False)
+        say(f"{options.output}: artifacts, {name}.json, {name}.png")
 
     return Report(record, show)
 
 
 def interrupted(name: str) -> Report:
     line = f"{name}: interrupted; the same command goes on from there"
-    return Report({"table": name, "status": INTERRUPTED}, lambda: OUT.print(line, highlight=False))
+    return Report({"table": name, "status": INTERRUPTED}, lambda: say(line))
 
 
 # --- cells --------------------------------------------------------------------------------------------------
@@ -195,10 +195,10 @@ def make_cells(rows: Sequence[Row], options: ReproduceOptions) -> dict[tuple[Row
         for row in rows
         for seed, checkpoint in product(range(options.seeds if row.quantizer else 1), options.checkpoints)
     ]
-    progress_line, made = Console(stderr=True), dict[tuple[Row, int], list[Path]]()
+    made = dict[tuple[Row, int], list[Path]]()
     for number, (row, seed, checkpoint) in enumerate(cells, 1):
         output = options.output / f"{checkpoint.stem}-{row.key}-seed{seed}.licq"
-        progress_line.print(f"{number}/{len(cells)} {output.name}", highlight=False)
+        note(f"{number}/{len(cells)} {output.name}")
         if row.quantizer is None:
             _round_to_nearest(row, checkpoint, output, options)
         else:

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from licquant import pipeline
 from licquant.allocate.file_budget import FileSize
@@ -23,7 +21,8 @@ from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, Sensitivity
 from licquant.codec.codec import load
 from licquant.codec.files.artifact import Artifact, read_artifact_bytes
 from licquant.codec.files.contents import layer_contents
-from licquant.commands.base import OUT, Report
+from licquant.commands.base import Report
+from licquant.commands.file_lists import distinct_names, images_meant
 from licquant.config import Budget, Plan, parse_json
 from licquant.digests import contents_sha256, file_sha256
 from licquant.errors import LicquantError, ModelError, PlanError
@@ -32,13 +31,14 @@ from licquant.evaluate.artifacts import Candidate, Group, grouped
 from licquant.evaluate.codec_results import Curve, ImageResult, RatePoint, evaluate_codec
 from licquant.evaluate.latency import LatencyTable
 from licquant.evaluate.reference import evaluate_reference
-from licquant.images import calibration_files, check_places, list_images, read_calibration, utf8, write_atomically
+from licquant.images import calibration_files, check_places, read_calibration, utf8, write_atomically
 from licquant.images.calibration import Calibration
 from licquant.models import load_model
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.insert import QuantizerSettings
 from licquant.quant.ranges import RANGE_METHODS
 from licquant.reports import allocation_pictures, pictures, report, width_pictures
+from licquant.terminal import progress_bars, say
 from licquant.train.card import lmbda_of
 from licquant.train.memory import keep_freed_memory
 
@@ -124,7 +124,7 @@ def quantize(options: QuantizeOptions) -> Report:
     found = {**record, "output": str(options.output), "bytes": size, "fp32_bytes": fp32, "plan_hash": result.plan.hash}
     found |= {**size_facts(result.size), "skipped": say_skipped(calibration, len(paths))}
     line = f"{options.output}: {size:,} bytes, {100 * size / fp32:.1f} % of FP32 ({fp32:,} bytes){told(result.size)}"
-    return Report(found, lambda: OUT.print(line, highlight=False))
+    return Report(found, lambda: say(line))
 
 
 def size_facts(size: FileSize | None) -> dict[str, int]:
@@ -206,10 +206,15 @@ def read_plan(path: Path) -> Plan:
 
 
 def evaluate(
-    images: Path, models: Sequence[Path], output: Path, references: Sequence[Path], name: str, threads: int | None
+    images: Sequence[Path],
+    models: Sequence[Path],
+    output: Path,
+    references: Sequence[Path],
+    name: str,
+    threads: int | None,
 ) -> Report:
-    """Real files only: see ``evaluate/``. Pictures are written beside the JSON."""
-    paths = list_images(images)
+    """Real files only: see ``evaluate/``. Pictures are written beside the JSON. images: as ``images_meant``"""
+    paths = images_meant(images)
     check_places(output, output.with_name(f"{output.stem}-rd.png"))
     groups = grouped([Candidate.read(path) for path in models])
     measured = measure(groups, references, paths, name, threads)
@@ -255,12 +260,13 @@ class Measured:
 
     def show(self) -> None:
         report.print_table(report.results_table(self.curves, self.reference))
+        say(report.RATE if self.reference is None else f"{report.RATE}; {report.REFERENCE_RATE}")
         report.print_table(report.comparison_table(self.curves, self.reference))
         for curve in self.curves:
             for point in curve.points:
                 if point.choices:
                     line = f"{curve.label}, λ={point.lmbda:g}: {widths.sentence(point.choices)}"
-                    OUT.print(line, highlight=False)
+                    say(line)
 
 
 def measure(
@@ -303,7 +309,8 @@ def codec_point(
     codec = widths.Recording(load(path, threads=threads))
     count = _Counter(f"{path.name}", len(paths), on_progress)
     results = evaluate_codec(codec, paths, lmbda, on_result=count)
-    told = tuple(replace(result, widths=of) for result, of in zip(results, codec.widths, strict=True))
+    of_images = zip(results, distinct_names(paths), codec.widths, strict=True)
+    told = tuple(replace(result, name=name, widths=of) for result, name, of in of_images)
     return RatePoint(label, lmbda, told, path.stat().st_size)
 
 
@@ -314,7 +321,8 @@ def reference_point(
     model = load_model(name, path)
     count = _Counter(f"{path.name} (FP32)", len(paths), on_progress)
     results = evaluate_reference(model, paths, lmbda, on_result=count)
-    return RatePoint(REFERENCE_LABEL, lmbda, tuple(results), 4 * sum(p.numel() for p in model.parameters()))
+    told = tuple(replace(result, name=name) for result, name in zip(results, distinct_names(paths), strict=True))
+    return RatePoint(REFERENCE_LABEL, lmbda, told, 4 * sum(p.numel() for p in model.parameters()))
 
 
 def write_layer_bars(path: Path, picture: Path) -> None:
@@ -348,8 +356,7 @@ def make_folder(path: Path) -> None:
 @contextmanager
 def progress() -> Iterator[pipeline.OnProgress]:
     """A progress bar on standard error for whatever long work goes on."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bars:
+    with progress_bars() as bars:
         tasks: dict[str, Any] = {}
 
         def on_progress(what: str, done: int, total: int) -> None:

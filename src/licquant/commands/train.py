@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from licquant.commands.options import MAX_SEED, MAX_THREADS, count, not_negative, positive, whole
 from licquant.errors import LicquantError, TrainingError
+from licquant.terminal import note, quiet_libraries
 from licquant.train.progress import INTERRUPTED
 from licquant.train.settings import Recipe, RunOptions
 from licquant.train.supervise import survive
@@ -110,7 +110,7 @@ def train_command(
 
 
 def _say(error: LicquantError) -> None:
-    Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+    note(f"error: {error}")
 
 
 def _run(given: Mapping[str, Any], options: RunOptions, plan: Path | None) -> "tuple[list[TrainResult], int]":
@@ -130,8 +130,7 @@ def _run(given: Mapping[str, Any], options: RunOptions, plan: Path | None) -> "t
 
 
 def _say_crash(name: str) -> None:
-    text = f"a library crashed ({name}): going on from the last saved state"
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+    note(f"a library crashed ({name}): going on from the last saved state")
 
 
 def _report(results: "list[TrainResult]", restarts: int | None, as_json: bool) -> None:
@@ -145,9 +144,9 @@ def _report(results: "list[TrainResult]", restarts: int | None, as_json: bool) -
             whole_plan = {"runs": record, "restarts": restarts}
             sys.stdout.write(json.dumps(record[0] if restarts is None else whole_plan) + "\n")
         for result in results:
-            Console(stderr=True).print(_sentence(result), markup=False, highlight=False, soft_wrap=True)
+            note(_sentence(result))
         if restarts:
-            Console(stderr=True).print(f"started again {restarts} time after a crash of a library", highlight=False)
+            note(f"started again {restarts} time after a crash of a library")
     if results[-1].status == INTERRUPTED:
         raise typer.Exit(EXIT_INTERRUPTED)
 
@@ -160,6 +159,7 @@ def _sentence(result: "TrainResult") -> str:
 
 
 if __name__ == "__main__":
+    quiet_libraries()
     try:
         typer.run(train_command)
     except LicquantError as error:

@@ -16,15 +16,18 @@ from statistics import fmean, median
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from licquant.errors import DataError
 from licquant.evaluate import widths
 from licquant.evaluate.codec_results import Curve, RatePoint
 from licquant.images import utf8, write_result
+from licquant.terminal import show_table
 
 SCHEMA = "licquant-evaluation/1"
+# What is in a bpp, as the tables have it.
+RATE = "bpp: 8 × all bytes of the coded file / pixels, averaged over the images: header, z, y and checksum"
+REFERENCE_RATE = "of the FP32 model: of its strings z and y alone"
 AVERAGES = ("bpp", "mse", "psnr", "ms_ssim", "rd_loss", "encode_seconds", "decode_seconds")
 
 
@@ -187,8 +190,7 @@ def comparison_table(curves: Sequence[Curve], reference: Curve | None = None) ->
 
 def print_table(table: Table) -> None:
     """On standard output, as wide as it has to be: a table that is cut has lost figures."""
-    console = Console(width=200)
-    Console(width=max(120, console.measure(table).maximum)).print(table)
+    show_table(table, least=120)
 
 
 def _row(point: RatePoint, reference: RatePoint | None) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from licquant.cache import cache_folder
 from licquant.errors import TrainingError
 from licquant.models.load import read_state
+from licquant.terminal import plain_console
 from licquant.train import architectures, card, export, resume
 from licquant.train.batches import Crops
 from licquant.train.loop import Loop
@@ -72,7 +73,7 @@ def run_training(
     Raises ``ModelError`` for an unknown model or weights that do not fit, ``DataError`` for images that
     cannot be used, ``TrainingError`` for all else that keeps the run from starting or going on.
     """
-    console = console or Console(stderr=True)
+    console = console or plain_console(stderr=True)
     clock = clock or Clock(options.max_minutes)
     widths, weights = _architecture(recipe, options)
     mine = resume.identity(recipe, options)
@@ -140,7 +141,7 @@ def _report_data(crops: Crops, console: Console) -> None:
     if crops.pixels.unreadable:
         lines.append(f"{crops.pixels.unreadable} skipped: cannot be read")
     lines += [f"{count} skipped for {crop}x{crop} crops: smaller" for crop, count in crops.too_small().items() if count]
-    console.print("; ".join(lines), markup=False, highlight=False)
+    console.print("; ".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 class _Run(Loop):

@@ -39,6 +39,7 @@ from rich.console import Console
 from licquant.config import parse_json
 from licquant.errors import ModelError, TrainingError
 from licquant.models.shards import checkpoint_files
+from licquant.terminal import plain_console
 from licquant.train.command import TrainResult, make_fabric, run_training
 from licquant.train.progress import COMPLETE, Clock
 from licquant.train.settings import Recipe, RunOptions
@@ -106,7 +107,7 @@ def run_plan(plan: list[PlannedRun], options: RunOptions, console: Console | Non
     Stops early at the time limit, which holds for all runs together, or when interrupted; the last result
     says so. Errors as ``run_training``.
     """
-    console = console or Console(stderr=True)
+    console = console or plain_console(stderr=True)
     clock = Clock(options.max_minutes)
     fabric = make_fabric(options)
     results: list[TrainResult] = []
@@ -114,7 +115,7 @@ def run_plan(plan: list[PlannedRun], options: RunOptions, console: Console | Non
         output = _checkpoint(options.output, run.name)
         init = _checkpoint(options.output, run.init) if isinstance(run.init, str) else run.init
         if fabric.is_global_zero:
-            console.print(f"run {number} of {len(plan)}: {run.name}", markup=False, highlight=False)
+            console.print(f"run {number} of {len(plan)}: {run.name}", markup=False, highlight=False, soft_wrap=True)
         own = replace(options, output=output, init=init, resume=True)
         results.append(run_training(run.recipe, own, fabric=fabric, console=console, clock=clock))
         if results[-1].status != COMPLETE:

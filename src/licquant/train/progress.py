@@ -66,10 +66,10 @@ class Clock:
 def training_bar(console: Console, recipe: BaseRecipe, step: int, *, shown: bool) -> Iterator[Any]:
     """A progress bar; yields a function of (step, log row's text) that moves it."""
     columns = (
-        TextColumn("[progress.description]{task.description}"),
+        TextColumn("{task.description}", style="progress.description", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[figures]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

@@ -83,7 +83,7 @@ def test_bad_options_of_quantize(capsys, tmp_path, picture):
 def test_quantize_and_evaluate(tmp_path, picture):
     save_small_checkpoint(tmp_path)
     calib, test = tmp_path / "calib", tmp_path / "test"
-    for folder in (calib, test):
+    for folder in (calib, test, test / "deep"):
         folder.mkdir()
         write_image(folder / "a.png", np.ascontiguousarray(np.resize(read_image(picture), (128, 192, 3))))
     quantized = run(
@@ -113,8 +113,10 @@ def test_quantize_and_evaluate(tmp_path, picture):
         tmp_path / "r.json",
     )
     assert evaluated.returncode == 0, evaluated.stderr
+    assert "bpp: 8 × all bytes of the coded file / pixels" in evaluated.stdout
     report = json.loads((tmp_path / "r.json").read_text())
-    assert report["curves"][0]["points"][0]["images"][0]["name"]
+    names = [image["name"] for image in report["curves"][0]["points"][0]["images"]]
+    assert names == [str(test / "a.png"), str(test / "deep" / "a.png")]
     assert report["reference"]["points"][0]["bpp"] > 0
     assert (tmp_path / "r-rd.png").stat().st_size > 1000
     assert (tmp_path / "r-layers-uniform-bits=8-a8-0.01.png").stat().st_size > 1000
@@ -123,8 +125,8 @@ def test_quantize_and_evaluate(tmp_path, picture):
 def test_lists_of_files():
     assert spread_lists(["quantize", "--checkpoint", "a", "b"]) == ["quantize", "--checkpoint", "a", "b"]
     assert spread_lists([]) == []
-    assert spread_lists(["evaluate", "--models", "a", "b", "--images", "d", "-o", "x"]) == [
-        "evaluate", "--models", "a", "--models", "b", "--images", "d", "-o", "x",
+    assert spread_lists(["evaluate", "--models", "a", "b", "--images", "d", "e", "-o", "x"]) == [
+        "evaluate", "--models", "a", "--models", "b", "--images", "d", "--images", "e", "-o", "x",
     ]  # fmt: skip
 
 

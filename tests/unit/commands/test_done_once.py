@@ -9,6 +9,7 @@ import pytest
 from licquant.codec.codec import load
 from licquant.codec.latents.hyperprior import GaussianCoder
 from licquant.commands import base as commands
+from licquant.commands.model_choice import Codecs, encoder
 from licquant.evaluate import codec_results
 from licquant.evaluate.widths import Recording, chosen_widths
 from licquant.images import write_image
@@ -50,10 +51,12 @@ def place(tmp_path: Path) -> Path:
 
 
 def test_encode_and_decode(place: Path, counts: Counter[str]) -> None:
-    encoded = commands.encode(place / "0.png", place / "m.licq", place / "0.lic", "openvino", 1)
+    codec = load(place / "m.licq", threads=1)
+    chosen = encoder(Codecs("openvino", 1), place / "m.licq", None, None, None)
+    encoded = commands.encode(place / "0.png", chosen, place / "0.lic")
     assert counts == {"g_a": 1, "written": 1}
     counts.clear()
-    decoded = commands.decode(place / "0.lic", place / "m.licq", place / "back.png", "openvino", 1)
+    decoded = commands.decode(place / "0.lic", lambda _: codec, place / "back.png")
     assert counts == {"g_s": 1, "decode": 1}
     told = {**encoded.record["widths"], **decoded.record["widths"]}
     assert set(told) == {"g_a.1", "g_a.2", "g_s.1", "g_s.2"}

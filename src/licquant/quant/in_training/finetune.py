@@ -29,6 +29,7 @@ from licquant.quant.in_training.objective import QuantizedObjective
 from licquant.quant.in_training.quantizers import learn_grids
 from licquant.quant.natural import settle, weights_and_biases
 from licquant.quant.network import QuantizedModel
+from licquant.terminal import plain_console
 from licquant.train import resume
 from licquant.train.command import open_crops
 from licquant.train.loop import Loop
@@ -139,7 +140,7 @@ def finetune(
     Raises ``DataError`` for images that cannot be used, ``TrainingError`` for all else that keeps the run from
     starting or going on.
     """
-    console, clock = console or Console(stderr=True), clock or Clock(options.max_minutes)
+    console, clock = console or plain_console(stderr=True), clock or Clock(options.max_minutes)
     saved = _saved(options, mine)
     crops = open_crops(fabric, recipe, options, console)
     with _only_trained(task):

@@ -1,0 +1,171 @@
+"""Which files a command reads and where it writes: files, folders with all below them, patterns, ``-`` for streams."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from licquant.errors import DataError, LicquantError
+from licquant.images.formats import READ_SUFFIXES
+
+STREAM = "-"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to read and one to write; ``Path("-")`` is standard input or output."""
+
+    source: Path
+    target: Path
+
+
+def plan(inputs: Sequence[Path], output: str, suffixes: Sequence[str], ending: str) -> list[Job]:
+    """What to read and where to write it, in order, nothing twice.
+
+    One file is written to ``output``, unless that is a folder or ends in a slash. Everything else goes into the
+    folder ``output``, under the name of its source with ``ending`` as suffix, where sources of one name but for their
+    suffixes keep theirs before it. What a folder holds keeps its place below it (several folders: below the folder
+    that has them all), what a pattern finds keeps its place below the part without wildcards.
+
+    suffixes: of the files that are meant by a folder
+
+    ``DataError`` if there is nothing to read, ``LicquantError`` if two sources have one target.
+    """
+    if Path(STREAM) in inputs or output == STREAM:
+        return [_streamed(inputs, output)]
+    into_folder = output.endswith(os.sep) or Path(output).is_dir()
+    if len(inputs) == 1 and not into_folder and not inputs[0].is_dir() and not _is_pattern(inputs[0]):
+        return [Job(inputs[0], Path(output))]
+    if Path(output).exists() and not Path(output).is_dir():
+        raise LicquantError(f"{output}: must be a folder, as what is written are several files")
+    names = _relative_names(inputs, suffixes)
+    known = {suffix.lower() for suffix in suffixes}
+    bare = {path: name.with_suffix("") if name.suffix.lower() in known else name for path, name in names.items()}
+    shared = Counter(bare.values())
+    jobs = []
+    for path, name in names.items():
+        kept = bare[path] if shared[bare[path]] == 1 else name
+        jobs.append(Job(path, Path(output) / kept.with_name(kept.name + ending)))
+    _refuse_collisions(jobs)
+    return jobs
+
+
+def files_below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files of these suffixes in the folder and all below it, by path, without hidden ones and hidden folders."""
+    found = []
+    for at, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(at) / name for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
+
+
+def images_meant(given: Sequence[Path]) -> list[Path]:
+    """The image files that are meant: those given, those in folders and all below them, those in lists; none twice.
+
+    A list is a text file: one path a line, relative to its own folder; blank lines and those that begin with # do not
+    count. ``DataError`` for what is not there or means nothing.
+    """
+    found: list[Path] = []
+    for path in given:
+        meant = files_below(path, READ_SUFFIXES) if path.is_dir() else _listed(path) if _is_list(path) else [path]
+        if not meant:
+            raise DataError(f"{path}: holds no images ({', '.join(READ_SUFFIXES)})")
+        found += meant
+    return list(dict.fromkeys(found))
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """The names of the files; their paths where two have the same name."""
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def _is_list(path: Path) -> bool:
+    """By what is in it, where the suffix is not an image's: every format that is read has a zero byte early on."""
+    if path.suffix.lower() in READ_SUFFIXES:
+        return False
+    try:
+        with path.open("rb") as file:
+            return b"\0" not in file.read(512)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _listed(path: Path) -> list[Path]:
+    lines = [os.fsdecode(line).strip() for line in path.read_bytes().splitlines()]
+    found = [path.parent / line for line in lines if line and not line.startswith("#")]
+    missing = [line for line in found if not line.is_file()]
+    if missing:
+        raise DataError(f"{path}: names {missing[0]}, which is not a file")
+    return found
+
+
+def _streamed(inputs: Sequence[Path], output: str) -> Job:
+    if len(inputs) != 1 or inputs[0].is_dir():
+        raise LicquantError("- stands for one file: standard input and output take no lists and no folders")
+    if Path(output).is_dir() or output.endswith(os.sep):
+        raise LicquantError(f"{output}: a folder; what comes from standard input needs a name, or -")
+    return Job(inputs[0], Path(output))
+
+
+def _relative_names(inputs: Sequence[Path], suffixes: Sequence[str]) -> dict[Path, Path]:
+    """Source → its path below the output, for every file that is meant, in order."""
+    folders = [path for path in inputs if path.is_dir()]
+    top = _common(folders) if folders else Path()
+    files = [path for path in inputs if not path.is_dir() and not _is_pattern(path)]
+    several = len({path.name for path in files}) < len(set(files))  # of one name: then their folders tell them apart
+    above = _common([path.parent for path in files]) if several else None
+    names: dict[Path, Path] = {}
+    for given in inputs:
+        if given.is_dir():
+            found = {path: _below(path, top) for path in files_below(given, suffixes)}
+        elif _is_pattern(given):
+            base = Path(*(_literal_parts(given)))
+            found = {path: _below(path, base) for path in _matching(given, suffixes)}
+        else:
+            found = {given: _below(given, above) if above else Path(given.name)}
+        if not found:
+            what = "matches no file" if _is_pattern(given) else f"holds none of {', '.join(suffixes)}"
+            raise DataError(f"{given}: {what}")
+        for path, name in found.items():
+            names.setdefault(path, name)
+    return names
+
+
+def _is_pattern(path: Path) -> bool:
+    """A file whose name has brackets is a file."""
+    return glob.has_magic(str(path)) and not path.exists()
+
+
+def _literal_parts(pattern: Path) -> Iterator[str]:
+    for part in pattern.parts[:-1]:
+        if glob.has_magic(part):
+            return
+        yield part
+
+
+def _matching(pattern: Path, suffixes: Sequence[str]) -> list[Path]:
+    found: list[Path] = []
+    for path in sorted(map(Path, glob.glob(str(pattern), recursive=True))):
+        found += files_below(path, suffixes) if path.is_dir() else [path]
+    return list(dict.fromkeys(found))
+
+
+def _common(folders: Sequence[Path]) -> Path:
+    return Path(os.path.commonpath([os.path.abspath(folder) for folder in folders]))
+
+
+def _below(path: Path, base: Path) -> Path:
+    return Path(os.path.relpath(os.path.abspath(path), os.path.abspath(base)))
+
+
+def _refuse_collisions(jobs: Sequence[Job]) -> None:
+    sources: dict[Path, Path] = {}
+    for job in jobs:
+        other = sources.setdefault(job.target, job.source)
+        if other != job.source:
+            raise LicquantError(f"{other} and {job.source} would both be written to {job.target}")

@@ -1,0 +1,69 @@
+"""What commands print: text as it is, tables as wide as they need, and none of other libraries' remarks.
+
+Names of files are their owners': nothing in them is markup or the name of an emoji, no line is broken, control
+characters are told by escapes. Results go to standard output; progress, remarks and errors to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+# All but the new line; those of C1 too, which some terminals obey.
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(10), *range(11, 32), *range(127, 160))}
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey instead of show."""
+    return text.translate(_CONTROL)
+
+
+def say(text: str) -> None:
+    """A result, on standard output."""
+    sys.stdout.write(printable(text) + "\n")
+
+
+def remark(text: str) -> None:
+    """A line on standard error, new lines in it (of a name, for instance) made blanks."""
+    sys.stderr.write(printable(f"licquant: {' '.join(text.split())}") + "\n")
+
+
+def note(text: str) -> None:
+    """A line of progress, on standard error."""
+    sys.stderr.write(printable(text) + "\n")
+
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """Rich's, but text is printed as it is."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def show_table(table: Table, least: int = 80) -> None:
+    """On standard output, as wide as it has to be and at least so wide: a table that is cut has lost figures."""
+    plain = plain_console()
+    plain.width = 10_000
+    plain.width = max(least, plain.measure(table).maximum)
+    plain.print(table)
+
+
+def progress_bars() -> Progress:
+    """Bars on standard error for whatever long work goes on."""
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}", markup=False),
+        TimeElapsedColumn(),
+    )
+    # Standard output stays what it is: Rich would lead it to the bars' console.
+    return Progress(*columns, console=plain_console(stderr=True), redirect_stdout=False, redirect_stderr=False)
+
+
+def quiet_libraries() -> None:
+    """No warnings but licquant's own, for the rest of the process; whoever asked Python for them (-W) gets them."""
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=r"(?!licquant\b)")
