@@ -12,7 +12,7 @@ from licquant.commands import base as commands
 from licquant.commands.model_choice import Codecs, encoder
 from licquant.evaluate import codec_results
 from licquant.evaluate.widths import Recording, chosen_widths
-from licquant.images import write_image
+from licquant.images import PLAIN, write_image
 from licquant.program.chain import Chain
 from licquant.quant.synthetic import dead_leaves
 from tests.dynamic_programs import dynamic_artifact
@@ -53,10 +53,10 @@ def place(tmp_path: Path) -> Path:
 def test_encode_and_decode(place: Path, counts: Counter[str]) -> None:
     codec = load(place / "m.licq", threads=1)
     chosen = encoder(Codecs("openvino", 1), place / "m.licq", None, None, None)
-    encoded = commands.encode(place / "0.png", chosen, place / "0.lic")
+    encoded = commands.encode(place / "0.png", chosen, place / "0.lic", PLAIN)
     assert counts == {"g_a": 1, "written": 1}
     counts.clear()
-    decoded = commands.decode(place / "0.lic", lambda _: codec, place / "back.png")
+    decoded = commands.decode(place / "0.lic", lambda _: codec, place / "back.png", commands.Wanted())
     assert counts == {"g_s": 1, "decode": 1}
     told = {**encoded.record["widths"], **decoded.record["widths"]}
     assert set(told) == {"g_a.1", "g_a.2", "g_s.1", "g_s.2"}

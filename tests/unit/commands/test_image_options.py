@@ -175,3 +175,17 @@ def test_fields_of_a_newer_licquant_are_said(
     main_without_exit("decode", str(tmp_path / "a.lic"), "-m", str(artifact_path), "-o", str(tmp_path / "b.png"))
     assert "newer licquant" in capsys.readouterr().err
     assert (tmp_path / "b.png").read_bytes() == (tmp_path / "out.png").read_bytes()
+
+
+def test_a_crop_is_cropped_with_its_transparency(tmp_path: Path, artifact_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 4), np.uint8)
+    Image.fromarray(pixels, "RGBA").save(tmp_path / "a.png")
+    model = ("-m", str(artifact_path))
+    main_without_exit("encode", str(tmp_path / "a.png"), "-o", str(tmp_path / "a.lic"), *model)
+    main_without_exit("decode", str(tmp_path / "a.lic"), "-o", str(tmp_path / "whole.png"), *model)
+    main_without_exit(
+        "decode", str(tmp_path / "a.lic"), "-o", str(tmp_path / "part.png"), "--crop", "7,5,20,11", *model
+    )
+    whole, part = (np.asarray(Image.open(tmp_path / name)) for name in ("whole.png", "part.png"))
+    assert np.array_equal(part, whole[5:16, 7:27])
+    assert np.array_equal(part[..., 3], pixels[5:16, 7:27, 3])

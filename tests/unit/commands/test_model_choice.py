@@ -17,7 +17,7 @@ from licquant.commands.app import main
 from licquant.commands.model_choice import Codecs, bisected, encoder
 from licquant.errors import ArtifactError, BitstreamError, LicquantError
 from licquant.evaluate.metrics import psnr
-from licquant.images import read_image, write_image
+from licquant.images import Picture, read_image, write_image
 from licquant.program.openvino_engine import OpenVinoEngine
 from licquant.quant.synthetic import dead_leaves
 from tests.dynamic_programs import dynamic_artifact
@@ -137,13 +137,13 @@ def test_a_target_rate(models, picture) -> None:
     codecs = Codecs("openvino", 1)
     for index, rate in enumerate(of_models):
         for target, met in ((rate, True), (rate * 0.999, index > 0)):
-            found = encoder(codecs, models, None, target, None)(picture)
+            found = encoder(codecs, models, None, target, None)(Picture(picture))
             best = index if target == rate else max(index - 1, 0)
             assert 8 * len(found.data) / picture[..., 0].size == of_models[best]
             assert found.facts["target_met"] == met
             assert found.facts["model"] == best + 1
             assert found.facts["tried"] <= 3
-    assert "out of reach" in encoder(codecs, models, None, of_models[0] / 2, None)(picture).told
+    assert "out of reach" in encoder(codecs, models, None, of_models[0] / 2, None)(Picture(picture)).told
 
 
 def test_a_target_psnr_by_what_decoding_gives(picture) -> None:
@@ -152,10 +152,10 @@ def test_a_target_psnr_by_what_decoding_gives(picture) -> None:
     reached = [psnr(picture, codecs.of(path).decode(codecs.of(path).encode(picture))) for path in paths]
     assert reached == sorted(reached)
     for index, value in enumerate(reached):
-        found = encoder(codecs, None, None, None, value - 1e-6)(picture)
+        found = encoder(codecs, None, None, None, value - 1e-6)(Picture(picture))
         assert (found.facts["model"], found.facts["target_met"]) == (index + 1, True)
         assert found.codec is codecs.of(paths[index])
-    beyond = encoder(codecs, None, None, None, 90.0)(picture)
+    beyond = encoder(codecs, None, None, None, 90.0)(Picture(picture))
     assert (beyond.facts["model"], beyond.facts["target_met"]) == (len(paths), False)
 
 
@@ -163,7 +163,7 @@ def test_each_model_analyses_a_picture_once(models, picture, monkeypatch) -> Non
     codecs, analysed = Codecs("openvino", 1), []
     encode = Codec.encode_with_widths
     monkeypatch.setattr(Codec, "encode_with_widths", lambda self, *a: analysed.append(self.id) or encode(self, *a))
-    encoder(codecs, models, None, 0.5, None)(picture)
+    encoder(codecs, models, None, 0.5, None)(Picture(picture))
     assert len(set(analysed)) == len(analysed) <= 3
 
 

@@ -82,10 +82,10 @@ def test_what_is_wrong_with_the_options_is_one_line(capsys: pytest.CaptureFixtur
 
 WARNS = """
 import sys, warnings
-from licquant import cli
-cli.app.command("warn")(lambda: warnings.warn_explicit("of a library", FutureWarning, "x.py", 1, "torch.jit"))
-cli.app.command("own")(lambda: warnings.warn_explicit("of licquant", FutureWarning, "x.py", 1, "licquant.own"))
-cli.main(sys.argv[1:])
+from licquant.commands import app
+app.app.command("warn")(lambda: warnings.warn_explicit("of a library", FutureWarning, "x.py", 1, "torch.jit"))
+app.app.command("own")(lambda: warnings.warn_explicit("of licquant", FutureWarning, "x.py", 1, "licquant.own"))
+app.main(sys.argv[1:])
 """
 
 
