@@ -33,6 +33,16 @@ Threads = Annotated[
 Engine = Annotated[str, typer.Option(help="openvino (fast) or exact (slow, integers only).")]
 ModelFile = Annotated[Path, typer.Option("--model", "-m", help="The quantized model, a .licq file.")]
 
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        help="CompressAI's name of the model, or package.module:Class; by default from the model card, then the weights."
+    ),
+]
+ModelArguments = Annotated[
+    str | None, typer.Option("--model-args", help="Of a class of your own, as JSON: '{\"N\": 128}'.")
+]
+
 # Options that take several values, as in --models a.licq b.licq.
 _LISTS = {
     "inspect": ("--images",),
@@ -100,7 +110,8 @@ def quantize(
     checkpoint: Annotated[Path, typer.Option(help="A trained FP32 checkpoint in CompressAI's format.")],
     calib: Annotated[Path, typer.Option(help="A folder of calibration images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The quantized model, a .licq file.")],
-    model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
+    model: ModelName = None,
+    model_args: ModelArguments = None,
     method: Annotated[
         str, typer.Option(help="Who chooses the widths: uniform, fmpq, optimal, hessian, rdo-ptq or raq.")
     ] = "uniform",
@@ -121,9 +132,11 @@ def quantize(
 ) -> None:
     """Quantize a trained model to a .licq file."""
     from licquant import toolkit_commands
+    from licquant.models.own import parse_arguments
 
     options = toolkit_commands.QuantizeOptions(
         model=model,
+        model_args=parse_arguments(model_args),
         checkpoint=checkpoint,
         calib=calib,
         output=output,
@@ -149,7 +162,8 @@ def finetune(
     data: Annotated[Path, typer.Option(help="A folder of training images.")],
     calib: Annotated[Path, typer.Option(help="A folder of calibration images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The quantized model, a .licq file.")],
-    model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
+    model: ModelName = None,
+    model_args: ModelArguments = None,
     quantizer: Annotated[
         str, typer.Option(help="dpa, lsq or pams; or dpa-fixed-scales, dpa-fixed-zero-points.")
     ] = "dpa",
@@ -215,29 +229,36 @@ def evaluate(
     models: Annotated[list[Path], typer.Option(help="Quantized models: a.licq b.licq …")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The results, a .json file; pictures beside it.")],
     reference: Annotated[list[Path] | None, typer.Option(help="Their FP32 checkpoints, in any order.")] = None,
-    model: Annotated[str, typer.Option(help="CompressAI's name of the reference.")] = "bmshj2018-hyperprior",
+    model: ModelName = None,
+    model_args: ModelArguments = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Measure rate and quality on real files, against the FP32 model's own coder."""
     from licquant import toolkit_commands
+    from licquant.models.own import parse_arguments
 
-    _report(toolkit_commands.evaluate(images, models, output, reference or [], model, threads), as_json)
+    arguments = parse_arguments(model_args)
+    _report(toolkit_commands.evaluate(images, models, output, reference or [], model, threads, arguments), as_json)
 
 
 @app.command()
 def profile(
     checkpoint: Annotated[Path, typer.Option(help="A trained FP32 checkpoint in CompressAI's format.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The latency table, a .json file.")],
-    model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
+    model: ModelName = None,
+    model_args: ModelArguments = None,
     size: Annotated[str, typer.Option(help="Size of the image, WIDTHxHEIGHT.")] = "768x512",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Measure how long each layer takes at each class of widths on this machine."""
     from licquant import profile_command
+    from licquant.models.own import parse_arguments
 
-    _report(profile_command.run(profile_command.ProfileOptions(model, checkpoint, output, size, threads)), as_json)
+    arguments = parse_arguments(model_args)
+    options = profile_command.ProfileOptions(model, checkpoint, output, size, threads, arguments)
+    _report(profile_command.run(options), as_json)
 
 
 @app.command()
@@ -248,7 +269,7 @@ def compare(
     budget: Annotated[list[str], typer.Option(help="For every method: size=0.25 size=0.14 …")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for artifacts, results and pictures.")],
     methods: Annotated[str, typer.Option(help="Separated by commas; all if absent.")] = "",
-    model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
+    model: ModelName = None,
     act_bits: Annotated[int, bits("--act-bits", "Width of all activations, 2 to 16.")] = 8,
     max_bits: Annotated[int, bits("--max-bits", "Widest weights that are considered, 2 to 16.")] = 8,
     steps: Annotated[int, count("--steps", "Steps of reconstruction; 0 rounds to nearest.", low=0)] = 250,

@@ -25,7 +25,7 @@ from licquant.errors import BudgetError, ModelError, TrainingError
 from licquant.evaluate import provenance
 from licquant.evaluate.rd import describe
 from licquant.images import list_images, read_image
-from licquant.models import load_model
+from licquant.models.own import parse_arguments
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.finetune_settings import DISTANCE_AWARE, FinetuneRecipe
 from licquant.toolkit_commands import WidthOptions, calibration_facts, progress, size_facts
@@ -51,6 +51,7 @@ class FinetuneOptions(WidthOptions):
     tables: Path | None = None
     reconstruction: int = 0
     dynamic: DynamicSettings | None = None
+    model_args: Mapping[str, Any] | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -71,7 +72,7 @@ def options_of(given: Mapping[str, Any]) -> FinetuneOptions:
     cache = cache_folder(given["cache"])
     run = RunOptions(**of(RunOptions) | {"init": given["checkpoint"], "cache": cache})
     return FinetuneOptions(
-        **of(FinetuneOptions) | {"recipe": of(FinetuneRecipe), "run": run, "tables": cache, "dynamic": _dynamic(given)}
+        **of(FinetuneOptions) | {"model_args": parse_arguments(given["model_args"])} | {"recipe": of(FinetuneRecipe), "run": run, "tables": cache, "dynamic": _dynamic(given)}
     )
 
 
@@ -96,7 +97,8 @@ def run(options: FinetuneOptions) -> Report:
     lmbda = card.lmbda_of(options.checkpoint, options.recipe.get("lmbda"))
     if lmbda is None:
         raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda")
-    recipe = FinetuneRecipe.from_mapping({**options.recipe, "lmbda": lmbda})
+    name = card.name_of(options.checkpoint, options.recipe.get("model"))
+    recipe = FinetuneRecipe.from_mapping({**options.recipe, "model": name, "lmbda": lmbda})
     budget, paths = Budget.parse(options.budget), list_images(options.calib)
     settings = replace(options.settings(), reconstruction_steps=options.reconstruction, cache=options.tables)
     options.run.check_output()
@@ -108,7 +110,8 @@ def run(options: FinetuneOptions) -> Report:
         options.run.companion(STATE).unlink(missing_ok=True)
         return _report(options, done, COMPLETE)
     fabric = make_fabric(options.run)
-    model, images = load_model(recipe.model, options.checkpoint), [read_image(path) for path in paths]
+    model = card.load_checkpoint(options.checkpoint, recipe.model, options.model_args)
+    images = [read_image(path) for path in paths]
     with progress() as on_progress:
         if options.dynamic:
             result, outcome = pipeline.finetune_dynamic(
@@ -136,6 +139,7 @@ def made_with(options: FinetuneOptions, recipe: FinetuneRecipe, calibration: Seq
     estimator = f"{recipe.estimator}{recipe.beta:g}" if recipe.estimator == DISTANCE_AWARE else recipe.estimator
     common = {
         "checkpoint_sha256": checkpoint_sha256(options.checkpoint),
+        **({"model_args": dict(options.model_args)} if options.model_args else {}),
         **calibration_facts(calibration),
         "reconstruction": options.reconstruction,
     }

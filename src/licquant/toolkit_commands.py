@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,11 +31,10 @@ from licquant.evaluate.codec_results import Curve, ImageResult, RatePoint, evalu
 from licquant.evaluate.latency import LatencyTable
 from licquant.evaluate.reference import evaluate_reference
 from licquant.images import check_places, list_images, read_image, utf8, write_atomically
-from licquant.models import load_model
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.insert import QuantizerSettings
 from licquant.quant.ranges import RANGE_METHODS
-from licquant.train.card import lmbda_of
+from licquant.train.card import lmbda_of, load_checkpoint, metric_of, name_of
 from licquant.train.memory import keep_freed_memory
 
 REFERENCE_LABEL = "CompressAI FP32"
@@ -77,10 +76,11 @@ class WidthOptions:
 class QuantizeOptions(WidthOptions):
     """The options of ``licquant quantize``."""
 
-    model: str
+    model: str | None
     checkpoint: Path
     calib: Path
     output: Path
+    model_args: Mapping[str, Any] | None = None
     ranges: str = "mse"
     per_channel: bool = True
     steps: int
@@ -106,7 +106,8 @@ def quantize(options: QuantizeOptions) -> Report:
         cache=options.cache,
     )
     keep_freed_memory()
-    model = load_model(options.model, options.checkpoint)
+    options = replace(options, model=name_of(options.checkpoint, options.model))
+    model = load_checkpoint(options.checkpoint, options.model, options.model_args)
     command = " ".join(["licquant", *_without_paths(sys.argv[1:])])
     record = {**made_with(options, lmbda, paths), "command": command}
     with progress() as on_progress:
@@ -167,6 +168,7 @@ def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequen
     """
     return {
         "model": options.model,
+        **({"model_args": dict(options.model_args)} if options.model_args else {}),
         "checkpoint_sha256": checkpoint_sha256(options.checkpoint),
         "lmbda": lmbda,
         **calibration_facts(calibration),
@@ -192,13 +194,19 @@ def read_plan(path: Path) -> Plan:
 
 
 def evaluate(
-    images: Path, models: Sequence[Path], output: Path, references: Sequence[Path], name: str, threads: int | None
+    images: Path,
+    models: Sequence[Path],
+    output: Path,
+    references: Sequence[Path],
+    name: str | None,
+    threads: int | None,
+    model_args: Mapping[str, Any] | None = None,
 ) -> Report:
     """Real files only: see ``evaluate/``. Pictures are written beside the JSON."""
     paths = list_images(images)
     check_places(output, output.with_name(f"{output.stem}-rd.png"))
     groups = grouped([Candidate.read(path) for path in models])
-    measured = measure(groups, references, paths, name, threads)
+    measured = measure(groups, references, paths, name, threads, model_args)
     measured.write(output)
     for group, curve in zip(groups, measured.curves, strict=True):
         for member, point in zip(group.members, curve.points, strict=True):
@@ -212,31 +220,59 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Measured:
-    """Artifacts measured on images, one curve for each group, and what they were measured with."""
+    """Artifacts measured on images, one curve for each group, and what they were measured with.
+
+    references: model → curve of its FP32 checkpoints;  models: of each curve
+    """
 
     curves: list[Curve]
-    reference: Curve | None
+    references: dict[str, Curve]
+    models: list[str]
     facts: dict[str, Any]
 
     @property
+    def reference(self) -> Curve | None:
+        """Of the first model."""
+        return next(iter(self.references.values()), None)
+
+    @property
+    def compared(self) -> list[tuple[list[Curve], Curve | None]]:
+        """The curves with what each is compared with: of several references the one of the same model."""
+        if len(self.references) < 2:
+            return [(self.curves, self.reference)]
+        of_model: dict[str | None, list[Curve]] = {name: [] for name in self.references}
+        for curve, model in zip(self.curves, self.models, strict=True):
+            of_model.setdefault(model if model in self.references else None, []).append(curve)
+        return [(curves, self.references.get(str(name))) for name, curves in of_model.items()]
+
+    @property
     def record(self) -> dict[str, Any]:
-        return report.report_of(self.curves, self.facts, self.reference)
+        records = [report.report_of(curves, self.facts, reference) for curves, reference in self.compared]
+        if len(records) == 1:
+            return records[0]
+        joined = {key: [item for record in records for item in record[key]] for key in ("curves", "comparisons")}
+        return {**records[0], **joined, "references": [record["reference"] for record in records]}
 
     def write(self, output: Path) -> None:
         """The JSON; beside it the RD curves and, for each λ with several sizes, loss against bytes."""
-        report.write_report(output, self.curves, self.facts, self.reference)
-        pictures.rd_curves(output.with_name(f"{output.stem}-rd.png"), self.curves, self.reference)
-        for fp32 in self.reference.points if self.reference else ():
-            assert self.reference
-            found = report.losses_by_bytes(self.curves, self.reference, fp32.lmbda)
-            if fp32.model_bytes and sum(map(len, found.values())) > 1:
-                picture = output.with_name(f"{output.stem}-pareto-{fp32.lmbda:g}.png")
-                title = f"λ = {fp32.lmbda:g}, averages over {len(fp32.images)} images"
-                allocation_pictures.pareto(picture, found, fp32.model_bytes, title)
+        report.write_json(output, self.record)
+        others = list(self.references.values())[1:]
+        pictures.rd_curves(output.with_name(f"{output.stem}-rd.png"), [*self.curves, *others], self.reference)
+        for curves, reference in self.compared:
+            for fp32 in reference.points if reference else ():
+                assert reference
+                found = report.losses_by_bytes(curves, reference, fp32.lmbda)
+                if fp32.model_bytes and sum(map(len, found.values())) > 1:
+                    of_model = reference.label.removeprefix(REFERENCE_LABEL).replace(" ", "-")
+                    picture = output.with_name(f"{output.stem}-pareto{of_model}-{fp32.lmbda:g}.png")
+                    title = f"λ = {fp32.lmbda:g}, averages over {len(fp32.images)} images"
+                    allocation_pictures.pareto(picture, found, fp32.model_bytes, title)
 
     def show(self) -> None:
-        report.print_table(report.results_table(self.curves, self.reference))
-        report.print_table(report.comparison_table(self.curves, self.reference))
+        for curves, reference in self.compared:
+            report.print_table(report.results_table(curves, reference))
+            if curves:
+                report.print_table(report.comparison_table(curves, reference))
         for curve in self.curves:
             for point in curve.points:
                 if point.choices:
@@ -245,7 +281,12 @@ class Measured:
 
 
 def measure(
-    groups: Sequence[Group], references: Sequence[Path], paths: Sequence[Path], name: str, threads: int | None
+    groups: Sequence[Group],
+    references: Sequence[Path],
+    paths: Sequence[Path],
+    name: str | None,
+    threads: int | None,
+    model_args: Mapping[str, Any] | None = None,
 ) -> Measured:
     """Every artifact and every FP32 checkpoint over the images; what is wrong with a checkpoint's λ is found first."""
     ordered = sorted(((path, _known(path, lmbda_of(path, None))) for path in references), key=lambda item: item[1])
@@ -259,7 +300,11 @@ def measure(
                 point = codec_point(group.label, member.path, member.lmbda, paths, threads, on_progress)
                 points.append(replace(point, bits=member.bits([image.widths for image in point.images])))
             curves.append(Curve(group.label, tuple(points), group.method))
-        baseline = [reference_point(name, path, lmbda, paths, on_progress) for path, lmbda in ordered]
+        baselines: dict[str, list[RatePoint]] = {}
+        for path, lmbda in ordered:
+            family = name_of(path, name)
+            model = load_checkpoint(path, family, model_args)
+            baselines.setdefault(family, []).append(reference_point(model, path, lmbda, paths, on_progress))
     members = [member for group in groups for member in group.members]
     facts = provenance.collect(
         threads=threads,
@@ -268,7 +313,8 @@ def measure(
         plans=[member.plan_hash for member in members],
         checkpoints=[checkpoint_sha256(path) for path, _ in ordered],
     )
-    return Measured(curves, Curve(REFERENCE_LABEL, tuple(baseline)) if baseline else None, facts)
+    models = [str(group.members[0].provenance.get("model")) for group in groups]
+    return Measured(curves, _references(baselines), models, facts)
 
 
 def codec_point(
@@ -287,11 +333,19 @@ def codec_point(
     return RatePoint(label, lmbda, told, path.stat().st_size)
 
 
+def _references(baselines: Mapping[str, Sequence[RatePoint]]) -> dict[str, Curve]:
+    """The curve of every model; with several, each says its name."""
+    curves = {}
+    for name, points in baselines.items():
+        label = REFERENCE_LABEL if len(baselines) == 1 else f"{REFERENCE_LABEL} {name}"
+        curves[name] = Curve(label, tuple(replace(point, label=label) for point in points))
+    return curves
+
+
 def reference_point(
-    name: str, path: Path, lmbda: float, paths: Sequence[Path], on_progress: pipeline.OnProgress
+    model: Any, path: Path, lmbda: float, paths: Sequence[Path], on_progress: pipeline.OnProgress
 ) -> RatePoint:
     """One FP32 checkpoint over the images, through CompressAI's own coder."""
-    model = load_model(name, path)
     count = _Counter(f"{path.name} (FP32)", len(paths), on_progress)
     results = evaluate_reference(model, paths, lmbda, on_result=count)
     return RatePoint(REFERENCE_LABEL, lmbda, tuple(results), 4 * sum(p.numel() for p in model.parameters()))

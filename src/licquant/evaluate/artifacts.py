@@ -14,7 +14,7 @@ from licquant.evaluate.widths import AverageBits, Widths, average_bits_over, sta
 
 UNNAMED = "licquant"  # an artifact that does not say its method
 # Keys of the provenance that make two artifacts of one method and budget different.
-SETTINGS = ("ranges", "per_channel", "steps")
+SETTINGS = ("model", "ranges", "per_channel", "steps")
 # Those that tell artifacts of one λ apart, but may differ along a curve: every λ has its own scale of γ.
 OF_ONE_LMBDA = ("gamma", "seed")
 

@@ -34,10 +34,6 @@ class Inert:
         self.state = state
 
 
-def _dictionary(*_: Any) -> dict[Any, Any]:
-    return {}
-
-
 def _list(*_: Any) -> list[Any]:
     return []
 
@@ -55,7 +51,6 @@ _PLAIN: list[Any] = [
     *(pair for kind in _BUILTINS for pair in _named(kind, f"builtins.{kind.__name__}", f"__builtin__.{kind.__name__}")),
     *_named(PurePosixPath, "pathlib.PosixPath", "pathlib._local.PosixPath"),
     *_named(PureWindowsPath, "pathlib.WindowsPath", "pathlib._local.WindowsPath"),
-    *_named(_dictionary, "collections.defaultdict"),
     *_named(_list, "collections.deque"),
     *(type(np.dtype(code)) for code in np.typecodes["All"] if code not in "OMm"),
     *((call, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core") for name, call in _NUMPY.items()),
@@ -106,11 +101,11 @@ def _classes(path: Path) -> list[str]:
 def _refusal(path: Path, error: Exception) -> str:
     with torch.serialization.safe_globals(_PLAIN):
         blocked = [name for name in _classes(path) if not name.startswith(_INERT)]
-    named = re.search(r"(?:unsupported GLOBAL|GLOBAL) (\S+)", str(error))
+    named = re.search(r"GLOBAL (\S+)|but got <class '(\S+)'>", str(error))
     if not blocked and named:
-        blocked = [named[1]]
+        blocked = [named[1] or named[2]]
     if not blocked:
-        return f"{path}: not a PyTorch checkpoint that can be read safely: {_line(error)}"
+        return f"{path}: not a PyTorch checkpoint that can be read safely"
     read = f'c = torch.load("{path.name}", map_location="cpu", weights_only=False)'
     new = f'"{path.stem}-weights.pt"'
     if any(name.startswith(("torch.nn.modules.", "compressai.")) for name in blocked):

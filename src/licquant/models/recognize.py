@@ -133,7 +133,7 @@ def _widths(name: str, state: Mapping[str, Tensor]) -> Architecture | None:
         for width, mark in _MARKS.items():
             if width not in widths and mark in shape and key in state and state[key].dim() == len(shape):
                 widths[width] = state[key].shape[shape.index(mark)]
-    return _buildable(Architecture(name, widths))
+    return _buildable(Architecture(name, {width: widths[width] for width in _MARKS if width in widths}))
 
 
 def _elic(state: Mapping[str, Tensor]) -> Architecture | None:

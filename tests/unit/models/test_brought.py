@@ -37,7 +37,8 @@ def assert_same(found, wanted):
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(found(x)["x_hat"], wanted(x)["x_hat"])
-        assert found.compress(x)["strings"] == wanted.compress(x)["strings"]
+        if hasattr(wanted, "compress"):
+            assert found.compress(x)["strings"] == wanted.compress(x)["strings"]
 
 
 def zoo_names(state):
@@ -94,10 +95,10 @@ def test_wrappers_inside(tmp_path, source):
 
 
 def test_parts_saved_apart(tmp_path, source):
-    parts = collections.defaultdict(dict)
+    parts = {}
     for key, value in source.state_dict().items():
         part, _, rest = key.partition(".")
-        parts[part][rest] = value
+        parts.setdefault(part, {})[rest] = value
     assert_same(load_model(None, saved(tmp_path, parts)), source)
 
 
@@ -150,7 +151,6 @@ BESIDE = {
     "omegaconf": omegaconf.OmegaConf.create({"train": {"lr": 1e-4, "name": "x", "sizes": [1, 2.5, None, True]}}),
     "omegaconf list": omegaconf.OmegaConf.create([1, {"a": "${oc.env:HOME}"}]),
     "time": datetime.datetime(2024, 1, 2),
-    "defaultdict": collections.defaultdict(list, {"loss": [1.0]}),
     "counter": collections.Counter("abc"),
     "deque": collections.deque([1, 2], maxlen=3),
     "set": {1, 2},
@@ -193,7 +193,14 @@ class Settings:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize(("beside", "named"), [(Recorder(), "test_brought._run"), (Settings(), "test_brought.Settings")])
+@pytest.mark.parametrize(
+    ("beside", "named"),
+    [
+        (Recorder(), "test_brought._run"),
+        (Settings(), "test_brought.Settings"),
+        (collections.defaultdict(list, {"loss": [1.0]}), "collections.defaultdict"),
+    ],
+)
 def test_other_classes_are_named_and_never_run(tmp_path, source, beside, named, zipped):
     torch.save({"state_dict": source.state_dict(), "c": beside}, tmp_path / "c.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(ModelError, match=named) as caught:
@@ -296,7 +303,9 @@ def test_weights_of_no_model_are_compared_with_the_closest(tmp_path, source):
 def test_a_class_of_ones_own(tmp_path):
     model = hand_made()
     path = saved(tmp_path, {"net": model.state_dict()})
-    assert_same(load_model("tests.models_for_tests:HandMade", path, {"n": 8, "m": 12}), model)
+    found = load_model("tests.models_for_tests:HandMade", path, {"n": 8, "m": 12})
+    assert_same(found, model)
+    assert torch.equal(found.gaussian_conditional.scale_table, torch.tensor([0.11, 1.0, 10.0]))
     with pytest.raises(ModelError, match="has g_a.0.weight of 8x3x7x7 instead of 6x3x7x7"):
         load_model("tests.models_for_tests:HandMade", path, {"n": 6})
     for name, said in {
