@@ -22,7 +22,7 @@ from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.network import uniform_plan
 from licquant.quant.ranges import RANGE_METHODS
 from licquant.quant.rd import evaluate_float, evaluate_quantized
-from licquant.toolkit_commands import lmbda_of
+from licquant.train.card import lmbda_of
 
 
 def main(

@@ -147,7 +147,9 @@ def first_kind(seed: int = 0) -> FirstKind:
         for module in model.modules():
             if isinstance(module, GDN1):
                 module.beta.copy_(module.beta_reparam.init(0.5 + torch.rand(len(module.beta))))
-                module.gamma.copy_(module.gamma_reparam.init(0.1 * torch.eye(len(module.beta)) + 0.05 * torch.rand_like(module.gamma)))
+                module.gamma.copy_(
+                    module.gamma_reparam.init(0.1 * torch.eye(len(module.beta)) + 0.05 * torch.rand_like(module.gamma))
+                )
     enlarge_latents(model)
     model.update(force=True)
     return model

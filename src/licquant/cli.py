@@ -36,8 +36,11 @@ ModelFile = Annotated[Path, typer.Option("--model", "-m", help="The quantized mo
 ModelName = Annotated[
     str | None,
     typer.Option(
-        help="CompressAI's name of the model, or package.module:Class; by default from the model card, then the weights."
+        help="CompressAI's name of the model, or package.module:Class; by default from its card, then its weights."
     ),
+]
+Metric = Annotated[
+    str | None, typer.Option(help="Of the distortion that λ weighs: mse or ms-ssim; by default as the model card says.")
 ]
 ModelArguments = Annotated[
     str | None, typer.Option("--model-args", help="Of a class of your own, as JSON: '{\"N\": 128}'.")
@@ -127,6 +130,7 @@ def quantize(
     per_tensor: Annotated[bool, typer.Option("--per-tensor", help="One activation scale per tensor.")] = False,
     steps: Annotated[int, count("--steps", "Steps of reconstruction; 0 rounds to nearest.", low=0)] = 250,
     lmbda: Annotated[float | None, positive("--lmbda", "λ of the checkpoint, if no model card says it.")] = None,
+    metric: Metric = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, stored in the file.")] = "not stated",
     as_json: Json = False,
 ) -> None:
@@ -147,6 +151,7 @@ def quantize(
         per_channel=not per_tensor,
         steps=steps,
         lmbda=lmbda,
+        metric=metric,
         licence=licence,
         max_bits=max_bits,
         plan=plan,
@@ -198,7 +203,7 @@ def finetune(
     large_crop: Annotated[int | None, count("--large-crop", "In the last quarter.")] = None,
     learning_rate: Annotated[float | None, positive("--learning-rate", "Of weights, in steps of their grids.")] = None,
     grid_rate: Annotated[float | None, positive("--grid-rate", "Of scales, in logarithms, and zero points.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Distortion: mse (default) or ms-ssim.")] = None,
+    metric: Metric = None,
     lmbda: Annotated[float | None, positive("--lmbda", "λ of the checkpoint, if no model card says it.")] = None,
     seed: Annotated[int | None, whole("--seed", 0, MAX_SEED, "Default: 0.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
@@ -231,6 +236,7 @@ def evaluate(
     reference: Annotated[list[Path] | None, typer.Option(help="Their FP32 checkpoints, in any order.")] = None,
     model: ModelName = None,
     model_args: ModelArguments = None,
+    metric: Metric = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -239,7 +245,9 @@ def evaluate(
     from licquant.models.own import parse_arguments
 
     arguments = parse_arguments(model_args)
-    _report(toolkit_commands.evaluate(images, models, output, reference or [], model, threads, arguments), as_json)
+    _report(
+        toolkit_commands.evaluate(images, models, output, reference or [], model, threads, arguments, metric), as_json
+    )
 
 
 @app.command()

@@ -72,7 +72,9 @@ def options_of(given: Mapping[str, Any]) -> FinetuneOptions:
     cache = cache_folder(given["cache"])
     run = RunOptions(**of(RunOptions) | {"init": given["checkpoint"], "cache": cache})
     return FinetuneOptions(
-        **of(FinetuneOptions) | {"model_args": parse_arguments(given["model_args"])} | {"recipe": of(FinetuneRecipe), "run": run, "tables": cache, "dynamic": _dynamic(given)}
+        **of(FinetuneOptions)
+        | {"model_args": parse_arguments(given["model_args"])}
+        | {"recipe": of(FinetuneRecipe), "run": run, "tables": cache, "dynamic": _dynamic(given)}
     )
 
 
@@ -94,11 +96,11 @@ def _dynamic(given: Mapping[str, Any]) -> DynamicSettings | None:
 
 def run(options: FinetuneOptions) -> Report:
     """Everything that can be wrong with the options is found before the long work begins."""
-    lmbda = card.lmbda_of(options.checkpoint, options.recipe.get("lmbda"))
+    lmbda, metric = card.loss_of(options.checkpoint, options.recipe.get("lmbda"), options.recipe.get("metric"))
     if lmbda is None:
         raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda")
     name = card.name_of(options.checkpoint, options.recipe.get("model"))
-    recipe = FinetuneRecipe.from_mapping({**options.recipe, "model": name, "lmbda": lmbda})
+    recipe = FinetuneRecipe.from_mapping({**options.recipe, "model": name, "metric": metric, "lmbda": lmbda})
     budget, paths = Budget.parse(options.budget), list_images(options.calib)
     settings = replace(options.settings(), reconstruction_steps=options.reconstruction, cache=options.tables)
     options.run.check_output()

@@ -43,6 +43,7 @@ from licquant.codec.artifact import Artifact
 from licquant.config import Budget, LayerBits, Plan, check_lmbda
 from licquant.errors import BudgetError, ModelError
 from licquant.evaluate.latency import LatencyTable
+from licquant.evaluate.rd import DISTORTION_WEIGHTS, MSE, check_loss
 from licquant.images import RGB
 from licquant.lower import latent_tables, lower_model
 from licquant.lower.dynamic import lower_dynamic
@@ -261,7 +262,7 @@ def finetune_dynamic(
     mine, chosen = identity(recipe, options, **facts), _starting(recipe, settings or Settings())
     decided = decided_before(options, mine)
     fabric = fabric or make_fabric(options)
-    traced, statistics = _calibrated(model, images, on_progress)
+    traced, statistics = _calibrated(model, images, recipe.metric, on_progress)
     cost = _stage_cost(dynamic, traced, statistics, images, chosen, on_progress)
     statistics = stage_statistics(traced, statistics)
     crops, measuring = draw_crops(images, SELECTOR_CROPS, SELECTOR_SIDE), partial(on_progress, "measuring stages")
@@ -316,7 +317,7 @@ def _search(
     """What an allocation may need to know of the model, calibrated; ``BudgetError`` for an unknown method."""
     if method not in METHODS:
         raise BudgetError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
-    traced, statistics = _calibrated(model, images, on_progress)
+    traced, statistics = _calibrated(model, images, settings.metric, on_progress)
 
     def fit(quantized: QuantizedModel, photographs: Sequence[RGB]) -> None:
         _fit(quantized, photographs, method, settings, on_progress)
@@ -328,8 +329,10 @@ def _search(
     )  # fmt: skip
 
 
-def _calibrated(model: nn.Module, images: Sequence[RGB], on_progress: OnProgress) -> tuple[TracedModel, Statistics]:
-    traced, photographs = trace_model(model), evenly(images, _MEASURED)
+def _calibrated(
+    model: nn.Module, images: Sequence[RGB], metric: str, on_progress: OnProgress
+) -> tuple[TracedModel, Statistics]:
+    traced, photographs = trace_model(model, metric), evenly(images, _MEASURED)
     count = 2 * len(photographs)
     done = iter(range(1, count + 1))
     return traced, collect_statistics(traced, photographs, lambda: on_progress("calibrating", next(done), count))
@@ -340,7 +343,7 @@ def _starting(recipe: FinetuneRecipe, settings: Settings) -> Settings:
     grids = replace(
         settings.quantizer, per_channel=recipe.grids.per_channel, free_zero_points=recipe.grids.free_zero_points
     )
-    return replace(settings, quantizer=grids, lmbda=recipe.lmbda)
+    return replace(settings, quantizer=grids, lmbda=recipe.lmbda, metric=recipe.metric)
 
 
 def _made(recipe: FinetuneRecipe, facts: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:

@@ -29,12 +29,13 @@ from licquant.evaluate import allocation_pictures, pictures, provenance, report,
 from licquant.evaluate.artifacts import Candidate, Group, grouped
 from licquant.evaluate.codec_results import Curve, ImageResult, RatePoint, evaluate_codec
 from licquant.evaluate.latency import LatencyTable
+from licquant.evaluate.rd import MSE, check_loss
 from licquant.evaluate.reference import evaluate_reference
 from licquant.images import check_places, list_images, read_image, utf8, write_atomically
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.insert import QuantizerSettings
 from licquant.quant.ranges import RANGE_METHODS
-from licquant.train.card import lmbda_of, load_checkpoint, metric_of, name_of
+from licquant.train.card import load_checkpoint, loss_of, name_of
 from licquant.train.memory import keep_freed_memory
 
 REFERENCE_LABEL = "CompressAI FP32"
@@ -85,6 +86,7 @@ class QuantizeOptions(WidthOptions):
     per_channel: bool = True
     steps: int
     lmbda: float | None = None
+    metric: str | None = None
     cache: Path | None = None
 
 
@@ -94,7 +96,8 @@ def quantize(options: QuantizeOptions) -> Report:
         raise LicquantError(f"unknown ranges {options.ranges!r}: choose one of {', '.join(RANGE_METHODS)}")
     budget = Budget.parse(options.budget)
     paths = list_images(options.calib)
-    lmbda = lmbda_of(options.checkpoint, options.lmbda)
+    lmbda, metric = loss_of(options.checkpoint, options.lmbda, options.metric)
+    options = replace(options, metric=metric)
     check_places(options.output, *findings_of(options.output).values())
     if options.steps and lmbda is None:
         raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda, or --steps 0")
@@ -103,6 +106,7 @@ def quantize(options: QuantizeOptions) -> Report:
         quantizer=QuantizerSettings(RANGE_METHODS[options.ranges], options.per_channel),
         reconstruction_steps=options.steps,
         lmbda=lmbda,
+        metric=metric,
         cache=options.cache,
     )
     keep_freed_memory()
@@ -171,6 +175,7 @@ def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequen
         **({"model_args": dict(options.model_args)} if options.model_args else {}),
         "checkpoint_sha256": checkpoint_sha256(options.checkpoint),
         "lmbda": lmbda,
+        **({"metric": options.metric} if options.metric not in (None, MSE) else {}),
         **calibration_facts(calibration),
         "method": options.method,
         **options.facts(),
@@ -201,12 +206,13 @@ def evaluate(
     name: str | None,
     threads: int | None,
     model_args: Mapping[str, Any] | None = None,
+    metric: str | None = None,
 ) -> Report:
     """Real files only: see ``evaluate/``. Pictures are written beside the JSON."""
     paths = list_images(images)
     check_places(output, output.with_name(f"{output.stem}-rd.png"))
     groups = grouped([Candidate.read(path) for path in models])
-    measured = measure(groups, references, paths, name, threads, model_args)
+    measured = measure(groups, references, paths, name, threads, model_args, metric)
     measured.write(output)
     for group, curve in zip(groups, measured.curves, strict=True):
         for member, point in zip(group.members, curve.points, strict=True):
@@ -287,9 +293,11 @@ def measure(
     name: str | None,
     threads: int | None,
     model_args: Mapping[str, Any] | None = None,
+    metric: str | None = None,
 ) -> Measured:
     """Every artifact and every FP32 checkpoint over the images; what is wrong with a checkpoint's λ is found first."""
-    ordered = sorted(((path, _known(path, lmbda_of(path, None))) for path in references), key=lambda item: item[1])
+    losses = {path: loss_of(path, None, metric) for path in references}
+    ordered = sorted(((path, _known(path, lmbda)) for path, (lmbda, _) in losses.items()), key=lambda item: item[1])
     if threads is not None:
         torch.set_num_threads(threads)
     curves = []
@@ -297,14 +305,18 @@ def measure(
         for group in groups:
             points = []
             for member in group.members:
-                point = codec_point(group.label, member.path, member.lmbda, paths, threads, on_progress)
+                point = codec_point(
+                    group.label, member.path, member.lmbda, paths, threads, on_progress, metric or member.metric
+                )
                 points.append(replace(point, bits=member.bits([image.widths for image in point.images])))
             curves.append(Curve(group.label, tuple(points), group.method))
         baselines: dict[str, list[RatePoint]] = {}
         for path, lmbda in ordered:
             family = name_of(path, name)
             model = load_checkpoint(path, family, model_args)
-            baselines.setdefault(family, []).append(reference_point(model, path, lmbda, paths, on_progress))
+            baselines.setdefault(family, []).append(
+                reference_point(model, path, lmbda, paths, on_progress, losses[path][1])
+            )
     members = [member for group in groups for member in group.members]
     facts = provenance.collect(
         threads=threads,
@@ -324,11 +336,13 @@ def codec_point(
     paths: Sequence[Path],
     threads: int | None,
     on_progress: pipeline.OnProgress,
+    metric: str = MSE,
 ) -> RatePoint:
     """One artifact over the images."""
+    check_loss(lmbda, metric, f"{path}: λ")
     codec = widths.Recording(load(path, threads=threads))
     count = _Counter(f"{path.name}", len(paths), on_progress)
-    results = evaluate_codec(codec, paths, lmbda, on_result=count)
+    results = evaluate_codec(codec, paths, lmbda, metric=metric, on_result=count)
     told = tuple(replace(result, widths=of) for result, of in zip(results, codec.widths, strict=True))
     return RatePoint(label, lmbda, told, path.stat().st_size)
 
@@ -343,11 +357,16 @@ def _references(baselines: Mapping[str, Sequence[RatePoint]]) -> dict[str, Curve
 
 
 def reference_point(
-    model: Any, path: Path, lmbda: float, paths: Sequence[Path], on_progress: pipeline.OnProgress
+    model: Any,
+    path: Path,
+    lmbda: float,
+    paths: Sequence[Path],
+    on_progress: pipeline.OnProgress,
+    metric: str = MSE,
 ) -> RatePoint:
     """One FP32 checkpoint over the images, through CompressAI's own coder."""
     count = _Counter(f"{path.name} (FP32)", len(paths), on_progress)
-    results = evaluate_reference(model, paths, lmbda, on_result=count)
+    results = evaluate_reference(model, paths, lmbda, metric=metric, on_result=count)
     return RatePoint(REFERENCE_LABEL, lmbda, tuple(results), 4 * sum(p.numel() for p in model.parameters()))
 
 
@@ -365,7 +384,7 @@ def write_layer_bars(path: Path, picture: Path) -> None:
 
 def lmbdas_of(checkpoints: Sequence[Path]) -> list[float]:
     """λ by the model card beside each; ``ModelError`` where there is none, or two are the same."""
-    found = [_known(path, lmbda_of(path, None)) for path in checkpoints]
+    found = [_known(path, loss_of(path)[0]) for path in checkpoints]
     if len(set(found)) < len(found):
         raise ModelError("two of the checkpoints have the same λ: take them one after the other")
     return found

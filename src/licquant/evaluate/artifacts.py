@@ -10,6 +10,7 @@ from licquant.codec.artifact import Artifact, read_artifact_bytes
 from licquant.codec.contents import LayerContents, layer_contents
 from licquant.config import check_lmbda
 from licquant.errors import DataError
+from licquant.evaluate.rd import DISTORTION_WEIGHTS, MSE
 from licquant.evaluate.widths import AverageBits, Widths, average_bits_over, stage_of_layer
 
 UNNAMED = "licquant"  # an artifact that does not say its method
@@ -45,6 +46,8 @@ class Candidate:
             raise DataError(
                 f"{path}: does not say its λ: quantize with --lmbda, or put a model card beside the checkpoint"
             )
+        if artifact.provenance.get("metric", MSE) not in DISTORTION_WEIGHTS:
+            raise DataError(f"{path}: was made for a metric that is not known")
         return cls(
             path=Path(path),
             lmbda=check_lmbda(lmbda, f"{path}: λ"),
@@ -58,6 +61,11 @@ class Candidate:
     def bits(self, chosen: Sequence[Widths]) -> AverageBits:
         """Average widths over images, given what was chosen for each; errors as ``widths.average_bits``."""
         return average_bits_over(self.layers, self.stages, chosen)
+
+    @property
+    def metric(self) -> str:
+        """What its λ weighs."""
+        return str(self.provenance.get("metric", MSE))
 
     @property
     def method(self) -> str:

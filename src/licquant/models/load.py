@@ -11,6 +11,7 @@ from compressai.models.base import get_scale_table
 from torch import Tensor, nn
 
 from licquant.errors import ModelError
+from licquant.models.elic import reimplementation
 from licquant.models.own import build_own, is_own
 from licquant.models.recognize import (
     SUPPORTED as SUPPORTED,
@@ -51,13 +52,14 @@ def model_name(name: str | None, checkpoint: str | Path) -> str:
     return name if name is not None else _found(None, checkpoint, None)[0].name
 
 
-def _found(
-    name: str | None, checkpoint: str | Path, arguments: Mapping[str, Any] | None
-) -> tuple[Architecture, State]:
+def _found(name: str | None, checkpoint: str | Path, arguments: Mapping[str, Any] | None) -> tuple[Architecture, State]:
     if name is not None:
         check_name(name)
     states = read_states(checkpoint)
+    theirs = {prefix: found for prefix, state in states.items() if (found := reimplementation(state))}
+    states |= {prefix: state for prefix, (_, state) in theirs.items()}
     found = {prefix: fitting for prefix, state in states.items() if (fitting := architectures_of(state))}
+    found |= {prefix: [architecture] for prefix, (architecture, _) in theirs.items()}
     if arguments and name is not None:
         chosen = Architecture(name, arguments)
         found = {prefix: [chosen] for prefix, state in states.items() if not _mismatch(chosen, state)}

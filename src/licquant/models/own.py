@@ -27,7 +27,7 @@ def parse_arguments(text: str | None) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"--model-args {text[:60]!r}: not JSON: {error}") from error
     if not isinstance(arguments, dict):
-        raise ModelError(f"--model-args {text[:60]!r}: write a JSON object, for instance {{\"N\": 128}}")
+        raise ModelError(f'--model-args {text[:60]!r}: write a JSON object, for instance {{"N": 128}}')
     return arguments
 
 

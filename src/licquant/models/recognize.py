@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from functools import cache
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import compressai.models  # noqa: F401  (fills the registry)
@@ -33,7 +33,7 @@ SUPPORTED = (
     "cheng2020-anchor-checkerboard",
     "elic2022-official",
 )
-_ELIC = "elic2022-official"
+ELIC = "elic2022-official"
 _MARKS = {"N": 22, "M": 46}  # even, as widths are halved and taken one and a half times
 _SHOWN = 3
 
@@ -111,7 +111,7 @@ def _marked(name: str) -> dict[str, Size]:
     """The shapes of the parameters of the small model."""
     names = [width for width in _MARKS if width in inspect.signature(MODELS[name].__init__).parameters]
     arguments: dict[str, Any] = {width: _MARKS[width] for width in names}
-    if name == _ELIC:
+    if name == ELIC:
         arguments["groups"] = [4, 4, 8, 8, _MARKS["M"] - 24]
     return {key: value.shape for key, value in Architecture(name, arguments).build().named_parameters()}
 
@@ -119,14 +119,14 @@ def _marked(name: str) -> dict[str, Size]:
 def _unlike(name: str, state: Mapping[str, Tensor]) -> int:
     """How many parameters only one of both has, by name; ELIC's groups may be more or fewer."""
     ours, theirs = set(_marked(name)), {key for key in state if not _is_table(key)}
-    if name == _ELIC:
+    if name == ELIC:
         ours, theirs = ({re.sub(r"\.y\d+\.", ".y.", key) for key in keys} for keys in (ours, theirs))
     return len(ours ^ theirs)
 
 
 def _widths(name: str, state: Mapping[str, Tensor]) -> Architecture | None:
     """The model with the widths that the state dict shows; None where it shows none."""
-    if name == _ELIC:
+    if name == ELIC:
         return _elic(state)
     widths: dict[str, int] = {}
     for key, shape in _marked(name).items():
@@ -143,7 +143,7 @@ def _elic(state: Mapping[str, Tensor]) -> Architecture | None:
     first = state.get("g_a.0.weight")
     if not groups or first is None or first.dim() != 4:
         return None
-    return _buildable(Architecture(_ELIC, {"N": first.shape[0], "M": sum(groups), "groups": groups}))
+    return _buildable(Architecture(ELIC, {"N": first.shape[0], "M": sum(groups), "groups": groups}))
 
 
 def _buildable(architecture: Architecture) -> Architecture | None:

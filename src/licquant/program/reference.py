@@ -93,7 +93,9 @@ def _gdn(op: Gdn, x: Centred, grids: Sequence[Grid]) -> Ints:
 
 def gdn_squares(op: Gdn, q: Ints) -> Ints:
     """u of centred integers q, int64: the same for both exact engines."""
-    u = rescale(abs(q) if isinstance(op, Gdn1) else q * q, op.square_multiplier[:, None, None], op.square_shift[:, None, None])
+    u = rescale(
+        abs(q) if isinstance(op, Gdn1) else q * q, op.square_multiplier[:, None, None], op.square_shift[:, None, None]
+    )
     return np.minimum(u, activation_range(op.square_bits)[1])
 
 

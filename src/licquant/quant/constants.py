@@ -42,7 +42,7 @@ def layer_rescaling(part: QuantizedPart, step: Step) -> Rescaling:
 
 
 def gdn_constants(part: QuantizedPart, step: Step) -> tuple[Ints, Ints]:
-    """(multiplier, shift) of ``program.ops.Gdn``: y / s_out = q · (s_in / s_out) · √(unit · n)^∓1, of ``Gdn1`` no root."""
+    """(multiplier, shift) of ``ops.Gdn``: y / s_out = q · (s_in / s_out) · √(unit · n)^∓1; ``Gdn1``: no root."""
     scales = part.tensors[step.inputs[0]].grid.scale / part.tensors[step.name].grid.scale
     if part.layers[step.name].power == 1:
         unit = _unit(part, step)
@@ -52,7 +52,7 @@ def gdn_constants(part: QuantizedPart, step: Step) -> tuple[Ints, Ints]:
 
 
 def square_constants(part: QuantizedPart, step: Step) -> tuple[Ints, Ints]:
-    """(square_multiplier, square_shift) of ``program.ops.Gdn``: u = q² · s_in² / s_u, of ``Gdn1`` u = |q| · s_in / s_u."""
+    """(square_multiplier, square_shift) of ``program.ops.Gdn``: u = q² · s_in² / s_u; ``Gdn1``: |q| · s_in / s_u."""
     squares = part.tensors[squares_of(step.name)].grid.scale
     return _dyadic(step, part.tensors[step.inputs[0]].grid.scale ** part.layers[step.name].power / squares)
 

@@ -75,7 +75,7 @@ class QuantizedPart(nn.Module):
         )
 
     def _normalize(self, step: Step, q: Tensor) -> tuple[Tensor, Tensor]:
-        """(value, unit) of the GDN of centred integers: q · n^∓1/2 in multiples of s_in · unit^∓1/2; of GDN1 without roots."""
+        """(value, unit) of the GDN of centred integers: q · n^∓1/2 in multiples of s_in · unit^∓1/2; GDN1: no roots."""
         layer = self.layers[step.name]
         scale = self.tensors[step.inputs[0]].scale
         squares = self.tensors[squares_of(step.name)].quantize(layer.operand(q), scale**layer.power)

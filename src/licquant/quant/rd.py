@@ -19,7 +19,7 @@ from licquant.train.settings import MS_SSIM_CROP
 
 @dataclass(frozen=True)
 class RateDistortion:
-    """bpp: estimated bits per pixel; distortion: the metric's, of 8-bit reconstructions; both differentiable scalars."""
+    """bpp: estimated bits per pixel; distortion: the metric's, of 8-bit pixels; both differentiable scalars."""
 
     bpp: Tensor
     distortion: Tensor

@@ -34,7 +34,7 @@ def fit_weight_ranges(part: QuantizedPart, statistics: Statistics) -> None:
 
 
 def moments(found: TensorStatistics, power: int = 0) -> tuple[Tensor, Tensor]:
-    """(mean, variance) per channel of a tensor, or of what a GDN reads (``QuantizedLayer.power``), from its histogram."""
+    """(mean, variance) per channel of a tensor, or of what a GDN of that power reads, from its histogram."""
     counts, values = found.counts.double(), found.centres.double()
     values = values.abs() ** power if power else values
     total = counts.sum(1).clamp(min=1)

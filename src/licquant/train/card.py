@@ -29,7 +29,7 @@ import torch
 from licquant.config import check_lmbda, parse_json
 from licquant.errors import LicquantError, ModelError, TrainingError
 from licquant.evaluate import provenance
-from licquant.evaluate.rd import DISTORTION_WEIGHTS, MS_SSIM, MSE, describe, rd_loss
+from licquant.evaluate.rd import DISTORTION_WEIGHTS, MS_SSIM, MSE, check_loss, describe, rd_loss
 from licquant.images import list_images, utf8, write_result
 from licquant.models.load import load_model, model_name, read_state
 from licquant.models.recognize import SUPPORTED
@@ -95,6 +95,12 @@ def metric_of(checkpoint: Path, given: str | None = None) -> str:
     if given not in DISTORTION_WEIGHTS:
         raise ModelError(f"unknown metric {given!r}: choose one of {', '.join(DISTORTION_WEIGHTS)}")
     return given
+
+
+def loss_of(checkpoint: Path, lmbda: float | None = None, metric: str | None = None) -> tuple[float | None, str]:
+    """(λ, metric) as given, else by the card; ``ModelError`` for a λ of a model that was trained for MS-SSIM alone."""
+    found, weighed = lmbda_of(checkpoint, lmbda), metric_of(checkpoint, metric)
+    return (None if found is None else check_loss(found, weighed, f"{checkpoint}: λ")), weighed
 
 
 def write_card(checkpoint: Path, card: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
-from compressai.layers import GDN
+from compressai.layers import GDN, GDN1
 from torch import Tensor, nn
 
 from licquant.allocate.probe import Probe
@@ -130,7 +130,9 @@ def test_activations_of_every_layer(name):
 
 def normalize(module: GDN, x: Tensor, squares: QuantizedTensor) -> Tensor:
     gamma, beta = module.gamma_reparam(module.gamma), module.beta_reparam(module.beta)
-    root = torch.sqrt(F.conv2d(round_to_grid(squares, x * x), gamma[:, :, None, None], beta))
+    first = isinstance(module, GDN1)
+    root = F.conv2d(round_to_grid(squares, abs(x) if first else x * x), gamma[:, :, None, None], beta)
+    root = root if first else torch.sqrt(root)
     return x * root if module.inverse else x / root
 
 
