@@ -42,7 +42,8 @@ class Reimplementation(Architecture):
                     setattr(model.get_submodule(part), name, nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2))
         outputs, inputs, kernel, _ = self.weights[f"{_HYPER}h_s.4.weight"].shape
         model.get_submodule(f"{_HYPER}h_s")[4] = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
-        return model  # type: ignore[no-any-return]
+        built: nn.Module = model
+        return built
 
     __str__ = Architecture.__str__
 

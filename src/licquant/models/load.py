@@ -56,7 +56,7 @@ def _found(name: str | None, checkpoint: str | Path, arguments: Mapping[str, Any
     if name is not None:
         check_name(name)
     states = read_states(checkpoint)
-    theirs = {prefix: found for prefix, state in states.items() if (found := reimplementation(state))}
+    theirs = {prefix: one for prefix, state in states.items() if (one := reimplementation(state))}
     states |= {prefix: state for prefix, (_, state) in theirs.items()}
     found = {prefix: fitting for prefix, state in states.items() if (fitting := architectures_of(state))}
     found |= {prefix: [architecture] for prefix, (architecture, _) in theirs.items()}

@@ -41,6 +41,9 @@ def build_own(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         raise ModelError(f"{name}: cannot be built with {dict(arguments)}: {_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name}: makes no torch.nn.Module")
+    for part in ("g_a", "g_s"):
+        if not isinstance(getattr(model, part, None), nn.Module):
+            raise ModelError(f"{name}: has no part {part}: models have g_a, g_s, and most h_a and h_s")
     for method in ("forward", "update"):
         if not callable(getattr(model, method, None)):
             raise ModelError(f"{name}: has no {method}(): derive it from compressai.models.CompressionModel")

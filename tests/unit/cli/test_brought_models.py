@@ -26,8 +26,8 @@ def images(tmp_path):
     return folder
 
 
-def checkpoint(folder, model, name="c", **card):
-    torch.save(model.state_dict(), folder / f"{name}.pt")
+def checkpoint(folder, source, name="c", **card):
+    torch.save(source.state_dict(), folder / f"{name}.pt")
     if card:
         (folder / f"{name}.json").write_text(json.dumps(card))
     return folder / f"{name}.pt"
@@ -53,6 +53,7 @@ def test_quantize_finds_the_model(tmp_path, images, card):
 
 
 def failure(capsys, arguments):
+    capsys.readouterr()
     with pytest.raises(SystemExit):
         main(arguments)
     text = capsys.readouterr().err
