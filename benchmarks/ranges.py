@@ -13,7 +13,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from licquant.commands.toolkit import lmbda_of
 from licquant.evaluate import provenance
 from licquant.images import list_images, read_image
 from licquant.models import load_model
@@ -24,6 +23,7 @@ from licquant.quant.network import uniform_plan
 from licquant.quant.ranges import RANGE_METHODS
 from licquant.quant.rd import evaluate_float, evaluate_quantized
 from licquant.reports import report
+from licquant.train.card import lmbda_of
 
 
 def main(

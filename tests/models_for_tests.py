@@ -9,6 +9,7 @@ from typing import Any
 import compressai.models  # noqa: F401  (fills the registry)
 import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+from compressai.layers import GDN1
 from compressai.models import ScaleHyperprior
 from compressai.models.base import CompressionModel
 from compressai.registry import MODELS
@@ -115,6 +116,43 @@ class HandMade(CompressionModel):
         scales = self.h_s(z_hat)
         y_hat, y_likelihoods = self.gaussian_conditional(y, scales)
         return {"x_hat": self.g_s(y_hat), "likelihoods": {"y": y_likelihoods, "z": z_likelihoods}}
+
+
+class FirstKind(HandMade):
+    """Transforms with the first kind of GDN, kernels of 9, 5, 3 and strides of 4, 2, 2, as Ballé's first models."""
+
+    def __init__(self, n: int = 8, m: int = 12) -> None:
+        super().__init__(n, m)
+        self.g_a = nn.Sequential(
+            nn.Conv2d(3, n, 9, stride=4, padding=4),
+            GDN1(n),
+            nn.Conv2d(n, n, 5, stride=2, padding=2),
+            GDN1(n),
+            nn.Conv2d(n, m, 3, stride=2, padding=1),
+        )
+        self.g_s = nn.Sequential(
+            nn.ConvTranspose2d(m, n, 3, stride=2, padding=1, output_padding=1),
+            GDN1(n, inverse=True),
+            nn.ConvTranspose2d(n, n, 5, stride=2, padding=2, output_padding=1),
+            GDN1(n, inverse=True),
+            nn.ConvTranspose2d(n, 3, 9, stride=4, padding=4, output_padding=3),
+        )
+
+
+def first_kind(seed: int = 0) -> FirstKind:
+    """With full matrices of some size in its normalizations."""
+    torch.manual_seed(seed)
+    model = FirstKind().eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, GDN1):
+                module.beta.copy_(module.beta_reparam.init(0.5 + torch.rand(len(module.beta))))
+                module.gamma.copy_(
+                    module.gamma_reparam.init(0.1 * torch.eye(len(module.beta)) + 0.05 * torch.rand_like(module.gamma))
+                )
+    enlarge_latents(model)
+    model.update(force=True)
+    return model
 
 
 def hand_made(seed: int = 0) -> HandMade:

@@ -67,7 +67,7 @@ def quantize(
     chosen, budget = (settings or Settings()).of_method(check_method(method)), budget or Budget("bits", 8)
     if chosen.reconstruction_steps and not chosen.lmbda:
         raise ModelError("reconstruction needs the λ that the model was trained with; 0 steps need none")
-    traced, statistics = calibrate(model, images, on_progress)
+    traced, statistics = calibrate(model, images, chosen.metric, on_progress)
     search = Search(traced, images, statistics, chosen, method, provenance or {}, on_progress)
 
     def make(plan: Plan) -> Result:
@@ -111,7 +111,7 @@ def finetune(
     decided = decided_before(options, mine)
     first = chosen.plan if decided is None else Plan.from_json(decided)
     fabric = fabric or make_fabric(options)
-    traced, statistics = calibrate(model, images, on_progress)
+    traced, statistics = calibrate(model, images, chosen.metric, on_progress)
     search = Search(traced, images, statistics, chosen, method, recipe.to_mapping() | facts, on_progress)
 
     def make(plan: Plan) -> Finetuned:

@@ -100,7 +100,7 @@ def test_wide_quantization_is_nearly_lossless(made):
         reference = evaluate_float(traced, x)
         found = evaluate_quantized(insert_quantizers(traced, uniform_plan(traced, 14, 14), statistics), x)
     assert abs(found.bpp / reference.bpp - 1) < 0.01
-    assert abs(found.mse / reference.mse - 1) < 0.01
+    assert abs(found.distortion / reference.distortion - 1) < 0.01
 
 
 def test_latents_are_recovered_from_the_file(made):

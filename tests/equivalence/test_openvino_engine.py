@@ -14,7 +14,7 @@ from licquant.quant.calibrate import collect_statistics
 from licquant.quant.insert import insert_quantizers
 from licquant.quant.network import layer_names, uniform_plan
 from licquant.quant.synthetic import dead_leaves
-from tests.models_for_tests import hand_made, small_hyperprior
+from tests.models_for_tests import first_kind, hand_made, small_hyperprior
 
 SQNR_FLOOR = 35.0  # dB; wrong channels or a lost zero point gave 12
 # One value in thousands falls beside a rounding boundary; a unit of 4 bits is a 15th of the range. INT8 kernels for
@@ -42,7 +42,7 @@ def random_input(part: Part, image: RGB) -> np.ndarray:
     return rng.integers(-6, 7, size) * (1 if part.name == "g_s" else 200)
 
 
-@pytest.mark.parametrize("make", [small_hyperprior, hand_made])
+@pytest.mark.parametrize("make", [small_hyperprior, hand_made, first_kind])
 @pytest.mark.parametrize("bits", [4, 8, 10, 15, 16])
 def test_agrees_with_the_exact_engine(make, bits):
     parts = program(make(), bits)

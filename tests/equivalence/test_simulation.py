@@ -15,9 +15,9 @@ from licquant.quant.ranges import RANGE_METHODS
 from licquant.quant.rd import evaluate_float, evaluate_quantized
 from licquant.quant.simulation import simulate_exactly
 from licquant.quant.synthetic import dead_leaves
-from tests.models_for_tests import hand_made, small_hyperprior
+from tests.models_for_tests import first_kind, hand_made, small_hyperprior
 
-MODELS = {"hyperprior": small_hyperprior, "hand-made": hand_made}
+MODELS = {"hyperprior": small_hyperprior, "hand-made": hand_made, "GDN of the first kind": first_kind}
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -96,8 +96,7 @@ def run_layers(traced: TracedModel, layers: Mapping[str, QuantizedLayer]) -> Run
 
 def _apply(step: Step, layer: QuantizedLayer, x: Tensor) -> Tensor:
     if step.kind == NORMALIZATION:
-        root = torch.sqrt(layer.accumulate(x * x, layer.weight, layer.bias))
-        return x * root if layer.inverse else x / root
+        return layer.normalized(x, layer.accumulate(layer.operand(x), layer.weight, layer.bias))
     return apply_slope(layer.accumulate(x, layer.weight, layer.bias), step.negative_slope)
 
 

@@ -106,9 +106,8 @@ def _run(
     """The layer in floating point with other weights, or other squares."""
     if step.kind != NORMALIZATION:
         return apply_slope(layer.accumulate(x, weight, layer.bias), step.negative_slope)
-    operand = x * x if squares is None else _rounded(squares, x * x)
-    root = torch.sqrt(layer.accumulate(operand, weight.clamp(min=0), layer.bias))
-    return x * root if layer.inverse else x / root
+    operand = layer.operand(x) if squares is None else _rounded(squares, layer.operand(x))
+    return layer.normalized(x, layer.accumulate(operand, weight.clamp(min=0), layer.bias))
 
 
 def _rounded(tensor: QuantizedTensor, value: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from licquant.allocate.probe import Probe
 from licquant.cache import Entry, entry
 from licquant.config import MAX_BITS, MIN_BITS
 from licquant.errors import DataError
-from licquant.evaluate.rd import DISTORTION_WEIGHTS
+from licquant.evaluate.rd import DISTORTION_WEIGHTS, MSE
 from licquant.images import RGB
 from licquant.models.graph import Step
 from licquant.models.trace import TracedModel
@@ -39,7 +39,7 @@ _ACTIVATION_BITS = 8
 
 @dataclass(frozen=True)
 class Change:
-    """rate: bits per pixel;  distortion: 255² · MSE: both as increases over the float model."""
+    """rate: bits per pixel;  distortion: 255² · MSE, or 1 - MS-SSIM: both as increases over the float model."""
 
     rate: float
     distortion: float
@@ -151,7 +151,7 @@ def _measure(
 
 
 def _change(found: RateDistortion) -> Change:
-    return Change(float(found.bpp), float(found.mse) * DISTORTION_WEIGHTS["mse"])
+    return Change(float(found.bpp), float(found.distortion) * DISTORTION_WEIGHTS[found.metric])
 
 
 class _Journal:
@@ -188,6 +188,8 @@ def table_key(traced: TracedModel, statistics: Statistics, crops: Tensor, settin
         inverse = getattr(step.module, "inverse", None)
         digest.update(repr((step.name, step.kind, step.inputs, step.negative_slope, step.factor, inverse)).encode())
         digest.update(repr(step.module).encode())
+    if traced.metric != MSE:
+        digest.update(traced.metric.encode())
     for name, tensor in sorted(traced.model.state_dict().items()):
         digest.update(name.encode() + tensor.detach().contiguous().cpu().numpy().tobytes())
     for name, found in sorted(statistics.items()):

@@ -43,6 +43,19 @@ Jobs = Annotated[int, whole("--jobs", 1, MAX_THREADS, "Files at the same time.",
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out what is there already.")]
 
 VERBOSE = "--verbose"
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        help="CompressAI's name of the model, or package.module:Class; by default from its card, then its weights."
+    ),
+]
+Metric = Annotated[
+    str | None, typer.Option(help="Of the distortion that λ weighs: mse or ms-ssim; by default as the model card says.")
+]
+ModelArguments = Annotated[
+    str | None, typer.Option("--model-args", help="Of a class of your own, as JSON: '{\"N\": 128}'.")
+]
+
 # Options that take several values, as in --models a.licq b.licq.
 _LISTS = {
     "inspect": ("--images",),
@@ -139,7 +152,8 @@ def quantize(
     checkpoint: Annotated[Path, typer.Option(help="A trained FP32 checkpoint in CompressAI's format.")],
     calib: Annotated[Path, typer.Option(help="Calibration images: a folder, nested or not, or a list, a path a line.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The quantized model, a .licq file.")],
-    model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
+    model: ModelName = None,
+    model_args: ModelArguments = None,
     method: Annotated[
         str, typer.Option(help="Who chooses the widths: uniform, fmpq, optimal, hessian, rdo-ptq or raq.")
     ] = "uniform",
@@ -155,15 +169,18 @@ def quantize(
     per_tensor: Annotated[bool, typer.Option("--per-tensor", help="One activation scale per tensor.")] = False,
     steps: Annotated[int, count("--steps", "Steps of reconstruction; 0 rounds to nearest.", low=0)] = 250,
     lmbda: Annotated[float | None, positive("--lmbda", "λ of the checkpoint, if no model card says it.")] = None,
+    metric: Metric = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, stored in the file.")] = "not stated",
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Quantize a trained model to a .licq file."""
     from licquant.commands import toolkit as toolkit_commands
+    from licquant.models.own import parse_arguments
 
     options = toolkit_commands.QuantizeOptions(
         model=model,
+        model_args=parse_arguments(model_args),
         checkpoint=checkpoint,
         calib=calib,
         output=output,
@@ -174,6 +191,7 @@ def quantize(
         per_channel=not per_tensor,
         steps=steps,
         lmbda=lmbda,
+        metric=metric,
         licence=licence,
         strict=strict,
         max_bits=max_bits,
@@ -190,7 +208,8 @@ def finetune(
     data: Annotated[Path, typer.Option(help="A folder of training images.")],
     calib: Annotated[Path, typer.Option(help="Calibration images: a folder, nested or not, or a list, a path a line.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The quantized model, a .licq file.")],
-    model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
+    model: ModelName = None,
+    model_args: ModelArguments = None,
     quantizer: Annotated[
         str, typer.Option(help="dpa, lsq or pams; or dpa-fixed-scales, dpa-fixed-zero-points.")
     ] = "dpa",
@@ -225,7 +244,7 @@ def finetune(
     large_crop: Annotated[int | None, count("--large-crop", "In the last quarter.")] = None,
     learning_rate: Annotated[float | None, positive("--learning-rate", "Of weights, in steps of their grids.")] = None,
     grid_rate: Annotated[float | None, positive("--grid-rate", "Of scales, in logarithms, and zero points.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Distortion: mse (default) or ms-ssim.")] = None,
+    metric: Metric = None,
     lmbda: Annotated[float | None, positive("--lmbda", "λ of the checkpoint, if no model card says it.")] = None,
     seed: Annotated[int | None, whole("--seed", 0, MAX_SEED, "Default: 0.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
@@ -257,29 +276,39 @@ def evaluate(
     models: Annotated[list[Path], typer.Option(help="Quantized models: a.licq b.licq …")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The results, a .json file; pictures beside it.")],
     reference: Annotated[list[Path] | None, typer.Option(help="Their FP32 checkpoints, in any order.")] = None,
-    model: Annotated[str, typer.Option(help="CompressAI's name of the reference.")] = "bmshj2018-hyperprior",
+    model: ModelName = None,
+    model_args: ModelArguments = None,
+    metric: Metric = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Measure rate and quality on real files, against the FP32 model's own coder."""
     from licquant.commands import toolkit as toolkit_commands
+    from licquant.models.own import parse_arguments
 
-    _report(toolkit_commands.evaluate(images, models, output, reference or [], model, threads), as_json)
+    arguments = parse_arguments(model_args)
+    _report(
+        toolkit_commands.evaluate(images, models, output, reference or [], model, threads, arguments, metric), as_json
+    )
 
 
 @app.command()
 def profile(
     checkpoint: Annotated[Path, typer.Option(help="A trained FP32 checkpoint in CompressAI's format.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The latency table, a .json file.")],
-    model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
+    model: ModelName = None,
+    model_args: ModelArguments = None,
     size: Annotated[str, typer.Option(help="Size of the image, WIDTHxHEIGHT.")] = "768x512",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Measure how long each layer takes at each class of widths on this machine."""
     from licquant.commands import profile as profile_command
+    from licquant.models.own import parse_arguments
 
-    _report(profile_command.run(profile_command.ProfileOptions(model, checkpoint, output, size, threads)), as_json)
+    arguments = parse_arguments(model_args)
+    options = profile_command.ProfileOptions(model, checkpoint, output, size, threads, arguments)
+    _report(profile_command.run(options), as_json)
 
 
 @app.command()
@@ -290,7 +319,7 @@ def compare(
     budget: Annotated[list[str], typer.Option(help="For every method: size=0.25 size=0.14 …")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for artifacts, results and pictures.")],
     methods: Annotated[str, typer.Option(help="Separated by commas; all if absent.")] = "",
-    model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
+    model: ModelName = None,
     act_bits: Annotated[int, bits("--act-bits", "Width of all activations, 2 to 16.")] = 8,
     max_bits: Annotated[int, bits("--max-bits", "Widest weights that are considered, 2 to 16.")] = 8,
     steps: Annotated[int, count("--steps", "Steps of reconstruction; 0 rounds to nearest.", low=0)] = 250,

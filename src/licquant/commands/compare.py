@@ -19,13 +19,14 @@ from licquant.evaluate.artifacts import Candidate, grouped
 from licquant.images import calibration_files, check_places, list_images
 from licquant.reports import report
 from licquant.terminal import note, say
+from licquant.train.card import name_of
 
 
 @dataclass(frozen=True)
 class CompareOptions:
     """The options of ``licquant compare``."""
 
-    model: str
+    model: str | None
     checkpoints: Sequence[Path]
     calib: Path
     images: Path
@@ -65,7 +66,8 @@ def compare(options: CompareOptions) -> Report:
     measured.write(options.output / "results.json")
 
     def show() -> None:
-        report.print_table(report.comparison_table(measured.curves, measured.reference))
+        for curves, reference in measured.compared:
+            report.print_table(report.comparison_table(curves, reference))
         for miss in missed:
             say("left out: {method} {budget}, λ={lmbda:g}: {reason}".format(**miss))
         say(f"{options.output}: artifacts, results.json, pictures")
@@ -83,11 +85,12 @@ def _jobs(options: CompareOptions) -> list[QuantizeOptions]:
         Budget.parse(budget)
     calibration_files(options.calib)
     lmbdas = lmbdas_of(options.checkpoints)
+    names = {checkpoint: name_of(checkpoint, options.model) for checkpoint in options.checkpoints}
     make_folder(options.output)
     check_places(options.output / "results.json")
     return [
         QuantizeOptions(
-            model=options.model,
+            model=names[checkpoint],
             checkpoint=checkpoint,
             calib=options.calib,
             output=options.output / _file_name(checkpoint, method, budget, options),

@@ -62,7 +62,8 @@ def run(output: Path) -> Report:
     lmbda = lmbda_of(assets.checkpoint, None) or 0.013
     with progress() as on_progress:
         live = _quantize(assets, lmbda, output / "live.licq", on_progress)
-        fp32 = reference_point(MODEL, assets.checkpoint, lmbda, assets.images, on_progress)
+        model = load_model(MODEL, assets.checkpoint)
+        fp32 = reference_point(model, assets.checkpoint, lmbda, assets.images, on_progress)
         points = [codec_point("quantized just now", live, lmbda, assets.images, None, on_progress)]
         for path in assets.artifacts:
             codec = load(path)

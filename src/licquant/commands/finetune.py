@@ -26,7 +26,7 @@ from licquant.errors import BudgetError, ModelError, TrainingError
 from licquant.evaluate import provenance
 from licquant.evaluate.rd import describe
 from licquant.images import calibration_files, read_calibration
-from licquant.models import load_model
+from licquant.models.own import parse_arguments
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.in_training.finetune_settings import DISTANCE_AWARE, FinetuneRecipe
 from licquant.terminal import note, say
@@ -52,6 +52,7 @@ class FinetuneOptions(WidthOptions):
     tables: Path | None = None
     reconstruction: int = 0
     dynamic: DynamicSettings | None = None
+    model_args: Mapping[str, Any] | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -72,7 +73,9 @@ def options_of(given: Mapping[str, Any]) -> FinetuneOptions:
     cache = cache_folder(given["cache"])
     run = RunOptions(**of(RunOptions) | {"init": given["checkpoint"], "cache": cache})
     return FinetuneOptions(
-        **of(FinetuneOptions) | {"recipe": of(FinetuneRecipe), "run": run, "tables": cache, "dynamic": _dynamic(given)}
+        **of(FinetuneOptions)
+        | {"model_args": parse_arguments(given["model_args"])}
+        | {"recipe": of(FinetuneRecipe), "run": run, "tables": cache, "dynamic": _dynamic(given)}
     )
 
 
@@ -94,10 +97,11 @@ def _dynamic(given: Mapping[str, Any]) -> DynamicSettings | None:
 
 def run(options: FinetuneOptions) -> Report:
     """Everything that can be wrong with the options is found before the long work begins."""
-    lmbda = card.lmbda_of(options.checkpoint, options.recipe.get("lmbda"))
+    lmbda, metric = card.loss_of(options.checkpoint, options.recipe.get("lmbda"), options.recipe.get("metric"))
     if lmbda is None:
         raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda")
-    recipe = FinetuneRecipe.from_mapping({**options.recipe, "lmbda": lmbda})
+    name = card.name_of(options.checkpoint, options.recipe.get("model"))
+    recipe = FinetuneRecipe.from_mapping({**options.recipe, "model": name, "metric": metric, "lmbda": lmbda})
     budget, paths = Budget.parse(options.budget), calibration_files(options.calib)
     settings = replace(options.settings(), reconstruction_steps=options.reconstruction, cache=options.tables)
     if options.dynamic and options.dynamic.bit_cost == LATENCY and options.latency is None:
@@ -108,7 +112,8 @@ def run(options: FinetuneOptions) -> Report:
         options.run.companion(STATE).unlink(missing_ok=True)
         return _report(options, done, COMPLETE)
     fabric = make_fabric(options.run)
-    model, calibration = load_model(recipe.model, options.checkpoint), read_calibration(paths, options.strict)
+    model = card.load_checkpoint(options.checkpoint, recipe.model, options.model_args)
+    calibration = read_calibration(paths, options.strict)
     images = calibration.images
     with progress() as on_progress:
         if options.dynamic:
@@ -138,6 +143,7 @@ def made_with(options: FinetuneOptions, recipe: FinetuneRecipe, calibration: Seq
     estimator = f"{recipe.estimator}{recipe.beta:g}" if recipe.estimator == DISTANCE_AWARE else recipe.estimator
     common = {
         "checkpoint_sha256": checkpoint_sha256(options.checkpoint),
+        **({"model_args": dict(options.model_args)} if options.model_args else {}),
         **calibration_facts(calibration),
         "reconstruction": options.reconstruction,
     }

@@ -24,7 +24,6 @@ from licquant.evaluate import latency, layer_timing, provenance
 from licquant.evaluate.latency import NARROW, OPENVINO, WIDE, LatencyTable, LayerTimes
 from licquant.images import RGB, check_places
 from licquant.lower import lower_model
-from licquant.models import load_model
 from licquant.models.geometry import geometry_hash
 from licquant.models.shards import checkpoint_sha256
 from licquant.models.trace import TracedModel, trace_model
@@ -34,6 +33,7 @@ from licquant.quant.insert import insert_quantizers
 from licquant.quant.network import uniform_plan
 from licquant.quant.synthetic import dead_leaves
 from licquant.terminal import say, show_table
+from licquant.train.card import load_checkpoint, name_of
 
 REPEATS = 9
 CHECK_PLANS = 4  # random mixed plans that the table must predict
@@ -47,23 +47,25 @@ _SMALLEST, _LARGEST = 64, 8192
 class ProfileOptions:
     """The options of ``licquant profile``, in the order of its help."""
 
-    model: str
+    model: str | None
     checkpoint: Path
     output: Path
     size: str
     threads: int | None
+    model_args: Mapping[str, Any] | None = None
 
 
 def run(options: ProfileOptions) -> Report:
     """Everything that can be wrong with the options is found before the long work begins."""
     size = parse_size(options.size)
     check_places(options.output)
-    model = load_model(options.model, options.checkpoint)
+    name = name_of(options.checkpoint, options.model)
+    model = load_checkpoint(options.checkpoint, name, options.model_args)
     with progress() as on_progress:
         profiler = _Profiler(trace_model(model), size, options.threads, on_progress)
         facts = provenance.collect(
             threads=options.threads,
-            model=options.model,
+            model=name,
             checkpoint=checkpoint_sha256(options.checkpoint),
             repeats=REPEATS,
         )

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,16 +30,16 @@ from licquant.evaluate import provenance, widths
 from licquant.evaluate.artifacts import Candidate, Group, grouped
 from licquant.evaluate.codec_results import Curve, ImageResult, RatePoint, evaluate_codec
 from licquant.evaluate.latency import LatencyTable
+from licquant.evaluate.rd import MSE, check_loss
 from licquant.evaluate.reference import evaluate_reference
 from licquant.images import calibration_files, check_places, read_calibration, utf8, write_atomically
 from licquant.images.calibration import Calibration
-from licquant.models import load_model
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.insert import QuantizerSettings
 from licquant.quant.ranges import RANGE_METHODS
 from licquant.reports import allocation_pictures, pictures, report, width_pictures
 from licquant.terminal import progress_bars, say
-from licquant.train.card import lmbda_of
+from licquant.train.card import load_checkpoint, loss_of, name_of
 from licquant.train.memory import keep_freed_memory
 
 REFERENCE_LABEL = "CompressAI FP32"
@@ -82,14 +82,16 @@ class WidthOptions:
 class QuantizeOptions(WidthOptions):
     """The options of ``licquant quantize``."""
 
-    model: str
+    model: str | None
     checkpoint: Path
     calib: Path
     output: Path
+    model_args: Mapping[str, Any] | None = None
     ranges: str = "mse"
     per_channel: bool = True
     steps: int
     lmbda: float | None = None
+    metric: str | None = None
     cache: Path | None = None
 
 
@@ -99,7 +101,8 @@ def quantize(options: QuantizeOptions) -> Report:
         raise LicquantError(f"unknown ranges {options.ranges!r}: choose one of {', '.join(RANGE_METHODS)}")
     budget = Budget.parse(options.budget)
     paths = calibration_files(options.calib)
-    lmbda = lmbda_of(options.checkpoint, options.lmbda)
+    lmbda, metric = loss_of(options.checkpoint, options.lmbda, options.metric)
+    options = replace(options, metric=metric)
     check_places(options.output, *findings_of(options.output).values())
     if options.steps and lmbda is None:
         raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda, or --steps 0")
@@ -108,10 +111,12 @@ def quantize(options: QuantizeOptions) -> Report:
         quantizer=QuantizerSettings(RANGE_METHODS[options.ranges], options.per_channel),
         reconstruction_steps=options.steps,
         lmbda=lmbda,
+        metric=metric,
         cache=options.cache,
     )
     keep_freed_memory()
-    model = load_model(options.model, options.checkpoint)
+    options = replace(options, model=name_of(options.checkpoint, options.model))
+    model = load_checkpoint(options.checkpoint, options.model, options.model_args)
     command = " ".join(["licquant", *_without_paths(sys.argv[1:])])
     record = {**made_with(options, lmbda, paths), "command": command}
     with progress() as on_progress:
@@ -172,8 +177,10 @@ def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequen
     """
     return {
         "model": options.model,
+        **({"model_args": dict(options.model_args)} if options.model_args else {}),
         "checkpoint_sha256": checkpoint_sha256(options.checkpoint),
         "lmbda": lmbda,
+        **({"metric": options.metric} if options.metric not in (None, MSE) else {}),
         **calibration_facts(calibration),
         "method": options.method,
         **options.facts(),
@@ -210,14 +217,16 @@ def evaluate(
     models: Sequence[Path],
     output: Path,
     references: Sequence[Path],
-    name: str,
+    name: str | None,
     threads: int | None,
+    model_args: Mapping[str, Any] | None = None,
+    metric: str | None = None,
 ) -> Report:
     """Real files only: see ``evaluate/``. Pictures are written beside the JSON. images: as ``images_meant``"""
     paths = images_meant(images)
     check_places(output, output.with_name(f"{output.stem}-rd.png"))
     groups = grouped([Candidate.read(path) for path in models])
-    measured = measure(groups, references, paths, name, threads)
+    measured = measure(groups, references, paths, name, threads, model_args, metric)
     measured.write(output)
     for group, curve in zip(groups, measured.curves, strict=True):
         for member, point in zip(group.members, curve.points, strict=True):
@@ -236,32 +245,60 @@ def _in_file_names(label: str) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """Artifacts measured on images, one curve for each group, and what they were measured with."""
+    """Artifacts measured on images, one curve for each group, and what they were measured with.
+
+    references: model → curve of its FP32 checkpoints;  models: of each curve
+    """
 
     curves: list[Curve]
-    reference: Curve | None
+    references: dict[str, Curve]
+    models: list[str]
     facts: dict[str, Any]
 
     @property
+    def reference(self) -> Curve | None:
+        """Of the first model."""
+        return next(iter(self.references.values()), None)
+
+    @property
+    def compared(self) -> list[tuple[list[Curve], Curve | None]]:
+        """The curves with what each is compared with: of several references the one of the same model."""
+        if len(self.references) < 2:
+            return [(self.curves, self.reference)]
+        of_model: dict[str | None, list[Curve]] = {name: [] for name in self.references}
+        for curve, model in zip(self.curves, self.models, strict=True):
+            of_model.setdefault(model if model in self.references else None, []).append(curve)
+        return [(curves, self.references.get(str(name))) for name, curves in of_model.items()]
+
+    @property
     def record(self) -> dict[str, Any]:
-        return report.report_of(self.curves, self.facts, self.reference)
+        records = [report.report_of(curves, self.facts, reference) for curves, reference in self.compared]
+        if len(records) == 1:
+            return records[0]
+        joined = {key: [item for record in records for item in record[key]] for key in ("curves", "comparisons")}
+        return {**records[0], **joined, "references": [record["reference"] for record in records]}
 
     def write(self, output: Path) -> None:
         """The JSON; beside it the RD curves and, for each λ with several sizes, loss against bytes."""
-        report.write_report(output, self.curves, self.facts, self.reference)
-        pictures.rd_curves(output.with_name(f"{output.stem}-rd.png"), self.curves, self.reference)
-        for fp32 in self.reference.points if self.reference else ():
-            assert self.reference
-            found = report.losses_by_bytes(self.curves, self.reference, fp32.lmbda)
-            if fp32.model_bytes and sum(map(len, found.values())) > 1:
-                picture = output.with_name(f"{output.stem}-pareto-{fp32.lmbda:g}.png")
-                title = f"λ = {fp32.lmbda:g}, averages over {len(fp32.images)} images"
-                allocation_pictures.pareto(picture, found, fp32.model_bytes, title)
+        report.write_json(output, self.record)
+        others = list(self.references.values())[1:]
+        pictures.rd_curves(output.with_name(f"{output.stem}-rd.png"), [*self.curves, *others], self.reference)
+        for curves, reference in self.compared:
+            for fp32 in reference.points if reference else ():
+                assert reference
+                found = report.losses_by_bytes(curves, reference, fp32.lmbda)
+                if fp32.model_bytes and sum(map(len, found.values())) > 1:
+                    of_model = reference.label.removeprefix(REFERENCE_LABEL).replace(" ", "-")
+                    picture = output.with_name(f"{output.stem}-pareto{of_model}-{fp32.lmbda:g}.png")
+                    title = f"λ = {fp32.lmbda:g}, averages over {len(fp32.images)} images"
+                    allocation_pictures.pareto(picture, found, fp32.model_bytes, title)
 
     def show(self) -> None:
-        report.print_table(report.results_table(self.curves, self.reference))
-        say(report.RATE if self.reference is None else f"{report.RATE}; {report.REFERENCE_RATE}")
-        report.print_table(report.comparison_table(self.curves, self.reference))
+        for curves, reference in self.compared:
+            report.print_table(report.results_table(curves, reference))
+            if curves:
+                report.print_table(report.comparison_table(curves, reference))
+        say(report.RATE if not self.references else f"{report.RATE}; {report.REFERENCE_RATE}")
         for curve in self.curves:
             for point in curve.points:
                 if point.choices:
@@ -270,10 +307,17 @@ class Measured:
 
 
 def measure(
-    groups: Sequence[Group], references: Sequence[Path], paths: Sequence[Path], name: str, threads: int | None
+    groups: Sequence[Group],
+    references: Sequence[Path],
+    paths: Sequence[Path],
+    name: str | None,
+    threads: int | None,
+    model_args: Mapping[str, Any] | None = None,
+    metric: str | None = None,
 ) -> Measured:
     """Every artifact and every FP32 checkpoint over the images; what is wrong with a checkpoint's λ is found first."""
-    ordered = sorted(((path, _known(path, lmbda_of(path, None))) for path in references), key=lambda item: item[1])
+    losses = {path: loss_of(path, None, metric) for path in references}
+    ordered = sorted(((path, _known(path, lmbda)) for path, (lmbda, _) in losses.items()), key=lambda item: item[1])
     if threads is not None:
         torch.set_num_threads(threads)
     curves = []
@@ -281,11 +325,19 @@ def measure(
         for group in groups:
             points = []
             for member in group.members:
-                point = codec_point(group.label, member.path, member.lmbda, paths, threads, on_progress)
+                point = codec_point(
+                    group.label, member.path, member.lmbda, paths, threads, on_progress, metric or member.metric
+                )
                 chosen = [image.widths for image in point.images]
                 points.append(replace(point, bits=member.bits(chosen), bops=member.bops(chosen)))
             curves.append(Curve(group.label, tuple(points), group.method))
-        baseline = [reference_point(name, path, lmbda, paths, on_progress) for path, lmbda in ordered]
+        baselines: dict[str, list[RatePoint]] = {}
+        for path, lmbda in ordered:
+            family = name_of(path, name)
+            model = load_checkpoint(path, family, model_args)
+            baselines.setdefault(family, []).append(
+                reference_point(model, path, lmbda, paths, on_progress, losses[path][1])
+            )
     members = [member for group in groups for member in group.members]
     facts = provenance.collect(
         threads=threads,
@@ -294,7 +346,8 @@ def measure(
         plans=[member.plan_hash for member in members],
         checkpoints=[checkpoint_sha256(path) for path, _ in ordered],
     )
-    return Measured(curves, Curve(REFERENCE_LABEL, tuple(baseline)) if baseline else None, facts)
+    models = [str(group.members[0].provenance.get("model")) for group in groups]
+    return Measured(curves, _references(baselines), models, facts)
 
 
 def codec_point(
@@ -304,23 +357,38 @@ def codec_point(
     paths: Sequence[Path],
     threads: int | None,
     on_progress: pipeline.OnProgress,
+    metric: str = MSE,
 ) -> RatePoint:
     """One artifact over the images."""
+    check_loss(lmbda, metric, f"{path}: λ")
     codec = widths.Recording(load(path, threads=threads))
     count = _Counter(f"{path.name}", len(paths), on_progress)
-    results = evaluate_codec(codec, paths, lmbda, on_result=count)
+    results = evaluate_codec(codec, paths, lmbda, metric=metric, on_result=count)
     of_images = zip(results, distinct_names(paths), codec.widths, strict=True)
     told = tuple(replace(result, name=name, widths=of) for result, name, of in of_images)
     return RatePoint(label, lmbda, told, path.stat().st_size)
 
 
+def _references(baselines: Mapping[str, Sequence[RatePoint]]) -> dict[str, Curve]:
+    """The curve of every model; with several, each says its name."""
+    curves = {}
+    for name, points in baselines.items():
+        label = REFERENCE_LABEL if len(baselines) == 1 else f"{REFERENCE_LABEL} {name}"
+        curves[name] = Curve(label, tuple(replace(point, label=label) for point in points))
+    return curves
+
+
 def reference_point(
-    name: str, path: Path, lmbda: float, paths: Sequence[Path], on_progress: pipeline.OnProgress
+    model: Any,
+    path: Path,
+    lmbda: float,
+    paths: Sequence[Path],
+    on_progress: pipeline.OnProgress,
+    metric: str = MSE,
 ) -> RatePoint:
     """One FP32 checkpoint over the images, through CompressAI's own coder."""
-    model = load_model(name, path)
     count = _Counter(f"{path.name} (FP32)", len(paths), on_progress)
-    results = evaluate_reference(model, paths, lmbda, on_result=count)
+    results = evaluate_reference(model, paths, lmbda, metric=metric, on_result=count)
     told = tuple(replace(result, name=name) for result, name in zip(results, distinct_names(paths), strict=True))
     return RatePoint(REFERENCE_LABEL, lmbda, told, 4 * sum(p.numel() for p in model.parameters()))
 
@@ -339,7 +407,7 @@ def write_layer_bars(path: Path, picture: Path) -> None:
 
 def lmbdas_of(checkpoints: Sequence[Path]) -> list[float]:
     """λ by the model card beside each; ``ModelError`` where there is none, or two are the same."""
-    found = [_known(path, lmbda_of(path, None)) for path in checkpoints]
+    found = [_known(path, loss_of(path)[0]) for path in checkpoints]
     if len(set(found)) < len(found):
         raise ModelError("two of the checkpoints have the same λ: take them one after the other")
     return found

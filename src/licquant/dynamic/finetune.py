@@ -72,7 +72,7 @@ def finetune_dynamic(
     mine, chosen = identity(recipe, options, **facts), recipe.starting(settings or Settings())
     decided = decided_before(options, mine)
     fabric = fabric or make_fabric(options)
-    traced, statistics = calibrate(model, images, on_progress)
+    traced, statistics = calibrate(model, images, recipe.metric, on_progress)
     search = Search(traced, images, statistics, replace(chosen, max_bits=max(dynamic.widths)), on_progress=on_progress)
     cost = stage_cost(dynamic, search)
     statistics = stage_statistics(traced, statistics)

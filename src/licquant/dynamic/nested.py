@@ -26,6 +26,7 @@ from licquant.quant.network import QuantizedPart
 # What a narrower layer has in common with the wider one.
 _COMMON = (
     "kind", "name", "rounding", "output_axis", "input_axis", "stride", "padding", "output_padding", "groups", "inverse",
+    "power",
 )  # fmt: skip
 
 

@@ -216,7 +216,7 @@ class _Narrowing:
         for step in graph:
             layer = part.layers.get(step.name)
             if isinstance(layer, NestedLayer):
-                mean, _ = moments(self._found(step.inputs[0]), squared=step.kind == NORMALIZATION)
+                mean, _ = moments(self._found(step.inputs[0]), layer.power)
                 correct_bias(layer, part.weight_scale(step).detach(), mean)
         return part
 
@@ -252,9 +252,11 @@ class _Narrowing:
         if self.bits == squares.bits:
             return squares
         high = activation_range(squares.bits)[1]
-        limit = torch.sqrt(high * squares.scale.detach())
+        power = self.wide.layers[step.name].power
+        limit = high * squares.scale.detach()
+        limit = torch.sqrt(limit) if power == 2 else limit
         share = self._range_share(self._found(step.inputs[0]), self.bits, limit, limit)
-        return NestedTensor(squares, self.bits, share**2 * high / activation_range(self.bits)[1])
+        return NestedTensor(squares, self.bits, share**power * high / activation_range(self.bits)[1])
 
     def _range_share(self, found: TensorStatistics, bits: int, below: Tensor, above: Tensor) -> float:
         """The part of the wide range that fewer bits should span: by the method for ranges, of all channels together.

@@ -89,7 +89,7 @@ def _wanted_widths(
 def move_weights(part: QuantizedPart, step: Step, statistics: Statistics, distance: float) -> None:
     """Move a layer's weights down by ``distance`` steps of its grid; its bias keeps the mean of what it puts out."""
     layer, scale = part.layers[step.name], part.weight_scale(step).detach()
-    mean, _ = moments(statistics[step.inputs[0] if step.inputs[0] != INPUT else f"{part.graph.name}.{INPUT}"], False)
+    mean, _ = moments(statistics[step.inputs[0] if step.inputs[0] != INPUT else f"{part.graph.name}.{INPUT}"])
     before = layer.integer_weight(scale)
     layer.weight.sub_(distance * layer.rows() / layer.columns(scale))
     layer.bias.add_(mean_output(layer, (before - layer.integer_weight(scale)) * layer.rows(), mean / scale))

@@ -11,11 +11,12 @@ from licquant.codec.files.contents import LayerContents, layer_contents
 from licquant.config import check_lmbda
 from licquant.errors import DataError
 from licquant.evaluate.bops import average_bops, macs_per_pixel
+from licquant.evaluate.rd import DISTORTION_WEIGHTS, MSE
 from licquant.evaluate.widths import AverageBits, Widths, average_bits_over, stage_of_layer
 
 UNNAMED = "licquant"  # an artifact that does not say its method
 # Keys of the provenance that make two artifacts of one method and budget different.
-SETTINGS = ("ranges", "per_channel", "steps")
+SETTINGS = ("model", "ranges", "per_channel", "steps")
 # Those that tell artifacts of one λ apart, but may differ along a curve: every λ has its own scale of γ.
 OF_ONE_LMBDA = ("gamma", "seed")
 
@@ -48,6 +49,8 @@ class Candidate:
             raise DataError(
                 f"{path}: does not say its λ: quantize with --lmbda, or put a model card beside the checkpoint"
             )
+        if artifact.provenance.get("metric", MSE) not in DISTORTION_WEIGHTS:
+            raise DataError(f"{path}: was made for a metric that is not known")
         return cls(
             path=Path(path),
             lmbda=check_lmbda(lmbda, f"{path}: λ"),
@@ -66,6 +69,11 @@ class Candidate:
     def bops(self, chosen: Sequence[Widths]) -> float:
         """Bit operations per pixel on average over images, given what was chosen for each."""
         return average_bops(self.macs, self.layers, self.stages, chosen)
+
+    @property
+    def metric(self) -> str:
+        """What its λ weighs."""
+        return str(self.provenance.get("metric", MSE))
 
     @property
     def method(self) -> str:

@@ -15,7 +15,7 @@ from typing import Protocol
 from licquant.config import check_lmbda
 from licquant.errors import DataError
 from licquant.evaluate import metrics
-from licquant.evaluate.rd import rd_loss
+from licquant.evaluate.rd import MSE, rd_loss
 from licquant.evaluate.widths import AverageBits
 from licquant.images import RGB, read_image
 
@@ -137,25 +137,29 @@ def evaluate_codec(
     image_paths: Iterable[Path],
     lmbda: float,
     *,
+    metric: str = MSE,
     counted_bytes: Callable[[bytes], int] = len,
     on_result: Callable[[ImageResult], object] | None = None,
 ) -> list[ImageResult]:
     """Encode and decode each image and measure the result, in the order of ``image_paths``.
 
-    ``counted_bytes`` says how many of a coded image's bytes count as rate: all of them, unless the container
-    is not the codec's own. ``on_result`` is called after each image (progress).
+    ``metric`` is the RD loss's, which is NaN where an image is too small for MS-SSIM. ``counted_bytes`` says how many
+    of a coded image's bytes count as rate: all of them, unless the container is not the codec's own. ``on_result`` is
+    called after each image (progress).
     """
     check_lmbda(lmbda)
     results = []
     for path in image_paths:
-        result = _evaluate_image(codec, Path(path), lmbda, counted_bytes)
+        result = _evaluate_image(codec, Path(path), lmbda, metric, counted_bytes)
         results.append(result)
         if on_result is not None:
             on_result(result)
     return results
 
 
-def _evaluate_image(codec: Codec, path: Path, lmbda: float, counted_bytes: Callable[[bytes], int]) -> ImageResult:
+def _evaluate_image(
+    codec: Codec, path: Path, lmbda: float, metric: str, counted_bytes: Callable[[bytes], int]
+) -> ImageResult:
     rgb = read_image(path)
     height, width = rgb.shape[:2]
     start = time.perf_counter()
@@ -166,7 +170,7 @@ def _evaluate_image(codec: Codec, path: Path, lmbda: float, counted_bytes: Calla
 
     size = counted_bytes(data)
     rate = metrics.bpp(size, width, height)
-    error = metrics.mse(rgb, decoded_rgb)
+    error, similarity = metrics.mse(rgb, decoded_rgb), metrics.ms_ssim(rgb, decoded_rgb)
     return ImageResult(
         name=path.name,
         width=width,
@@ -175,8 +179,8 @@ def _evaluate_image(codec: Codec, path: Path, lmbda: float, counted_bytes: Calla
         bpp=rate,
         mse=error,
         psnr=metrics.psnr_of_mse(error),
-        ms_ssim=metrics.ms_ssim(rgb, decoded_rgb),
-        rd_loss=rd_loss(rate, error, lmbda),
+        ms_ssim=similarity,
+        rd_loss=rd_loss(rate, error if metric == MSE else 1 - similarity, lmbda, metric),
         encode_seconds=encoded - start,
         decode_seconds=decoded - encoded,
     )

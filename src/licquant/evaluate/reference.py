@@ -11,6 +11,7 @@ import torch
 from compressai.latent_codecs import ChannelGroupsLatentCodec, HyperpriorLatentCodec
 
 from licquant.evaluate.codec_results import ImageResult, evaluate_codec
+from licquant.evaluate.rd import MSE
 from licquant.images import RGB, crop, pad_to_multiple
 
 # What CompressAI's models need: up to six steps of stride 2 (its examples pad to the same).
@@ -84,7 +85,10 @@ def evaluate_reference(
     image_paths: Iterable[Path],
     lmbda: float,
     *,
+    metric: str = MSE,
     on_result: Callable[[ImageResult], object] | None = None,
 ) -> list[ImageResult]:
     """``evaluate_codec`` for a CompressAI model after ``eval()`` and ``update()``; strings alone are rate."""
-    return evaluate_codec(ReferenceCodec(model), image_paths, lmbda, counted_bytes=string_bytes, on_result=on_result)
+    return evaluate_codec(
+        ReferenceCodec(model), image_paths, lmbda, metric=metric, counted_bytes=string_bytes, on_result=on_result
+    )

@@ -26,6 +26,7 @@ from licquant.program.ops import (
     Add,
     Convolution,
     Gdn,
+    Gdn1,
     Multiply,
     Operation,
     PixelShuffle,
@@ -94,7 +95,7 @@ def _normalization(part: QuantizedPart, step: Step, grid: Grid) -> Operation:
     layer = part.layers[step.name]
     multiplier, shift = gdn_constants(part, step)
     square_multiplier, square_shift = square_constants(part, step)
-    return Gdn(
+    return (Gdn1 if layer.power == 1 else Gdn)(
         step.name,
         step.inputs,
         grid,

@@ -1,86 +1,115 @@
-"""CompressAI checkpoints in."""
+"""Checkpoints in: a model with the weights of a file, whatever program wrote it."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from compressai.models import Elic2022Official
-from compressai.registry import MODELS
+from compressai.models.base import get_scale_table
 from torch import Tensor, nn
 
 from licquant.errors import ModelError
-from licquant.models.shards import checkpoint_files, merge_shards
-
-# CompressAI registers them under these names; every one is tested.
-SUPPORTED = (
-    "bmshj2018-factorized",
-    "bmshj2018-factorized-relu",
-    "bmshj2018-hyperprior",
-    "mbt2018-mean",
-    "mbt2018",
-    "cheng2020-anchor",
-    "cheng2020-attn",
-    "cheng2020-anchor-checkerboard",
-    "elic2022-official",
+from licquant.models.elic import reimplementation
+from licquant.models.own import build_own, is_own
+from licquant.models.recognize import (
+    SUPPORTED as SUPPORTED,
 )
+from licquant.models.recognize import Architecture, architectures_of, check_name, closest, differences, mismatch
+from licquant.models.state_dicts import State, read_states, several
+from licquant.models.state_dicts import read_state as read_state
+
+_TABLES = ("_quantized_cdf", "_offset", "_cdf_length", "scale_table")  # what ``update()`` makes
 
 
-def load_model(name: str, checkpoint: str | Path) -> nn.Module:
-    """The model ``name`` (CompressAI's registered name) with the weights of a checkpoint, in eval mode, on the CPU.
+def load_model(name: str | None, checkpoint: str | Path, arguments: Mapping[str, Any] | None = None) -> nn.Module:
+    """The model in a checkpoint, in eval mode, on the CPU, its coding tables up to date.
 
-    The checkpoint is a state dict or holds one under ``state_dict``, before or after ``update()``, stored in any
-    floating-point type, in one file or in shards (``models.shards``); the widths are recognised from its shapes. The
-    model's coding tables are up to date afterwards. Raises ``ModelError`` for an unknown name, an unreadable file or
-    weights that do not fit.
+    name:      CompressAI's registered name, or ``package.module:Class`` for a class of the user's own; None: the
+               registered model whose weights these are
+    arguments: of its constructor; of a registered model, the widths, which the weights show otherwise
+
+    The weights may stand anywhere in the file under any common prefix (``state_dicts``), in any floating-point type,
+    in one file or in shards (``shards``). Raises ``ModelError`` for an unknown name, an unreadable file or weights
+    that do not fit; it says what they look like.
     """
-    if name not in SUPPORTED:
-        raise ModelError(f"unknown model {name!r}: choose one of {', '.join(sorted(SUPPORTED))}")
-    state = read_state(checkpoint)
-    try:
-        model: Any = _elic(state) if name == "elic2022-official" else MODELS[name].from_state_dict(state)
-    except (KeyError, RuntimeError, IndexError, AttributeError, ValueError) as error:
-        detail = " ".join(str(error).split())[:160]
-        raise ModelError(f"{checkpoint}: its weights do not fit {name}: {detail}") from error
-    model.eval()
-    model.update(force=True)
+    model: Any
+    if name is not None and is_own(name):
+        model = build_own(name, arguments or {})
+        states = read_states(checkpoint)
+        fits = {prefix: state for prefix, state in states.items() if not differences(model, state)}
+        state = _only(checkpoint, fits, lambda: f"{name} does not fit: it {differences(model, _first(states))}")
+    else:
+        architecture, state = _found(name, checkpoint, arguments)
+        model = architecture.build()
+    _fill(model, state)
     return model
 
 
-def _elic(state: dict[str, Tensor]) -> nn.Module:
-    """CompressAI's own ``from_state_dict`` knows the paper's channel groups only."""
-    groups: list[int] = []
-    while (key := f"latent_codec.y.latent_codec.y{len(groups)}.context_prediction.weight") in state:
-        groups.append(state[key].shape[1])
-    model = Elic2022Official(state["g_a.0.weight"].shape[0], sum(groups), groups)
-    model.load_state_dict(state)
-    return model
+def model_name(name: str | None, checkpoint: str | Path) -> str:
+    """The name as given, else that of the registered model whose weights the checkpoint holds; errors as above."""
+    return name if name is not None else _found(None, checkpoint, None)[0].name
 
 
-def read_state(checkpoint: str | Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint, in one file or in shards, floating-point tensors widened to float32.
-
-    Only tensors are read, never pickled code. Raises ``ModelError`` if a file is missing, holds no state dict or a
-    weight that is not finite, or if the shards are not one whole set.
-    """
-    return merge_shards(map(_read_file, checkpoint_files(Path(checkpoint))))
-
-
-def _read_file(checkpoint: Path) -> dict[str, Tensor]:
-    try:
-        record: Any = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged archives raise many kinds
-        raise ModelError(f"{checkpoint}: not a PyTorch checkpoint that can be read safely") from error
-    if isinstance(record, Mapping) and isinstance(record.get("state_dict"), Mapping):
-        record = record["state_dict"]
-    if not isinstance(record, Mapping) or not record or not all(isinstance(v, Tensor) for v in record.values()):
-        raise ModelError(f"{checkpoint}: holds no state dict")
-    state = {
-        # "module." is what a model saved from inside DataParallel carries
-        str(key).removeprefix("module."): value.float() if value.is_floating_point() else value
-        for key, value in record.items()
+def _found(name: str | None, checkpoint: str | Path, arguments: Mapping[str, Any] | None) -> tuple[Architecture, State]:
+    if name is not None:
+        check_name(name)
+    states = read_states(checkpoint)
+    theirs = {prefix: one for prefix, state in states.items() if (one := reimplementation(state))}
+    states |= {prefix: state for prefix, (_, state) in theirs.items()}
+    found = {prefix: fitting for prefix, state in states.items() if (fitting := architectures_of(state))}
+    found |= {prefix: [architecture] for prefix, (architecture, _) in theirs.items()}
+    if arguments and name is not None:
+        chosen = Architecture(name, arguments)
+        found = {prefix: [chosen] for prefix, state in states.items() if not _mismatch(chosen, state)}
+    fits = {
+        prefix: next(a for a in fitting if name in (None, a.name))
+        for prefix, fitting in found.items()
+        if name is None or name in [a.name for a in fitting]
     }
-    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise ModelError(f"{checkpoint}: {broken[0]} holds values that are not finite")
-    return state
+    if not fits and found and name is not None:
+        raise ModelError(f"{checkpoint}: these look like {_first(found)[0]}, not {name}")
+    prefix = next(iter(fits), "")
+    state = _only(checkpoint, {p: states[p] for p in fits}, lambda: closest(_first(states), name))
+    return fits[prefix], state
+
+
+def _mismatch(architecture: Architecture, state: State) -> str:
+    try:
+        return mismatch(architecture, state)
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{architecture.name} cannot be built with {dict(architecture.arguments)}: {error}") from error
+
+
+def _only(checkpoint: str | Path, fits: Mapping[str, State], why: Any) -> State:
+    if len(fits) > 1:
+        raise several(checkpoint, list(fits))
+    if not fits:
+        raise ModelError(f"{checkpoint}: its weights do not fit: {why()}")
+    return _first(fits)
+
+
+def _first(mapping: Mapping[str, Any]) -> Any:
+    return next(iter(mapping.values()))
+
+
+def _fill(model: Any, state: State) -> None:
+    """Weights as stored; tables are made anew, and so are constants that the file lacks."""
+    own = model.state_dict()
+    stored = {
+        key: value
+        for key, value in state.items()
+        if key in own and value.shape == own[key].shape and not key.endswith(_TABLES)
+    }
+    nn.Module.load_state_dict(model, {**own, **stored})
+    model.eval()
+    model.update(scale_table=_own_scales(state), force=True)
+
+
+def _own_scales(state: State) -> Tensor | None:
+    """The table of scales that a model was trained for, where it is another than CompressAI's."""
+    usual = torch.as_tensor(get_scale_table())
+    tables = [value for key, value in state.items() if key.endswith("scale_table") and value.numel()]
+    other = [t for t in tables if t.shape != usual.shape or not torch.allclose(t, usual, rtol=1e-3)]
+    return other[0] if other else None

@@ -47,6 +47,7 @@ _PAIRS = {
 _SIGMOIDS = (torch.sigmoid, F.sigmoid, "sigmoid")
 _ABSOLUTES = (torch.abs, operator.abs, abs, "abs")
 _RELUS = (F.relu, torch.relu, "relu", "relu_")
+_CHANNELS = 3
 _IN_PLACE = (operator.iadd, operator.imul, "relu_")
 
 
@@ -59,6 +60,7 @@ class TracedModel:
     model:       the model itself
     bottleneck:  entropy model of z, or of y where there is no z
     conditional: entropy model of y given its parameters; None for the factorized family
+    metric:      of the distortion that it was trained for, ``mse`` or ``ms-ssim``
     """
 
     family: str
@@ -66,6 +68,7 @@ class TracedModel:
     model: nn.Module
     bottleneck: EntropyBottleneck
     conditional: GaussianConditional | None
+    metric: str = "mse"
 
     @property
     def layers(self) -> list[Step]:
@@ -78,14 +81,31 @@ class TracedModel:
         return 4 * sum(p.numel() for p in self.model.parameters())
 
 
-def trace_model(model: nn.Module) -> TracedModel:
+def trace_model(model: nn.Module, metric: str = "mse") -> TracedModel:
     """The graphs and the family of a model in eval mode; ``ModelError`` names what is not supported."""
     found = recognise(model)
     graphs = {name: trace_part(model.get_submodule(path), name, path) for name, path in found.parts.items()}
     if found.absolute:
         graphs["h_a"] = _with_absolute_input(graphs["h_a"])
     graphs = {name: fuse_activations(graph) for name, graph in graphs.items()}
-    return TracedModel(found.family, graphs, model, found.bottleneck, found.conditional)
+    _check_pixels(graphs)
+    return TracedModel(found.family, graphs, model, found.bottleneck, found.conditional, metric)
+
+
+def _check_pixels(graphs: dict[str, Graph]) -> None:
+    """Images have three channels; ``ModelError`` names the layer that reads or writes another number."""
+    first = next(step for step in graphs["g_a"] if step.module is not None)
+    if graphs["g_a"].input_channels != _CHANNELS:
+        raise ModelError(f"{first.name}: reads {graphs['g_a'].input_channels} channels; images have {_CHANNELS}")
+    last, shuffled = graphs["g_s"].steps[-1], 1
+    while last.module is None:
+        shuffled *= last.factor**2
+        last = next((step for step in graphs["g_s"] if step.name == last.inputs[0]), last)
+        if last.name == INPUT or not last.inputs:
+            return
+    written = getattr(last.module, "out_channels", None)
+    if written is not None and written != _CHANNELS * shuffled:
+        raise ModelError(f"{last.name}: writes {written // shuffled} channels; images have {_CHANNELS}")
 
 
 # --- one part -----------------------------------------------------------------------------------------------
@@ -162,7 +182,7 @@ def _module_step(name: str, module: nn.Module, inputs: tuple[str, ...]) -> Step:
         _check_convolution(name, module)
         transposed = isinstance(module, nn.ConvTranspose2d)
         return Step(name, TRANSPOSED_CONVOLUTION if transposed else CONVOLUTION, inputs, module)
-    if isinstance(module, GDN) and not isinstance(module, GDN1):
+    if isinstance(module, GDN) and type(module).forward in (GDN.forward, GDN1.forward):
         return Step(name, NORMALIZATION, inputs, module)
     if isinstance(module, nn.ReLU):
         return Step(name, ACTIVATION, inputs, negative_slope=0.0)

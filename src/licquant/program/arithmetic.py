@@ -111,6 +111,16 @@ def rescale(acc: Ints, multiplier: Ints, shift: Ints) -> Ints:
     return (product + (np.int64(1) << (shift - 1))) >> shift
 
 
+def rescale_product(q: Ints, n: Ints, multiplier: Ints, shift: Ints) -> Ints:
+    """(q · n · m + 2^(s-1)) >> s in int64, though the product may have 68 bits: n is taken apart at bit 10.
+
+    |q| < 2^17, 0 <= n < 2^35, 0 <= m < 2^16, 11 <= s <= 56. The lowest 10 bits of the sum cannot reach the result.
+    """
+    scaled = q.astype(np.int64) * multiplier
+    upper = scaled * (n >> 10) + ((scaled * (n & 1023)) >> 10)
+    return (upper + (np.int64(1) << (shift - 11))) >> (shift - 10)
+
+
 def integer_sqrt(value: Ints) -> Ints:
     """floor(√v), exactly, for 0 <= v < 2^52 (int64).
 

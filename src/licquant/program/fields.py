@@ -31,6 +31,7 @@ from licquant.program.ops import (
     Add,
     Convolution,
     Gdn,
+    Gdn1,
     Multiply,
     Operation,
     PixelShuffle,
@@ -92,6 +93,18 @@ _STRIDE, _PADDING = Number(1, MAX_STRIDE), Number(0, MAX_KERNEL)
 _BIAS = Integers("out", -MAX_ACCUMULATOR, MAX_ACCUMULATOR)
 _MULTIPLIER, _SHIFT = (Integers("out", *limits) for limits in (Rescaling.MULTIPLIERS, Rescaling.SHIFTS))
 
+_GDN: Mapping[str, Field] = {
+    "gamma": Weights(("out", "in")),
+    "weight_bits": _WIDTH,
+    "beta": Integers("out", 0, MAX_NORM),
+    "square_bits": _WIDTH,
+    "square_multiplier": _MULTIPLIER,
+    "square_shift": _SHIFT,
+    "multiplier": _MULTIPLIER,
+    "shift": _SHIFT,
+    "inverse": Flag(),
+}
+
 # Operation → its name in a file and its own fields, in the order of the dataclass.
 OPERATIONS: Mapping[type[Operation], tuple[str, Mapping[str, Field]]] = {
     Convolution: (
@@ -118,20 +131,8 @@ OPERATIONS: Mapping[type[Operation], tuple[str, Mapping[str, Field]]] = {
             "rescaling": Scaling(),
         },
     ),
-    Gdn: (
-        "gdn",
-        {
-            "gamma": Weights(("out", "in")),
-            "weight_bits": _WIDTH,
-            "beta": Integers("out", 0, MAX_NORM),
-            "square_bits": _WIDTH,
-            "square_multiplier": _MULTIPLIER,
-            "square_shift": _SHIFT,
-            "multiplier": _MULTIPLIER,
-            "shift": _SHIFT,
-            "inverse": Flag(),
-        },
-    ),
+    Gdn: ("gdn", _GDN),
+    Gdn1: ("gdn1", _GDN),
     Add: ("add", {"multipliers": OfEachInput(Integers("out", 0, MAX_ACCUMULATOR)), "rescaling": Scaling()}),
     Requantize: ("requantize", {"rescaling": Scaling()}),
     Multiply: ("multiply", {"rescaling": Scaling()}),

@@ -29,6 +29,7 @@ from licquant.program.ops import (
     Add,
     Convolution,
     Gdn,
+    Gdn1,
     Multiply,
     Operation,
     PixelShuffle,
@@ -238,17 +239,20 @@ def _gdn(op: Gdn, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
     channels = len(op.gamma)
     squares = Grid(op.square_bits, np.ones(channels), np.zeros(channels, dtype=np.int64))
     ratio = np.ldexp(op.square_multiplier.astype(np.float64), -op.square_shift)
-    u = _fake_quantize(opset.multiply(x[0], x[0]), squares, ratio)
+    first = isinstance(op, Gdn1)
+    u = _fake_quantize(opset.abs(x[0]) if first else opset.multiply(x[0], x[0]), squares, ratio)
     norm = opset.convolution(u, _weights(op.gamma[:, :, None, None], op.weight_bits), [1, 1], [0, 0], [0, 0], [1, 1])
     norm.set_friendly_name(op.name)
-    root = opset.sqrt(opset.add(norm, _channels(np.maximum(op.beta, 1))))
+    norm = opset.add(norm, _channels(np.maximum(op.beta, 1)))
+    root = norm if first else opset.sqrt(norm)
     ratio = np.ldexp(op.multiplier.astype(np.float64), -op.shift)
     if op.inverse:
+        ratio = np.ldexp(ratio, -10) if first else ratio
         return _fake_quantize_or_scale(opset.multiply(x[0], root), op.grid, ratio)
     quotient = opset.divide(x[0], root)
     # OpenVINO would turn the division into a power and a product: one more pass over the largest tensors.
     quotient.get_rt_info()["nonconvertable_divide_0"] = True
-    return _fake_quantize_or_scale(quotient, op.grid, ratio * 2.0**16)
+    return _fake_quantize_or_scale(quotient, op.grid, ratio * (2.0**24 if first else 2.0**16))
 
 
 def _fake_quantize_or_scale(x: Node, grid: Grid, ratio: Floats) -> Node:
@@ -287,6 +291,7 @@ _EMIT: dict[type[Operation], Callable[..., Node]] = {
     Convolution: _convolution,
     TransposedConvolution: _transposed_convolution,
     Gdn: _gdn,
+    Gdn1: _gdn,
     Add: _add,
     Requantize: _requantize,
     Multiply: _multiply,

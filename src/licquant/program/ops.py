@@ -225,6 +225,17 @@ class Gdn(Operation):
 
 
 @dataclass(frozen=True, eq=False)
+class Gdn1(Gdn):
+    """The first kind of GDN (Johnston 2019), y = x / (β + Σ γ |x|), or its inverse, y = x · (…).
+
+    u = min((|q| · k + 2^(t-1)) >> t, 2^b - 1);  n = max(β + Σ γ u, 1)
+    forward: y = round(q · m · 2^-s · 2^24 / n)     inverse: y = round(q · n · m · 2^-s · 2^-10)
+
+    The fields are those of ``Gdn``, with magnitudes for squares.
+    """
+
+
+@dataclass(frozen=True, eq=False)
 class Add(Operation):
     """acc = Σ_i m_i · (q_i - zero_point_i), then acc · 2^-s with ReLU or another knee (``rescaling``).
 

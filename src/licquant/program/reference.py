@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from licquant.program.arithmetic import Ints, activation_range, divide_half_up, integer_sqrt, rescale
+from licquant.program.arithmetic import Ints, activation_range, divide_half_up, integer_sqrt, rescale, rescale_product
 from licquant.program.grid import Grid
 from licquant.program.ops import (
     Add,
     Convolution,
     Gdn,
+    Gdn1,
     Multiply,
     Operation,
     PixelShuffle,
@@ -92,15 +93,20 @@ def _gdn(op: Gdn, x: Centred, grids: Sequence[Grid]) -> Ints:
 
 def gdn_squares(op: Gdn, q: Ints) -> Ints:
     """u of centred integers q, int64: the same for both exact engines."""
-    u = rescale(q * q, op.square_multiplier[:, None, None], op.square_shift[:, None, None])
+    u = rescale(
+        abs(q) if isinstance(op, Gdn1) else q * q, op.square_multiplier[:, None, None], op.square_shift[:, None, None]
+    )
     return np.minimum(u, activation_range(op.square_bits)[1])
 
 
 def gdn_output(op: Gdn, q: Ints, norm: Ints) -> Ints:
-    """The division or multiplication by the root of the norm: the same for both exact engines."""
+    """The division or multiplication by the norm, or by its root: the same for both exact engines."""
     multiplier, shift = op.multiplier[:, None, None], op.shift[:, None, None]
-    root = integer_sqrt(np.maximum(norm, 1) << 16)
-    if op.inverse:
+    norm, first = np.maximum(norm, 1), isinstance(op, Gdn1)
+    root = norm if first else integer_sqrt(norm << 16)
+    if op.inverse and first:
+        y = rescale_product(q, norm, multiplier, shift + 10)
+    elif op.inverse:
         y = rescale(q * root, multiplier, shift + 8)
     else:
         y = divide_half_up((q * multiplier) << np.maximum(24 - shift, 0), root << np.maximum(shift - 24, 0))
@@ -139,6 +145,7 @@ _EXECUTE: dict[type[Operation], Callable[..., Ints]] = {
     Convolution: _convolution,
     TransposedConvolution: _transposed_convolution,
     Gdn: _gdn,
+    Gdn1: _gdn,
     Add: _add,
     Requantize: _requantize,
     Multiply: _multiply,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from licquant.config import OnProgress, silent
 from licquant.errors import DataError
+from licquant.evaluate.rd import MSE
 from licquant.images import RGB, evenly
 from licquant.models.graph import INPUT
 from licquant.models.trace import TracedModel, trace_model
@@ -47,10 +48,13 @@ class TensorStatistics:
 
 
 def calibrate(
-    model: nn.Module, images: Sequence[RGB], on_progress: OnProgress = silent
+    model: nn.Module, images: Sequence[RGB], metric: str = MSE, on_progress: OnProgress = silent
 ) -> tuple[TracedModel, Statistics]:
-    """The model as graphs, and the statistics of its tensors on at most ``MEASURED`` of the images, evenly spaced."""
-    traced, photographs = trace_model(model), evenly(images, MEASURED)
+    """The model as graphs, and the statistics of its tensors on at most ``MEASURED`` of the images, evenly spaced.
+
+    metric: of the distortion that the model was trained for
+    """
+    traced, photographs = trace_model(model, metric), evenly(images, MEASURED)
     count = 2 * len(photographs)
     done = iter(range(1, count + 1))
     return traced, collect_statistics(traced, photographs, lambda: on_progress("calibrating", next(done), count))

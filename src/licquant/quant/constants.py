@@ -42,16 +42,19 @@ def layer_rescaling(part: QuantizedPart, step: Step) -> Rescaling:
 
 
 def gdn_constants(part: QuantizedPart, step: Step) -> tuple[Ints, Ints]:
-    """(multiplier, shift) of ``program.ops.Gdn``: y / s_out = q · (s_in / s_out) · √(unit · n)^∓1."""
+    """(multiplier, shift) of ``ops.Gdn``: y / s_out = q · (s_in / s_out) · √(unit · n)^∓1; ``Gdn1``: no root."""
     scales = part.tensors[step.inputs[0]].grid.scale / part.tensors[step.name].grid.scale
+    if part.layers[step.name].power == 1:
+        unit = _unit(part, step)
+        return _dyadic(step, scales * unit * 2.0**10 if part.layers[step.name].inverse else scales / unit * 2.0**-24)
     root = np.sqrt(_unit(part, step))
     return _dyadic(step, scales * root if part.layers[step.name].inverse else scales / root * 2.0**-16)
 
 
 def square_constants(part: QuantizedPart, step: Step) -> tuple[Ints, Ints]:
-    """(square_multiplier, square_shift) of ``program.ops.Gdn``: u = q² · s_in² / s_u."""
+    """(square_multiplier, square_shift) of ``program.ops.Gdn``: u = q² · s_in² / s_u; ``Gdn1``: |q| · s_in / s_u."""
     squares = part.tensors[squares_of(step.name)].grid.scale
-    return _dyadic(step, part.tensors[step.inputs[0]].grid.scale ** 2 / squares)
+    return _dyadic(step, part.tensors[step.inputs[0]].grid.scale ** part.layers[step.name].power / squares)
 
 
 def addition_constants(part: QuantizedPart, step: Step) -> tuple[tuple[Ints, ...], Rescaling]:

@@ -93,6 +93,7 @@ class _Insertion:
         """before: the parts whose outputs this one may read."""
         graph = self.graph
         tensors = {INPUT: self._input(before)}
+        layers = {s.name: QuantizedLayer(s, self.plan[s.name].weight or 0) for s in graph if s.has_weights}
         for step in reversed(graph.steps):  # what a pixel shuffle reads has the grid of what it writes
             shuffle = next((s for s in graph.consumers(step.name) if s.kind == PIXEL_SHUFFLE), None)
             if shuffle is not None:
@@ -101,8 +102,7 @@ class _Insertion:
                 tensors[step.name] = self._output() if step.name == graph.output else self._inner(step)
             if step.kind == NORMALIZATION:
                 found, bits = self.statistics[step.inputs[0]], self.plan[step.name].activation
-                tensors[squares_of(step.name)] = _squares(found, bits, self.settings)
-        layers = {s.name: QuantizedLayer(s, self.plan[s.name].weight or 0) for s in graph if s.has_weights}
+                tensors[squares_of(step.name)] = _squares(found, bits, self.settings, layers[step.name].power)
         part = QuantizedPart(graph, tensors, layers)
         fit_weight_ranges(part, self.statistics)
         return part
@@ -160,7 +160,10 @@ def _sigmoid_input(found: TensorStatistics, bits: int, settings: QuantizerSettin
     return QuantizedTensor(bits, scale.clamp(max=largest), zero_point)
 
 
-def _squares(read: TensorStatistics, bits: int, settings: QuantizerSettings) -> QuantizedTensor:
-    """The grid of the squares of a tensor: up to the square of the range that the tensor itself would get."""
+def _squares(read: TensorStatistics, bits: int, settings: QuantizerSettings, power: int) -> QuantizedTensor:
+    """The grid of the squares of a tensor: up to the square of the range that the tensor itself would get.
+
+    power: 1 for magnitudes
+    """
     limit = largest_magnitude(read, bits, settings.range_method, settings.per_channel)
-    return QuantizedTensor(bits, limit**2 / activation_range(bits)[1], torch.zeros_like(limit))
+    return QuantizedTensor(bits, limit**power / activation_range(bits)[1], torch.zeros_like(limit))

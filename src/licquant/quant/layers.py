@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from compressai.layers import GDN
+from compressai.layers import GDN, GDN1
 from torch import Tensor, nn
 
 from licquant.models.convolutions import conv2d
@@ -104,12 +104,14 @@ class QuantizedLayer(nn.Module):
 
     weight: Parameter, float, as in the model (GDN: gamma); bias: Parameter[O] (GDN: beta)
     unit:   buffer[O], real value of one accumulator unit; set by ``fit_unit`` for the input scales in use
+    power:  of a GDN: 2 where its product reads squares, 1 where it reads magnitudes; 0 of all other layers
     mask:   buffer like weight, 0 where a masked convolution has no weight, whatever becomes of the parameter
     rounding: the estimator of the weights' gradient; biases have so fine a grid that they need none
     """
 
     unit: Tensor
     mask: Tensor | None
+    power: int = 0
     rounding: Estimator = straight_through
 
     def __init__(self, step: Step, bits: int) -> None:
@@ -118,7 +120,7 @@ class QuantizedLayer(nn.Module):
         self.kind, self.bits, self.name = step.kind, bits, step.name
         module = step.module
         if isinstance(module, GDN):
-            self.inverse = module.inverse
+            self.inverse, self.power = module.inverse, 1 if isinstance(module, GDN1) else 2
             weight, bias = module.gamma_reparam(module.gamma), module.beta_reparam(module.beta)
             self.output_axis, self.input_axis = 0, 1
         else:
@@ -173,6 +175,15 @@ class QuantizedLayer(nn.Module):
 
     def integer_bias(self) -> Tensor:
         return round_half_up(self.bias / self.unit)
+
+    def operand(self, x: Tensor) -> Tensor:
+        """What the layer's product reads of its input: of a GDN, squares or magnitudes."""
+        return x if self.power == 0 else x.abs() if self.power == 1 else x * x
+
+    def normalized(self, x: Tensor, norm: Tensor) -> Tensor:
+        """A GDN's output of its input and β + Σ γ |x|^power."""
+        root = norm if self.power == 1 else torch.sqrt(norm)
+        return x * root if self.inverse else x / root
 
     def accumulate(self, q: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """The accumulator for centred inputs, or for the squares u of a GDN."""

@@ -75,12 +75,14 @@ class QuantizedPart(nn.Module):
         )
 
     def _normalize(self, step: Step, q: Tensor) -> tuple[Tensor, Tensor]:
-        """(value, unit) of the GDN of centred integers: q · n^∓1/2 in multiples of s_in · unit^∓1/2."""
+        """(value, unit) of the GDN of centred integers: q · n^∓1/2 in multiples of s_in · unit^∓1/2; GDN1: no roots."""
         layer = self.layers[step.name]
         scale = self.tensors[step.inputs[0]].scale
-        squares = self.tensors[squares_of(step.name)].quantize(q * q, scale**2)
+        squares = self.tensors[squares_of(step.name)].quantize(layer.operand(q), scale**layer.power)
         weight = layer.integer_weight(self.weight_scale(step)).clamp(min=0)
         norm = layer.accumulate(squares, weight, layer.integer_bias().clamp(min=0)).clamp(min=1)
+        if layer.power == 1:
+            return (q * norm, scale * layer.unit) if layer.inverse else (q / norm, scale / layer.unit)
         if layer.inverse:
             return q * torch.sqrt(norm), scale * torch.sqrt(layer.unit)
         return q * torch.rsqrt(norm), scale * torch.rsqrt(layer.unit)

@@ -8,6 +8,7 @@ from pathlib import Path
 from licquant.config import LayerBits, Plan, check_lmbda
 from licquant.errors import ModelError
 from licquant.evaluate.latency import LatencyTable
+from licquant.evaluate.rd import DISTORTION_WEIGHTS, MSE, check_loss
 from licquant.quant.insert import QuantizerSettings
 from licquant.quant.ranges import min_max
 
@@ -21,6 +22,7 @@ class Settings:
     quantizer:            how activation ranges are chosen
     reconstruction_steps: of post-training reconstruction; 0 rounds every weight to nearest instead
     lmbda:                of the loss to minimise, the λ that the model was trained with
+    metric:               of its distortion, what the model was trained for: ``mse`` or ``ms-ssim``
     plan:                 widths to use instead of a method's
     cache:                folder for measured tables, which the next quantization of the same model finds there;
                           None: they are not kept
@@ -35,6 +37,7 @@ class Settings:
     quantizer: QuantizerSettings = field(default_factory=QuantizerSettings)
     reconstruction_steps: int = 0
     lmbda: float | None = None
+    metric: str = MSE
     plan: Plan | None = None
     cache: Path | None = None
     latency: LatencyTable | None = None
@@ -44,8 +47,10 @@ class Settings:
         LayerBits(self.max_bits, self.activation_bits)
         if self.reconstruction_steps < 0:
             raise ModelError(f"{self.reconstruction_steps} steps of reconstruction: must not be negative")
+        if self.metric not in DISTORTION_WEIGHTS:
+            raise ModelError(f"unknown metric {self.metric!r}: choose one of {', '.join(DISTORTION_WEIGHTS)}")
         if self.lmbda is not None:
-            check_lmbda(self.lmbda)
+            check_loss(check_lmbda(self.lmbda), self.metric)
 
     def of_method(self, method: str) -> Settings:
         """RAQ's ranges are the extremes, and it learns nothing: that is what the method is."""

@@ -69,16 +69,25 @@ def _rescale(acc: Tensor, rescaling: Rescaling) -> Tensor:
 def _normalize(part: QuantizedPart, step: Step, q: Tensor) -> Tensor:
     layer = part.layers[step.name]
     multiplier, shift = (_channels(v) for v in square_constants(part, step))
-    squares = (q * q * multiplier + (1 << (shift - 1))) >> shift
+    squares = (layer.operand(q) * multiplier + (1 << (shift - 1))) >> shift
     squares = squares.clamp(max=activation_range(part.tensors[squares_of(step.name)].bits)[1])
     norm = _accumulate(part, step, squares).clamp(min=1)
-    root = _integer_sqrt(norm << 16)
+    root = norm if layer.power == 1 else _integer_sqrt(norm << 16)
     multiplier, shift = (_channels(v) for v in gdn_constants(part, step))
+    if layer.inverse and layer.power == 1:
+        return _rescale_product(q, norm, multiplier, shift + 10)
     if layer.inverse:
         return (q * root * multiplier + (1 << (shift + 7))) >> (shift + 8)
     numerator = (q * multiplier) << (24 - shift).clamp(min=0)
     denominator = root << (shift - 24).clamp(min=0)
     return torch.div(2 * numerator + denominator, 2 * denominator, rounding_mode="floor")
+
+
+def _rescale_product(q: Tensor, n: Tensor, multiplier: Tensor, shift: Tensor) -> Tensor:
+    """As ``program.arithmetic.rescale_product``."""
+    scaled = q * multiplier
+    upper = scaled * (n >> 10) + ((scaled * (n & 1023)) >> 10)
+    return (upper + (1 << (shift - 11))) >> (shift - 10)
 
 
 def _integer_sqrt(value: Tensor) -> Tensor:

@@ -27,16 +27,16 @@ def fit_weight_ranges(part: QuantizedPart, statistics: Statistics) -> None:
     for step in part.graph:
         if step.has_weights:
             read = step.inputs[0] if step.inputs[0] != INPUT else f"{part.graph.name}.{INPUT}"
-            mean, variance = moments(statistics[read], squared=step.kind == NORMALIZATION)
+            mean, variance = moments(statistics[read], part.layers[step.name].power)
             layer, scale = part.layers[step.name], part.weight_scale(step).detach()
             _fit(layer, scale, variance + _MEAN_SHARE * mean**2)
             correct_bias(layer, scale, mean)
 
 
-def moments(found: TensorStatistics, squared: bool) -> tuple[Tensor, Tensor]:
-    """(mean, variance) per channel of a tensor, or of its squares, from its histogram."""
+def moments(found: TensorStatistics, power: int = 0) -> tuple[Tensor, Tensor]:
+    """(mean, variance) per channel of a tensor, or of what a GDN of that power reads, from its histogram."""
     counts, values = found.counts.double(), found.centres.double()
-    values = values**2 if squared else values
+    values = values.abs() ** power if power else values
     total = counts.sum(1).clamp(min=1)
     mean = (counts * values).sum(1) / total
     return mean.float(), ((counts * values**2).sum(1) / total - mean**2).clamp(min=0).float()

@@ -27,11 +27,12 @@ from typing import Any
 import torch
 
 from licquant.config import check_lmbda, parse_json
-from licquant.errors import LicquantError, TrainingError
+from licquant.errors import LicquantError, ModelError, TrainingError
 from licquant.evaluate import provenance
-from licquant.evaluate.rd import describe, rd_loss
+from licquant.evaluate.rd import DISTORTION_WEIGHTS, MS_SSIM, MSE, check_loss, describe, rd_loss
 from licquant.images import list_images, utf8, write_result
-from licquant.models.load import read_state
+from licquant.models.load import load_model, model_name, read_state
+from licquant.models.recognize import SUPPORTED
 from licquant.models.shards import joint_sha256
 from licquant.train import architectures, schedule
 from licquant.train.settings import CARD, Recipe, RunOptions
@@ -60,6 +61,46 @@ def lmbda_of(checkpoint: Path, given: float | None = None) -> float | None:
         return check_lmbda(given)
     card = read_card(checkpoint) or {}
     return check_lmbda(card["lmbda"], f"{checkpoint.with_suffix(CARD)}: lmbda") if "lmbda" in card else None
+
+
+def model_of(checkpoint: Path, given: str | None = None) -> str | None:
+    """The model's name as given, else from the card beside the checkpoint, else None: its weights show it then.
+
+    What a card names is never imported: only registered names count there. ``TrainingError`` for a card that cannot
+    be read.
+    """
+    name = given if given is not None else (read_card(checkpoint) or {}).get("model")
+    return name if given is not None or name in SUPPORTED else None
+
+
+def name_of(checkpoint: Path, given: str | None = None) -> str:
+    """The model's name as given, by the card, or by the weights; ``ModelError`` if they are those of none."""
+    return model_name(model_of(checkpoint, given), checkpoint)
+
+
+def load_checkpoint(checkpoint: Path, given: str | None = None, arguments: Mapping[str, Any] | None = None) -> Any:
+    """The model as ``models.load_model`` makes it, with the name as given or by the card."""
+    return load_model(model_of(checkpoint, given), checkpoint, arguments)
+
+
+def metric_of(checkpoint: Path, given: str | None = None) -> str:
+    """What λ weighs, ``mse`` or ``ms-ssim``: as given, else by the card beside the checkpoint, else ``mse``.
+
+    ``ModelError`` for another metric; ``TrainingError`` for a card that cannot be read.
+    """
+    if given is None:
+        card = read_card(checkpoint) or {}
+        said = " ".join(str(card.get(key, "")) for key in ("metric", "loss")).lower().replace("_", "-")
+        return MS_SSIM if MS_SSIM in said else MSE
+    if given not in DISTORTION_WEIGHTS:
+        raise ModelError(f"unknown metric {given!r}: choose one of {', '.join(DISTORTION_WEIGHTS)}")
+    return given
+
+
+def loss_of(checkpoint: Path, lmbda: float | None = None, metric: str | None = None) -> tuple[float | None, str]:
+    """(λ, metric) as given, else by the card; ``ModelError`` for a λ of a model that was trained for MS-SSIM alone."""
+    found, weighed = lmbda_of(checkpoint, lmbda), metric_of(checkpoint, metric)
+    return (None if found is None else check_loss(found, weighed, f"{checkpoint}: λ")), weighed
 
 
 def write_card(checkpoint: Path, card: Mapping[str, Any]) -> None:

@@ -50,7 +50,7 @@ def test_substituted_weights_run_the_same_network(model: nn.Module) -> None:
     with torch.no_grad():
         found, expected = evaluate(traced, run_layers(traced, layers), x), evaluate_float(traced, x)
     assert float(found.bpp) == pytest.approx(float(expected.bpp), rel=1e-5)
-    assert float(found.mse) == pytest.approx(float(expected.mse), rel=1e-5)
+    assert float(found.distortion) == pytest.approx(float(expected.distortion), rel=1e-5)
 
 
 def test_a_codecs_traces_agree_with_its_exact_hessian() -> None:

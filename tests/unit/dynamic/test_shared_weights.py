@@ -90,7 +90,7 @@ def test_the_mean_of_what_a_layer_puts_out_is_kept(wide, calibrated, statistics,
     part = wide.part(name)
     for step in convolutions(part):
         move_weights(part, step, statistics, 0.5)
-        mean, _ = moments(statistics[f"{name}.input" if step.inputs[0] == "input" else step.inputs[0]], squared=False)
+        mean, _ = moments(statistics[f"{name}.input" if step.inputs[0] == "input" else step.inputs[0]])
         means = []
         for of in (calibrated.part(name), part):
             layer, scale = of.layers[step.name], of.weight_scale(step).detach()

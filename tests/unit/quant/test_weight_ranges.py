@@ -38,10 +38,10 @@ def rounded_weight(part: QuantizedPart) -> Tensor:
     return (layer.integer_weight(scale) * layer.rows() / layer.columns(scale)).detach()
 
 
-def test_moments_of_values_and_of_squares():
+def test_moments_of_values_magnitudes_and_squares():
     values, found = sample([2.0, 0.5])
-    for squared, x in ((False, values), (True, values**2)):
-        mean, variance = moments(found, squared)
+    for power, x in ((0, values), (1, values.abs()), (2, values**2)):
+        mean, variance = moments(found, power)
         torch.testing.assert_close(mean, x.mean(1), rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(variance, x.var(1, correction=0), rtol=1e-4, atol=1e-6)
 

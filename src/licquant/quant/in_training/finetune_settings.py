@@ -47,7 +47,7 @@ class FinetuneRecipe(BaseRecipe):
         grids = replace(
             settings.quantizer, per_channel=self.grids.per_channel, free_zero_points=self.grids.free_zero_points
         )
-        return replace(settings, quantizer=grids, lmbda=self.lmbda)
+        return replace(settings, quantizer=grids, lmbda=self.lmbda, metric=self.metric)
 
     @property
     def grids(self) -> Quantizer:
