@@ -65,10 +65,14 @@ def build(part: Part, apart: bool = False) -> ov.Model:
     x = opset.convert(parameter, "f32")
     if interleaved(part.input_grid):
         x = opset.transpose(x, _ints([0, 3, 1, 2]))
-    tensors = {INPUT: _centre(x, part.input_grid)}
+    tensors, layers = {INPUT: _centre(x, part.input_grid)}, set[str]()
     for op in part.operations:
         inputs = [tensors[name] for name in op.inputs]
+        if isinstance(op, Add | Multiply | Sigmoid | Requantize):
+            # Fused to a layer these would read its results before they are rounded (OpenVINO 2026.4).
+            inputs = [opset.floor(x) if name in layers else x for name, x in zip(op.inputs, inputs, strict=True)]
         if isinstance(op, Convolution | TransposedConvolution):
+            layers.add(op.name)
             acc = opset.add(_sums(op, inputs[0], apart), _channels(op.bias))
             # The floor of an integer: nothing that OpenVINO moves into the layer's kernel.
             tensors[op.name] = _rescale(opset.floor(acc) if apart else acc, op.rescaling, op.grid, apart)
