@@ -59,7 +59,7 @@ def work(model: Path, images: Path, target: Path, lmbda: float) -> None:
         found[name] = {"bpp": bpp, "psnr": psnr, "loss": bpp + lmbda * mse}
         decoded |= {f"{name}/pixels": back, f"{name}/symbols": codec.decode_symbols(data).y}
     np.savez(target, **decoded)
-    print(json.dumps({"used": "int8" if machine().int8 else "float32", "images": found}), flush=True)
+    print(json.dumps({"used": machine().used, "images": found}), flush=True)
     first = next(iter(pictures))
     for _ in sys.stdin:
         start = perf_counter()

@@ -46,20 +46,20 @@ def inspect(file: Path | None, model: Path | None, images: Sequence[Path] = ()) 
 def machine() -> Report:
     """What this machine's kernels compute, and which are used; ``EngineError`` where none are right."""
     found = openvino_engine.machine()
+    sums = {kind: sums.value for kind, sums in found.sums().items()}
     record: dict[str, Any] = {
         "kind": "machine",
         **openvino_engine.description(),
-        "int8_exact": dict(found.exact),
-        "used": "int8" if found.int8 else "float32",
+        "int8": sums,
+        "used": found.used,
         "self_test_ms": 1000 * found.seconds,
     }
 
     def show() -> None:
         say(f"{record['cpu']}, {platform.machine()}, OpenVINO {record['openvino']}")
-        for name, exact in found.exact.items():
-            say(f"INT8 {name}: {'exact' if exact else 'not exact'}")
-        used = "INT8 kernels" if found.int8 else "float32 kernels, which compute the same, in more time"
-        say(f"used: {used} (self-test: {record['self_test_ms']:.0f} ms)")
+        for name, what in sums.items():
+            say(f"INT8 {name}: {what}")
+        say(f"used: {record['used']} (self-test: {record['self_test_ms']:.0f} ms)")
 
     return Report(record, show)
 

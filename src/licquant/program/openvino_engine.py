@@ -75,14 +75,13 @@ class OpenVinoEngine:
 
     @cached_property
     def _compiled(self) -> ov.CompiledModel:
-        part = machine().fit(self.part) if self_test.has_int8(self.part) else self.part
-        return compile_model(openvino_graph.build(part), self.threads)
+        return compile_model(openvino_graph.build(*machine().fit(self.part)), self.threads)
 
 
 @cache
 def machine() -> self_test.Machine:
-    """What this machine's kernels compute, tested once for the process; ``EngineError`` if nothing rightly."""
-    return self_test.examine(_run_together)
+    """What this machine's kernels compute: each kind is tested once for the process."""
+    return self_test.Machine(_run_together)
 
 
 def _run_together(parts: Sequence[Part], inputs: Sequence[Ints]) -> list[Ints]:

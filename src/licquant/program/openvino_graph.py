@@ -51,8 +51,11 @@ RESULT = "/result"  # ends the name of a node that stands for a layer, beside th
 _SMALLEST_MULTIPLIER = 2.0**-46
 
 
-def build(part: Part) -> ov.Model:
+def build(part: Part, apart: bool = False) -> ov.Model:
     """The OpenVINO model of a part, for any height and width.
+
+    apart: for kernels that round in another way when they rescale, or cannot do transposed convolutions in INT8: sums
+           are rescaled by operations of their own, and such layers run as convolutions. The results are the same
 
     Input and output are stored integers in float32 [1, C, H, W]; where ``interleaved``, [1, H, W, C], and uint8 if
     they have at most 8 bits.
@@ -63,10 +66,19 @@ def build(part: Part) -> ov.Model:
     x = opset.convert(parameter, "f32")
     if interleaved(part.input_grid):
         x = opset.transpose(x, _ints([0, 3, 1, 2]))
-    tensors = {INPUT: _centre(x, part.input_grid)}
+    tensors, layers = {INPUT: _centre(x, part.input_grid)}, set[str]()
     for op in part.operations:
         inputs = [tensors[name] for name in op.inputs]
-        tensors[op.name] = _EMIT[type(op)](op, inputs, part.input_grids(op))
+        if isinstance(op, Add | Multiply | Sigmoid | Requantize):
+            # Fused to a layer these would read its results before they are rounded (OpenVINO 2026.4).
+            inputs = [opset.floor(x) if name in layers else x for name, x in zip(op.inputs, inputs, strict=True)]
+        if isinstance(op, Convolution | TransposedConvolution):
+            layers.add(op.name)
+            acc = opset.add(_sums(op, inputs[0], apart), _channels(op.bias))
+            # The floor of an integer: nothing that OpenVINO moves into the layer's kernel.
+            tensors[op.name] = _rescale(opset.floor(acc) if apart else acc, op.rescaling, op.grid, apart)
+        else:
+            tensors[op.name] = _EMIT[type(op)](op, inputs, part.input_grids(op))
         if op.grid.bits == FIXED_POINT_BITS:  # OpenVINO folds the scales and drops the layer's own node's name
             tensors[op.name].set_friendly_name(op.name + RESULT)
     return ov.Model([_output(tensors[part.output], part.output_grid)], [parameter], part.name)
@@ -96,9 +108,11 @@ def in_bytes(grid: Grid) -> bool:
     return grid.bits <= 8 and interleaved(grid)
 
 
-def runs_as_convolution(op: TransposedConvolution) -> bool:
-    """Whether a transposed convolution is run as a convolution and a pixel shuffle (see the top)."""
+def runs_as_convolution(op: TransposedConvolution, apart: bool = False) -> bool:
+    """Whether a transposed convolution is run as a convolution and a pixel shuffle (see the top and ``build``)."""
     square = op.kernel[0] == op.kernel[1]
+    if square and apart and op.weight_bits <= 8:
+        return True
     few = op.weight.shape[1] * op.stride**2 <= SHUFFLE_CHANNELS
     return square and (few or op.stride > LARGEST_STRIDE or _excess(op) != 0)
 
@@ -134,13 +148,9 @@ def _fake_quantize(x: Node, grid: Grid, ratio: Floats) -> Node:
     """round(x · ratio[c]) clamped to the grid, as q - zero_point."""
     low, high = -grid.zero_point, grid.range[1] - grid.zero_point
     ratio = np.maximum(ratio, _SMALLEST_MULTIPLIER)
+    outer_low, outer_high = _outer(grid)
     if grid.bits > 8:
-        # One level too many: OpenVINO lets INT8 kernels read what has exactly 2^16 of them.
-        return _quantize_node(x, low / ratio, (high + 1) / ratio, low, high + 1, (1 << grid.bits) + 1)
-    if low.min() >= -128 and high.max() <= 127:
-        outer_low, outer_high = np.full_like(low, -128), np.full_like(low, 127)
-    else:
-        outer_low, outer_high = low, low + 255
+        return _quantize_node(x, outer_low / ratio, outer_high / ratio, outer_low, outer_high, (1 << grid.bits) + 1)
     # INT8 kernels want 256 levels whatever the width: the narrower range is a clamp before.
     if (high < outer_high).any():
         x = opset.minimum(x, _channels(high / ratio))
@@ -157,9 +167,9 @@ def _quantize_node(
     return opset.fake_quantize(x, _channels(low), _channels(high), _channels(outer[0]), _channels(outer[1]), levels)
 
 
-def _rescale(acc: Node, rescaling: Rescaling, grid: Grid) -> Node:
+def _rescale(acc: Node, rescaling: Rescaling, grid: Grid, apart: bool = False) -> Node:
     """The piecewise linear rescaling and the output grid."""
-    positive = np.ldexp(rescaling.positive.astype(np.float64), -rescaling.shift)
+    positive = rescaling.ratio
     negative = np.ldexp(rescaling.negative.astype(np.float64), -rescaling.shift)
     unsigned = grid.bits != FIXED_POINT_BITS and not grid.zero_point.any()
     if not rescaling.linear and not (unsigned and not negative.any()):  # a clamp at 0 is a ReLU
@@ -172,40 +182,76 @@ def _rescale(acc: Node, rescaling: Rescaling, grid: Grid) -> Node:
             acc = opset.prelu(acc, opset.constant(slope.astype(np.float32)))
     if grid.bits == FIXED_POINT_BITS:
         return opset.multiply(acc, _channels(positive))
-    return _fake_quantize(acc, grid, positive)
+    same = (grid.zero_point == grid.zero_point[0]).all()
+    return _rounded(acc, grid, positive) if apart and same else _fake_quantize(acc, grid, positive)
+
+
+def rounding(grid: Grid, ratio: Floats) -> tuple[Floats, Floats]:
+    """(scale, rest), float32[C]: kernels of layers round sums · scale + rest to q - zero_point; rest is 0 or tiny.
+
+    It is what OpenVINO makes of a FakeQuantize that it fuses, in its order of operations: adding the zero point before
+    rounding, as it does elsewhere, rounds another time.
+    """
+    low, high = _outer(grid)
+    start, end = ((v / ratio).astype(np.float32) for v in (low, high))
+    steps, span = (high - low).astype(np.float32), end - start
+    return np.divide(steps, span), np.add(-start * steps / span, low, dtype=np.float32)
+
+
+def _rounded(x: Node, grid: Grid, ratio: Floats) -> Node:
+    """What ``_fake_quantize`` gives in the kernel of a layer, for grids of one zero point; without a fused product."""
+    scale, rest = rounding(grid, np.maximum(ratio, _SMALLEST_MULTIPLIER))
+    x = opset.multiply(x, _channels(scale))
+    if rest.any():
+        x = opset.add(x, _channels(rest))
+    x = opset.round(x, "half_to_even")
+    if grid.bits <= 8:
+        return _fake_quantize(x, grid, np.ones(grid.channels))
+    low, high = _outer(grid)
+    return opset.minimum(opset.maximum(x, _channels(low)), _channels(high))
+
+
+def _outer(grid: Grid) -> tuple[Ints, Ints]:
+    """The range of q - zero_point that a FakeQuantize for the grid has."""
+    low, high = -grid.zero_point, grid.range[1] - grid.zero_point
+    if grid.bits > 8:
+        # One level too many: OpenVINO lets INT8 kernels read what has exactly 2^16 of them.
+        return low, high + 1
+    if low.min() >= -128 and high.max() <= 127:
+        return np.full_like(low, -128), np.full_like(low, 127)
+    return low, low + 255
 
 
 # --- operations ---------------------------------------------------------------------------------------------
 
 
-def _convolution(op: Convolution, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
-    weight, bits = op.weight, op.weight_bits
+def _sums(op: Convolution | TransposedConvolution, x: Node, apart: bool) -> Node:
+    """The products summed, without the bias."""
+    if isinstance(op, TransposedConvolution):
+        return (_shuffled_convolution if runs_as_convolution(op, apart) else _transposed_convolution)(op, x)
     stride, pads = [op.stride] * 2, [op.padding] * 2
     if op.groups == 1:
-        acc = opset.convolution(x[0], _weights(weight, bits), stride, pads, pads, [1, 1])
+        sums = opset.convolution(x, _weights(op.weight, op.weight_bits), stride, pads, pads, [1, 1])
     else:
-        grouped = weight.reshape(op.groups, -1, *weight.shape[1:])
-        acc = opset.group_convolution(x[0], _weights(grouped, bits), stride, pads, pads, [1, 1])
-    acc.set_friendly_name(op.name)
-    return _rescale(opset.add(acc, _channels(op.bias)), op.rescaling, op.grid)
+        grouped = op.weight.reshape(op.groups, -1, *op.weight.shape[1:])
+        sums = opset.group_convolution(x, _weights(grouped, op.weight_bits), stride, pads, pads, [1, 1])
+    sums.set_friendly_name(op.name)
+    return sums
 
 
-def _transposed_convolution(op: TransposedConvolution, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
-    if runs_as_convolution(op):
-        acc = _shuffled_convolution(op, x[0])
-    else:
-        pads = [op.padding] * 2
-        acc = opset.convolution_backprop_data(
-            x[0],
-            _weights(op.weight, op.weight_bits),
-            [op.stride] * 2,
-            pads_begin=pads,
-            pads_end=pads,
-            dilations=[1, 1],
-            output_padding=[op.output_padding] * 2,
-        )
-        acc.set_friendly_name(op.name)
-    return _rescale(opset.add(acc, _channels(op.bias)), op.rescaling, op.grid)
+def _transposed_convolution(op: TransposedConvolution, x: Node) -> Node:
+    pads = [op.padding] * 2
+    sums = opset.convolution_backprop_data(
+        x,
+        _weights(op.weight, op.weight_bits),
+        [op.stride] * 2,
+        pads_begin=pads,
+        pads_end=pads,
+        dilations=[1, 1],
+        output_padding=[op.output_padding] * 2,
+    )
+    sums.set_friendly_name(op.name)
+    return sums
 
 
 def _shuffled_convolution(op: TransposedConvolution, x: Node) -> Node:
@@ -288,8 +334,6 @@ def _pixel_shuffle(op: PixelShuffle, x: Sequence[Node], grids: Sequence[Grid]) -
 
 
 _EMIT: dict[type[Operation], Callable[..., Node]] = {
-    Convolution: _convolution,
-    TransposedConvolution: _transposed_convolution,
     Gdn: _gdn,
     Gdn1: _gdn,
     Add: _add,

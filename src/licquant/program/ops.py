@@ -83,6 +83,12 @@ class Rescaling:
     def linear(self) -> bool:
         return bool((self.positive == self.negative).all())
 
+    @property
+    def ratio(self) -> Floats:
+        """What positive accumulators are multiplied by, float64[C], exactly."""
+        ratio: Floats = np.ldexp(self.positive.astype(np.float64), -self.shift)
+        return ratio
+
     def apply(self, acc: Ints, grid: Grid) -> Ints:
         """Accumulators [C, H, W] to stored integers of ``grid``, int64."""
         per_channel = (slice(None), None, None)

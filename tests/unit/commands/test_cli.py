@@ -9,6 +9,7 @@ import pytest
 
 from licquant.commands.app import main, spread_lists
 from licquant.images import read_image, write_image
+from licquant.program.self_test import KINDS, Sums
 from tests.models_for_tests import save_small_checkpoint
 
 
@@ -139,3 +140,17 @@ def test_coding_never_imports_torch(tmp_path, picture, artifact_path):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_inspect_tells_of_the_machine():
+    record = json.loads(run("inspect", "--machine", "--json").stdout)
+    assert record["kind"] == "machine"
+    assert set(record["int8"]) == set(KINDS)
+    assert set(record["int8"].values()) <= {sums.value for sums in Sums}
+    assert record["used"].startswith(("INT8", "float32"))
+    assert record["self_test_ms"] > 0
+    shown = run("inspect", "--machine").stdout
+    for kind, sums in record["int8"].items():
+        assert f"INT8 {kind}: {sums}" in shown
+    assert f"used: {record['used']}" in shown
+    assert record["cpu"] in shown
