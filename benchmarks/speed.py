@@ -116,6 +116,14 @@ def embedded(pattern: str) -> Path:
     return found[0]
 
 
+def reference_checkpoint() -> Path:
+    """The FP32 model of the source tree; ``DataError`` if it is not there."""
+    found = sorted((Path(__file__).parents[1] / "checkpoints").glob("*-lambda0.0130.licw"))
+    if not found:
+        raise DataError("no FP32 checkpoint in checkpoints/: name one on the command line")
+    return found[0]
+
+
 def load_reference(checkpoint: Path, channels_last: bool) -> Codec:
     """CompressAI's model of a checkpoint; its name is read from the model card beside it (``.json``)."""
     import torch
@@ -190,7 +198,7 @@ def main(
     try:
         measure_and_report(
             output=output,
-            checkpoint=checkpoint or embedded("*.pt"),
+            checkpoint=checkpoint or reference_checkpoint(),
             artifact=model or embedded("*.licq"),
             image_paths=list_images(images or embedded("*.png").parent),
             threads=threads,

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,16 +21,18 @@ from licquant.commands.toolkit import (
     reference_point,
     write_layer_bars,
 )
+from licquant.config import OnProgress
 from licquant.errors import LicquantError
 from licquant.evaluate import provenance
-from licquant.evaluate.codec_results import Curve, RatePoint
+from licquant.evaluate.codec_results import Curve
 from licquant.evaluate.reference import ReferenceCodec
 from licquant.images import RGB, list_images, read_image, write_atomically, write_image
 from licquant.models import load_model
 from licquant.models.shards import checkpoint_sha256
+from licquant.models.small import SUFFIX
 from licquant.quant.synthetic import dead_leaves
 from licquant.reports import pictures, report
-from licquant.terminal import say, show_table
+from licquant.terminal import note, say, show_table
 from licquant.train.card import lmbda_of
 
 MODEL = "bmshj2018-hyperprior"
@@ -39,19 +42,23 @@ CALIBRATION_IMAGES = 12
 
 @dataclass(frozen=True)
 class Assets:
-    """The embedded files: test images (Kodak), one FP32 checkpoint, finished artifacts of two λ."""
+    """What there is to show: test images (Kodak), finished artifacts of several λ, and an FP32 checkpoint.
+
+    The checkpoint is in the source tree alone, in ``checkpoints/``: whoever installs the codec does not need it.
+    """
 
     images: list[Path]
-    checkpoint: Path
     artifacts: list[Path]
+    checkpoint: Path | None
 
     @classmethod
     def find(cls) -> Assets:
         folder = Path(str(resources.files("licquant"))) / "assets"
-        checkpoints, artifacts = sorted(folder.glob("*.pt")), sorted(folder.glob("*.licq"))
-        if not checkpoints or not artifacts:
+        artifacts = sorted(folder.glob("*.licq"))
+        if not artifacts:
             raise LicquantError("the embedded models are missing: install licquant from a complete source tree")
-        return cls(list_images(folder / "images"), checkpoints[0], artifacts)
+        checkpoint = folder.parents[2] / "checkpoints" / f"{MODEL}-lambda0.0130{SUFFIX}"
+        return cls(list_images(folder / "images"), artifacts, checkpoint if checkpoint.is_file() else None)
 
 
 def run(output: Path) -> Report:
@@ -59,36 +66,41 @@ def run(output: Path) -> Report:
     start = time.perf_counter()
     assets = Assets.find()
     make_folder(output)
-    lmbda = lmbda_of(assets.checkpoint, None) or 0.013
+    points, reference = [], None
+    if assets.checkpoint is None:
+        note("no FP32 checkpoint here (it is in licquant's source tree): the embedded models only")
     with progress() as on_progress:
-        live = _quantize(assets, lmbda, output / "live.licq", on_progress)
-        model = load_model(MODEL, assets.checkpoint)
-        fp32 = reference_point(model, assets.checkpoint, lmbda, assets.images, on_progress)
-        points = [codec_point("quantized just now", live, lmbda, assets.images, None, on_progress)]
+        if assets.checkpoint is not None:
+            model, lmbda = load_model(MODEL, assets.checkpoint), lmbda_of(assets.checkpoint, None)
+            assert lmbda is not None
+            live = _quantize(model, assets.checkpoint, lmbda, output / "live.licq", on_progress)
+            fp32 = reference_point(model, assets.checkpoint, lmbda, assets.images, on_progress)
+            reference = Curve(REFERENCE_LABEL, (fp32,))
+            points.append(codec_point("quantized just now", live, lmbda, assets.images, None, on_progress))
         for path in assets.artifacts:
-            codec = load(path)
-            of = codec.artifact.provenance.get("lmbda")
+            of = load(path).artifact.provenance.get("lmbda")
             assert isinstance(of, float)
             points.append(codec_point(f"embedded, λ={of:g}", path, of, assets.images, None, on_progress))
-    _write_images(assets, live, output)
+    shown = output / "live.licq" if reference else assets.artifacts[0]
+    _write_images(assets, shown, output)
     curves = [Curve(point.label, (point,)) for point in points]
-    reference = Curve(REFERENCE_LABEL, (fp32,))
-    facts = provenance.collect(images=len(assets.images), checkpoint=checkpoint_sha256(assets.checkpoint))
+    facts = provenance.collect(
+        images=len(assets.images), checkpoint=assets.checkpoint and checkpoint_sha256(assets.checkpoint)
+    )
     report.write_report(output / "results.json", curves, facts, reference)
     pictures.rd_curves(output / "rd.png", curves, reference)
-    write_layer_bars(live, output / "layers.png")
+    write_layer_bars(shown, output / "layers.png")
     seconds = time.perf_counter() - start
     record = {**report.report_of(curves, facts, reference), "seconds": seconds}
-    return Report(record, lambda: _show(curves, reference, fp32, points[0], output, seconds))
+    return Report(record, lambda: _show(curves, reference, output, seconds))
 
 
-def _quantize(assets: Assets, lmbda: float, path: Path, on_progress: pipeline.OnProgress) -> Path:
-    """The embedded checkpoint, quantized live to 8-bit weights and activations."""
-    model = load_model(MODEL, assets.checkpoint)
+def _quantize(model: Any, checkpoint: Path, lmbda: float, path: Path, on_progress: OnProgress) -> Path:
+    """The checkpoint, quantized live to 8-bit weights and activations."""
     facts = {
         "model": MODEL,
         "lmbda": lmbda,
-        "checkpoint_sha256": checkpoint_sha256(assets.checkpoint),
+        "checkpoint_sha256": checkpoint_sha256(checkpoint),
         "command": "licquant demo",
     }
     result = pipeline.quantize(model, dead_leaves(CALIBRATION_IMAGES), provenance=facts, on_progress=on_progress)
@@ -96,13 +108,15 @@ def _quantize(assets: Assets, lmbda: float, path: Path, on_progress: pipeline.On
     return path
 
 
-def _write_images(assets: Assets, live: Path, output: Path) -> None:
-    """Each image as coded file and as decoded picture, and one comparison to look at."""
-    codec = load(live)
+def _write_images(assets: Assets, model: Path, output: Path) -> None:
+    """Each image as coded file and as decoded picture, and one comparison to look at where there is an FP32 model."""
+    codec = load(model)
     for path in assets.images:
         data = codec.encode(read_image(path))
         write_atomically(output / f"{path.stem}.lic", data)
         write_image(output / f"{path.stem}.png", codec.decode(data))
+    if assets.checkpoint is None:
+        return
     first = read_image(assets.images[0])
     float_codec = ReferenceCodec(load_model(MODEL, assets.checkpoint))
     rebuilt = float_codec.decode(float_codec.encode(first))
@@ -118,14 +132,15 @@ def _detail(rgb: RGB) -> RGB:
     return np.ascontiguousarray(rgb[top : top + 320, left : left + 320])
 
 
-def _show(
-    curves: list[Curve], reference: Curve, fp32: RatePoint, live: RatePoint, output: Path, seconds: float
-) -> None:
+def _show(curves: list[Curve], reference: Curve | None, output: Path, seconds: float) -> None:
     title = "licquant demo: real files, averages over the images"
     show_table(report.results_table(curves, reference, title), least=120)
-    say(
-        f"encode {fp32.encode_seconds / live.encode_seconds:.1f} times and decode "
-        f"{fp32.decode_seconds / live.decode_seconds:.1f} times as fast as CompressAI FP32 "
-        "(one run each; `make bench` measures it properly)\n"
-        f"{output}: coded and decoded images, results.json, rd.png, layers.png, comparison.png; {seconds:.0f} s"
-    )
+    if reference is not None:
+        fp32, live = reference.points[0], curves[0].points[0]
+        say(
+            f"encode {fp32.encode_seconds / live.encode_seconds:.1f} times and decode "
+            f"{fp32.decode_seconds / live.decode_seconds:.1f} times as fast as CompressAI FP32 "
+            "(one run each; `make bench` measures it properly)"
+        )
+    drawn = "rd.png, layers.png" + (", comparison.png" if reference else "")
+    say(f"{output}: coded and decoded images, results.json, {drawn}; {seconds:.0f} s")

@@ -81,7 +81,6 @@ def train_command(
     cache: Annotated[Path | None, run_option("folder for decoded images; default: see licquant cache")] = None,
     test_images: Annotated[Path | None, run_option("folder; the RD point on it goes into the card")] = None,
     validation_images: Annotated[Path | None, run_option("folder; the same, and for --init beside it")] = None,
-    float16: Annotated[bool, run_option("store large kernels in 16 bits", "--float16")] = False,
     max_file_mib: Annotated[
         float | None, positive("--max-file-mib", "split larger checkpoints into shards", rich_help_panel=RUN)
     ] = None,
@@ -99,7 +98,7 @@ def train_command(
         options = RunOptions(
             data=data, output=output, init=init, resume=resume, max_minutes=max_minutes,
             checkpoint_minutes=checkpoint_minutes, devices=devices, accelerator=accelerator, threads=threads,
-            cache=cache, test_images=test_images, validation_images=validation_images, float16=float16,
+            cache=cache, test_images=test_images, validation_images=validation_images,
             max_file_mib=max_file_mib, note=note,
         )  # fmt: skip
         results, restarts = _run(given, options, plan)

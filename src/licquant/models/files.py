@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from licquant.errors import ModelError
+from licquant.models.small import from_small, is_small
 
 
 class Inert:
@@ -61,7 +62,7 @@ _INERT = ("omegaconf.", "typing.")
 
 
 def read_file(path: Path) -> Any:
-    """What a checkpoint file holds, tensors on the CPU, in a PyTorch or safetensors file.
+    """What a checkpoint file holds, tensors on the CPU, in a PyTorch, safetensors or small file.
 
     Raises ``ModelError``: for a file of another kind, which it names, and for one that could run code.
     """
@@ -69,12 +70,17 @@ def read_file(path: Path) -> Any:
     if kind is not None:
         raise ModelError(f"{path}: is {kind}")
     try:
+        if is_small(path):
+            return from_small(path.read_bytes())
         if _is_safetensors(path):
             return load_file(path)
-        with _plain_data(path):
-            return torch.load(path, map_location="cpu", weights_only=True)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     except SafetensorError as error:
         raise ModelError(f"{path}: not a safetensors checkpoint that can be read: {_line(error)}") from error
+    try:
+        with _plain_data(path):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged archives raise many kinds
         raise ModelError(_refusal(path, error)) from error
 

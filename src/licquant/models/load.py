@@ -20,7 +20,7 @@ from licquant.models.recognize import Architecture, architectures_of, check_name
 from licquant.models.state_dicts import State, read_states, several
 from licquant.models.state_dicts import read_state as read_state
 
-_TABLES = ("_quantized_cdf", "_offset", "_cdf_length", "scale_table")  # what ``update()`` makes
+TABLES = ("_quantized_cdf", "_offset", "_cdf_length", "scale_table")  # what ``update()`` makes
 
 
 def load_model(name: str | None, checkpoint: str | Path, arguments: Mapping[str, Any] | None = None) -> nn.Module:
@@ -100,7 +100,7 @@ def _fill(model: Any, state: State) -> None:
     stored = {
         key: value
         for key, value in state.items()
-        if key in own and value.shape == own[key].shape and not key.endswith(_TABLES)
+        if key in own and value.shape == own[key].shape and not key.endswith(TABLES)
     }
     nn.Module.load_state_dict(model, {**own, **stored})
     model.eval()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,12 @@ def from_small(data: bytes) -> dict[str, Tensor]:
         return found
     except ArtifactError as error:
         raise ModelError(str(error)) from error
+
+
+def is_small(path: Path) -> bool:
+    """Whether a file begins as a small checkpoint; ``OSError`` if it cannot be read."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def _entry(values: np.ndarray, writer: BlobWriter) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from compressai.registry import MODELS
 from torch import Tensor, nn
 
 from licquant.errors import ModelError
+from licquant.models.load import TABLES
 from licquant.train import seeds
 
 # Where a class has no default: the widths of CompressAI's models for low and middle rates.
@@ -68,10 +69,13 @@ def widths_of(name: str, state: Mapping[str, Tensor], N: int | None, M: int | No
     return widths
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Put a state dict into ``model``; ``ModelError`` if it does not fit."""
+def load_weights(model: Any, state: Mapping[str, Tensor], source: str) -> None:
+    """Put a state dict into ``model``, its tables made anew; ``ModelError`` if it does not fit."""
+    tables = {key: value for key, value in model.state_dict().items() if key.endswith(TABLES)}
+    weights = {key: value for key, value in state.items() if not key.endswith(TABLES)}
     try:
-        model.load_state_dict(dict(state))
+        nn.Module.load_state_dict(model, weights | tables)
+        model.update(force=True)
     except (RuntimeError, KeyError, ValueError) as error:
         raise ModelError(f"{source}: its weights do not fit the model: {_first_line(error)}") from error
 

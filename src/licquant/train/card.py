@@ -34,6 +34,7 @@ from licquant.images import list_images, utf8, write_result
 from licquant.models.load import load_model, model_name, read_state
 from licquant.models.recognize import SUPPORTED
 from licquant.models.shards import joint_sha256
+from licquant.models.small import SUFFIX
 from licquant.train import architectures, schedule
 from licquant.train.settings import CARD, Recipe, RunOptions
 
@@ -162,8 +163,8 @@ def describe_init(init: Path | None) -> str:
 
 def _default_note(options: RunOptions, recipe: Recipe, step: int) -> str:
     notes = [] if step == recipe.steps else [f"stopped at step {step} of {recipe.steps}: not yet fully trained"]
-    if options.float16:
-        notes.append("large tensors stored as float16")
+    if options.output.suffix == SUFFIX:
+        notes.append("weights stored in 11 bits")
     return "; ".join(notes)
 
 
@@ -220,7 +221,6 @@ def measure(recipe: Recipe, checkpoint: Path, widths: Mapping[str, int], folder:
     model = architectures.build(recipe.model, widths)
     architectures.load_weights(model, read_state(checkpoint), str(checkpoint))
     model.eval()
-    model.update()  # an initial checkpoint may lack the tables
     results = evaluate_reference(model, list_images(folder), recipe.lmbda)
     point = {
         "bpp_real_strings": fmean(result.bpp for result in results),

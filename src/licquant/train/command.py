@@ -1,6 +1,6 @@
 """A whole training run: check, decode, train, save, export, describe.
 
--o model.pt   →   model.pt       the model, or model-1of2.pt, … where files are limited in size
+-o model.pt   →   model.pt       the model (stored small in model.licw), or model-1of2.pt, … where sizes are limited
                   model.json     the model card
                   model.csv      the log          model.png   its picture
                   model.state    while the run is not complete: what --resume continues from
@@ -154,8 +154,6 @@ class _Run(Loop):
         options, output = self.options, self.options.output
         seconds = self.seconds
         state = export.finished_state(recipe.model, widths, self.trainer.averaged_state())
-        if options.float16:
-            state = export.with_float16_kernels(state)
         limit = None if options.max_file_mib is None else options.max_file_mib * 2**20
         files = export.write_checkpoint(output, state, limit)
         description = card.make_card(

@@ -11,11 +11,8 @@ from torch import Tensor
 from licquant.errors import LicquantError, TrainingError
 from licquant.images import write_result
 from licquant.models.shards import files_of_shards, shard_path
+from licquant.models.small import SUFFIX, to_small
 from licquant.train import architectures
-
-# Kernels from this many elements on are stored as float16 where that is asked for. Smaller tensors weigh
-# little, and the parameters of GDN and of the entropy models are too sensitive to share the saving.
-LARGE_KERNEL = 10_000
 
 # What a file holds beside the tensors' own bytes: names, and padding to 64 bytes.
 _OVERHEAD_EACH = 512
@@ -33,16 +30,10 @@ def finished_state(name: str, widths: Mapping[str, int], averaged: Mapping[str, 
     return dict(model.state_dict())
 
 
-def with_float16_kernels(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state with large convolution kernels (rank 4) as float16; ``load_state_dict`` widens them again."""
-    return {
-        key: value.half() if value.dim() == 4 and value.numel() >= LARGE_KERNEL else value
-        for key, value in state.items()
-    }
-
-
 def write_checkpoint(path: Path, state: Mapping[str, Tensor], max_bytes: float | None = None) -> dict[str, str]:
     """Write ``state`` to ``path``, or to shards of at most ``max_bytes`` each; return file name → SHA-256.
+
+    A path in ``.licw`` gets a small checkpoint (``models/small.py``), any other one what ``torch.save`` writes.
 
     Files of an earlier checkpoint under the same name are removed once the new one is complete. Raises
     ``TrainingError`` if a file cannot be written, or if one tensor alone is larger than a shard may be.
@@ -52,7 +43,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Tensor], max_bytes: float |
     paths = [path] if count == 1 else [shard_path(path, number, count) for number in range(1, count + 1)]
     hashes = {}
     for target, part in zip(paths, parts, strict=True):
-        data = to_bytes(part)
+        data = to_small(part) if path.suffix == SUFFIX else to_bytes(part)
         try:
             write_result(target, data)
         except LicquantError as error:

@@ -24,9 +24,9 @@ Each λ may instead branch off a trunk that is trained at a constant rate, which
     final_rate = 0.0
     init = "trunk"
 
-A run is called ``MODEL-lambda0.0130`` unless it has a ``name``; its checkpoint is NAME.pt in the output
-folder. ``init`` is the name of an earlier run, or else a checkpoint's path relative to the plan. Runs are
-worked through in order; complete ones are passed over, so the same command continues an interrupted plan.
+A run is called ``MODEL-lambda0.0130`` unless it has a ``name``; its checkpoint is NAME.pt (NAME if that ends in
+.licw) in the output folder. ``init`` is the name of an earlier run, or else a checkpoint's path relative to the plan.
+Runs are worked through in order; complete ones are passed over, so the same command continues an interrupted plan.
 """
 
 import tomllib
@@ -39,6 +39,7 @@ from rich.console import Console
 from licquant.config import parse_json
 from licquant.errors import ModelError, TrainingError
 from licquant.models.shards import checkpoint_files
+from licquant.models.small import SUFFIX
 from licquant.terminal import plain_console
 from licquant.train.command import TrainResult, make_fabric, run_training
 from licquant.train.progress import COMPLETE, Clock
@@ -125,4 +126,4 @@ def run_plan(plan: list[PlannedRun], options: RunOptions, console: Console | Non
 
 def _checkpoint(folder: Path, name: str) -> Path:
     # Not with_suffix(): names end in a λ, whose digits would be taken for a suffix.
-    return folder / f"{name}.pt"
+    return folder / (name if name.endswith(SUFFIX) else f"{name}.pt")

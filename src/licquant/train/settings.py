@@ -168,7 +168,6 @@ class RunOptions:
     cache               folder for the decoded images; None: ``cache.cache_folder()``
     test_images         folder; the finished model's RD point on it goes into the model card
     validation_images   the same, with the RD loss of ``init`` beside it: what the run has gained
-    float16             store large convolution kernels as float16
     max_file_mib        split a larger checkpoint into shards of at most this size
     note, licence       for the model card
     """
@@ -185,7 +184,6 @@ class RunOptions:
     cache: Path | None = None
     test_images: Path | None = None
     validation_images: Path | None = None
-    float16: bool = False
     max_file_mib: float | None = None
     note: str = ""
     licence: str = "weights made with licquant (Apache-2.0); the training images' own terms apply beside it"

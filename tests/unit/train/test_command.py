@@ -3,7 +3,10 @@
 import errno
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ import torch
 from PIL import Image
 
 from licquant.errors import DataError, LicquantError, ModelError, TrainingError
-from licquant.images import write_image
+from licquant.images import places, write_image
 from licquant.models.load import read_state
 from licquant.train import architectures, progress, trainer
 from licquant.train.command import run_training
@@ -89,17 +92,17 @@ def test_the_same_run_again_gives_the_same_files(whole: Path, tmp_path: Path) ->
 
 
 def test_a_run_can_start_from_a_checkpoint_in_shards(whole: Path, tmp_path: Path) -> None:
-    first = options(whole, output=tmp_path / "first.pt", float16=True, max_file_mib=0.8)
+    first = options(whole, output=tmp_path / "first.licw", max_file_mib=0.8)
     run_training(recipe(steps=2), first)
-    assert len(list(tmp_path.glob("first-*of*.pt"))) > 1
+    assert len(list(tmp_path.glob("first-*of*.licw"))) > 1
     warm = recipe(lmbda=0.02, N=None, M=None, steps=2, learning_rate=1e-12)
-    places = {"init": tmp_path / "first.pt", "validation_images": whole / "test"}
+    places = {"init": tmp_path / "first.licw", "validation_images": whole / "test"}
     result = run_training(warm, beside(whole, tmp_path, **places))
     validation = result.card["validation"]
     assert validation["images"] == "test"
     assert validation["init_rd_loss"] == pytest.approx(validation["rd_loss"], rel=1e-3)  # λ is the new one in both
     assert (result.card["N"], result.card["M"], result.card["init"]) == (8, 12, "lambda 0.01")
-    before = read_state(tmp_path / "first.pt")
+    before = read_state(tmp_path / "first.licw")
     after = read_state(tmp_path / "model.pt")
     torch.testing.assert_close(after["g_a.2.weight"], before["g_a.2.weight"])
 
@@ -182,16 +185,20 @@ def test_an_output_that_exists_is_not_overwritten(whole: Path) -> None:
 
 def test_a_full_disk_keeps_the_last_state(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = beside(whole, tmp_path, checkpoint_minutes=0.0, resume=True)
-    write_bytes = Path.write_bytes
+    aside = places.written_aside
 
-    def full(self: Path, data: bytes) -> int:
+    @contextmanager
+    def full(path: Path) -> Iterator[Any]:
+        with aside(path) as file:
+            yield SimpleNamespace(write=lambda data: file.write(some(data)))
+
+    def some(data: bytes) -> bytes:
         if len(data) > 10_000:
-            write_bytes(self, data[:100])
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write_bytes(self, data)
+        return data
 
     with monkeypatch.context() as patch:
-        stop_after(patch, 6, lambda: patch.setattr(Path, "write_bytes", full))
+        stop_after(patch, 6, lambda: patch.setattr(places, "written_aside", full))
         with pytest.raises(TrainingError, match="No space left on device"):
             run_training(recipe(), mine)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.csv", "model.state"]

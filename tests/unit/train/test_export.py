@@ -1,4 +1,4 @@
-"""The finished checkpoint: loads and codes in CompressAI itself, whole, halved or in shards."""
+"""The finished checkpoint: loads and codes in CompressAI itself, whole, small or in shards."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from compressai.zoo import image_models
 from torch import Tensor
 
 from licquant.errors import ModelError, TrainingError
-from licquant.models.load import read_state
+from licquant.models.load import load_model, read_state
 from licquant.models.shards import shard_paths
 from licquant.train import architectures, card, export
 
@@ -43,15 +43,32 @@ def test_it_loads_and_codes_in_compressai(
     assert image_models[NAME] is not None
 
 
-def test_float16_is_for_large_kernels_alone(state: dict[str, Tensor], averaged: dict[str, Tensor]) -> None:
-    halved = export.with_float16_kernels(state)
-    assert {key for key, value in halved.items() if value.dtype == torch.float16} == {
-        key for key, value in state.items() if value.dim() == 4 and value.numel() >= export.LARGE_KERNEL
-    }
-    model = ScaleHyperprior.from_state_dict(halved)
-    assert all(value.dtype == torch.float32 for value in model.parameters())
-    kernel = dict(model.named_parameters())["g_a.2.weight"]
-    torch.testing.assert_close(kernel, averaged["g_a.2.weight"], rtol=2**-11, atol=1e-7)
+def test_a_small_checkpoint_loads_as_the_model(
+    state: dict[str, Tensor], averaged: dict[str, Tensor], tmp_path: Path
+) -> None:
+    files = export.write_checkpoint(tmp_path / "model.licw", state)
+    assert (tmp_path / "model.licw").stat().st_size < 0.4 * sum(4 * value.numel() for value in averaged.values())
+    card.write_card(tmp_path / "model.licw", {"model": NAME, "lmbda": 0.01, **card.file_hashes(files)})
+    model = load_model(None, tmp_path / "model.licw")
+    for name, value in model.named_parameters():
+        rows = averaged[name].flatten(1) if value.dim() > 1 else averaged[name].reshape(-1, 1)
+        step = rows.abs().amax(1) / 1023
+        assert ((value.detach().reshape(rows.shape) - rows).abs() <= 0.501 * step[:, None]).all()
+    assert torch.equal(model.entropy_bottleneck._quantized_cdf, state["entropy_bottleneck._quantized_cdf"])
+    damaged = bytearray((tmp_path / "model.licw").read_bytes())
+    damaged[5000] ^= 1
+    (tmp_path / "model.licw").write_bytes(damaged)
+    with pytest.raises(ModelError, match=r"model\.licw: damaged or truncated"):
+        load_model(None, tmp_path / "model.licw")
+
+
+def test_small_shards_are_together_the_model(state: dict[str, Tensor], tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole.licw", tmp_path / "parts.licw"
+    export.write_checkpoint(whole, state)
+    assert len(export.write_checkpoint(parts, state, 900_000)) == 3
+    merged, one = read_state(parts), read_state(whole)
+    assert merged.keys() == one.keys()
+    assert all(torch.equal(merged[key], one[key]) for key in one)
 
 
 def test_shards_are_small_and_together_the_model(state: dict[str, Tensor], tmp_path: Path) -> None:
