@@ -7,7 +7,7 @@
     {"shape": …, "data": …}                            any other tensor: float32, exactly
 
 A kernel is what has two or more dimensions and at least ``KERNEL`` elements: with 11 bits the RD loss of six models
-(three hyperpriors, two mean-scale ones, Cheng 2020) changed by -0.033 to +0.024 % (``benchmarks/small_checkpoints.py``).
+(three hyperpriors, two mean-scale ones, Cheng 2020) changed by -0.033 to +0.024 % (``benchmarks.small_checkpoints``).
 GDN's matrices get 16 bits.
 What a model computes from its parameters is left out: coding tables, the table of scales.
 """
