@@ -27,7 +27,7 @@ from tests.latent_programs import random_latents, random_program, random_tables
 ROOT = Path(__file__).parents[2]
 ASSETS = sorted(Path(str(files("licquant"))).glob("assets/*.licq"))
 BYTES_PER_ELEMENT = 48  # of a model that is loaded, as ``blobs.py`` says
-LARGEST_READ = 9459  # a side: what images.py reads has at most 2^30 / 12 pixels
+LARGEST_READ = math.isqrt(MAX_PIXELS)  # a side
 
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="limits the address space by what /proc says")
 
@@ -102,13 +102,15 @@ def test_what_can_be_read_can_be_coded(path, engine):
     codec = load(path, engine=engine)
     for size in ((1, 1), (3000, 4000), (LARGEST_READ, LARGEST_READ), (1365 * 64, 1024), (64, MAX_SIDE)):
         assert codec.memory(*size) <= MAX_MEMORY
-    assert load(path)._needed(LARGEST_READ, LARGEST_READ, True) <= MAX_MEMORY
+    codec = load(path)
+    assert codec._needed(codec._regions(LARGEST_READ, LARGEST_READ), True) <= MAX_MEMORY
 
 
 def test_what_is_encoded_is_decoded():
     """With any limit: what decoding would refuse is refused by encoding, on either engine."""
     rgb = squares(200, 200)
-    needed = codec_of("scale-hyperprior")._needed(200, 200, True)
+    codec = codec_of("scale-hyperprior")
+    needed = codec._needed(codec._regions(200, 200), True)
     found = codec_of("scale-hyperprior", max_memory=needed).encode(rgb)
     for engine in ("exact", "openvino"):
         codec = Codec(Artifact.from_bytes(seed("scale-hyperprior")), bytes(8), engine, 1, needed)

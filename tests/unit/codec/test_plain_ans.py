@@ -77,7 +77,7 @@ import hashlib, sys
 if sys.argv[1] == "without":
     sys.modules["constriction"] = None  # cannot be imported
 import licquant
-from licquant.codec import ans, plain_ans
+from licquant.codec.entropy import ans, plain_ans
 from licquant.quant.synthetic import dead_leaves
 assert (ans.AnsCoder is plain_ans.AnsCoder) == (sys.argv[1] == "without")
 for path in sys.argv[2:]:

@@ -96,7 +96,7 @@ def test_its_cells_are_artifacts_that_are_made_once(
     before = {name: (output / name).stat().st_mtime_ns for name in names}
     monkeypatch.setattr(reproduce_tables, "SMALL", {**reproduce_tables.SMALL, "batch": 1, "crop": 64})
     monkeypatch.setattr(reproduce_tables, "quantize", None)  # would fail
-    monkeypatch.setattr(finetune_command, "load_model", None)
+    monkeypatch.setattr("licquant.train.card.load_model", None)
     reproduce_tables.make_cells(ROWS, options(place, output))
     assert {name: (output / name).stat().st_mtime_ns for name in names} == before
     with pytest.raises(TrainingError, match="started with steps = 1, not 2"):
