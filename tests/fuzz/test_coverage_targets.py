@@ -2,6 +2,7 @@
 and what is illegal is seen."""
 
 import random
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,8 @@ def _raise(error: Exception) -> None:
 
 
 def test_a_target_that_does_not_end_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleeper, started = [sys.executable, "-c", "import time; time.sleep(600)"], subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda _, **settings: started(sleeper, **settings))
     monkeypatch.setattr(run, "_AROUND", 0.1)
     record = run_target("container", 10**12, 0.1, 1, tmp_path / "container")
     assert [found["kind"] for found in record["findings"]] == ["died without an end"]

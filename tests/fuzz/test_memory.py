@@ -1,5 +1,6 @@
 """What a coded image can cost in memory: stated, held to, and refused before it is taken."""
 
+import math
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from licquant.codec.latents import families
 from licquant.codec.memory import MAX_MEMORY
 from licquant.config import LayerBits, Plan
 from licquant.errors import BitstreamError, ImageError
+from licquant.images.picture import MAX_PIXELS
 from licquant.program.arithmetic import weight_range
 from licquant.program.part import Part, Program
 from tests.fuzz.altered_models import FEW_SEEDS, SEEDS, coded, is_one_line, seed
