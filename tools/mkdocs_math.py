@@ -1,8 +1,8 @@
 """Hooks of mkdocs (``mkdocs.yml``) that make a site which needs no network.
 
-Formulas, LaTeX between ``$$`` on lines of their own, become MathML, which browsers show without a script. The one script
-that the plugin ``offline`` would load from elsewhere is left out; it serves searching in pages opened as files, which so
-needs ``python -m http.server -d site``.
+Formulas, LaTeX between ``$$`` on lines of their own, become MathML, which browsers show without a script. The one
+script that the plugin ``offline`` would load from elsewhere is left out. It serves searching in pages opened as files,
+which so needs ``python -m http.server -d site``.
 """
 
 import re

@@ -7,5 +7,5 @@ Read in this order:
     network, simulation              the quantized graph, run as the integer codec that it will be
     calibrate                        ranges from images        settings   all choices of a quantization
     after_training/                  reconstruction, RDO-PTQ
-    in_training/                     quantizers (DPA, LSQ, PAMS) and finetuning; gradients (STE, DGM) stand in ``gradients``
+    in_training/                     quantizers (DPA, LSQ, PAMS), finetuning        gradients   STE and DGM
 """

@@ -1,1 +1,4 @@
-"""Post-training quantization. Read ``fit`` (which of the two), ``reconstruct``, ``rdo_ptq``."""
+"""Post-training quantization.
+
+Read ``fit`` (which of the two), ``reconstruct``, ``rdo_ptq``.
+"""

@@ -1,1 +1,4 @@
-"""Quantization-aware finetuning. Read ``quantizers`` (DPA, LSQ, PAMS), ``objective``, ``finetune_settings``, ``finetune``."""
+"""Quantization-aware finetuning.
+
+Read ``quantizers`` (DPA, LSQ, PAMS), ``objective``, ``finetune_settings``, ``finetune``.
+"""
