@@ -1,1 +1,4 @@
-"""Post-training quantization: reconstruction and RDO-PTQ."""
+"""Post-training quantization.
+
+Read ``fit`` (which of the two), ``reconstruct``, ``rdo_ptq``.
+"""

@@ -1,1 +1,4 @@
-"""Quantization-aware finetuning: learned quantizers, the loss, the steps."""
+"""Quantization-aware finetuning.
+
+Read ``quantizers`` (DPA, LSQ, PAMS), ``objective``, ``finetune_settings``, ``finetune``.
+"""
