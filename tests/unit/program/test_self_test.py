@@ -49,14 +49,14 @@ def saturating(part: Part) -> bool:
 
 def test_exact_kernels_are_used():
     machine, part = Machine(wrong_for(lambda part: False)), random_program("scale-hyperprior")["g_s"]
-    assert machine.fit(part) == (part, False)
+    assert machine.fit(part) == (part, False, True)
     assert set(machine.sums().values()) == {Sums.EXACT}
 
 
 def test_others_are_not():
     machine, part = Machine(wrong_for(lambda part: bool(int8_layers(part)))), random_program("scale-hyperprior")["g_s"]
     assert int8_layers(part)
-    fitted, apart = machine.fit(part)
+    fitted, apart, _ = machine.fit(part)
     assert apart
     assert not int8_layers(fitted)
 
@@ -70,7 +70,7 @@ def test_every_kind_is_seen_to_err(kind):
 @pytest.mark.parametrize("index", [0, 1])
 def test_where_pairs_saturate_those_layers_run_in_int8_that_do_not(index):
     part, q = layers()[index]
-    fitted, apart = Machine(wrong_for(saturating)).fit(part)
+    fitted, apart, _ = Machine(wrong_for(saturating)).fit(part)
     assert apart
     assert not any(saturates(op) for op in int8_layers(fitted))
     assert len(int8_layers(fitted)) > len(int8_layers(part)) // 2
