@@ -1,7 +1,7 @@
 """Values that show whether elementwise kernels multiply and add with one rounding, as processors with FMA do.
 
-Rounding the product before the sum changes about four of a million values by one: a single one of the encoder's symbols,
-and pixels near it by ten levels. So such values are looked for, among all of 16 bits.
+Rounding the product before the sum changes about four of a million values by one: a single one of the encoder's
+symbols, and pixels near it by ten levels. So such values are looked for, among all of 16 bits.
 """
 
 from __future__ import annotations
