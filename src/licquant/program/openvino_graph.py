@@ -41,6 +41,8 @@ from licquant.program.ops import (
 from licquant.program.part import INPUT, Part
 
 Node = Any  # OpenVINO's own node types are not usable as annotations
+# Values, the grid that they come to, and the ratio of each channel's values to it.
+Quantize = Callable[[Node, Grid, Floats], Node]
 
 # Vector kernels compute this many output channels at least; a pixel shuffle that stays within it is free.
 SHUFFLE_CHANNELS = 16
@@ -49,13 +51,15 @@ LARGEST_STRIDE = 2  # of the transposed convolutions that OpenVINO runs in INT8
 RESULT = "/result"  # ends the name of a node that stands for a layer, beside the layer's own
 # A channel that is constant has the multiplier 0; its range on the way in only has to be wide.
 _SMALLEST_MULTIPLIER = 2.0**-46
+_HALVES = np.float32(2**12 + 1)  # times a float32, it takes apart the upper and the lower half of its digits
 
 
-def build(part: Part, apart: bool = False) -> ov.Model:
+def build(part: Part, apart: bool = False, fused: bool = True) -> ov.Model:
     """The OpenVINO model of a part, for any height and width.
 
     apart: for kernels that round in another way when they rescale, or cannot do transposed convolutions in INT8: sums
            are rescaled by operations of their own, and such layers run as convolutions. The results are the same
+    fused: whether elementwise kernels multiply and add with one rounding; where they do not, that is written out
 
     Input and output are stored integers in float32 [1, C, H, W]; where ``interleaved``, [1, H, W, C], and uint8 if
     they have at most 8 bits.
@@ -76,9 +80,11 @@ def build(part: Part, apart: bool = False) -> ov.Model:
             layers.add(op.name)
             acc = opset.add(_sums(op, inputs[0], apart), _channels(op.bias))
             # The floor of an integer: nothing that OpenVINO moves into the layer's kernel.
-            tensors[op.name] = _rescale(opset.floor(acc) if apart else acc, op.rescaling, op.grid, apart)
+            acc = opset.floor(acc) if apart else acc
+            tensors[op.name] = _rescale(acc, op.rescaling, op.grid, _rounded if apart else _fake_quantize)
         else:
-            tensors[op.name] = _EMIT[type(op)](op, inputs, part.input_grids(op))
+            quantize = _fake_quantize if fused else _rounded_once
+            tensors[op.name] = _EMIT[type(op)](op, inputs, part.input_grids(op), quantize)
         if op.grid.bits == FIXED_POINT_BITS:  # OpenVINO folds the scales and drops the layer's own node's name
             tensors[op.name].set_friendly_name(op.name + RESULT)
     return ov.Model([_output(tensors[part.output], part.output_grid)], [parameter], part.name)
@@ -167,7 +173,7 @@ def _quantize_node(
     return opset.fake_quantize(x, _channels(low), _channels(high), _channels(outer[0]), _channels(outer[1]), levels)
 
 
-def _rescale(acc: Node, rescaling: Rescaling, grid: Grid, apart: bool = False) -> Node:
+def _rescale(acc: Node, rescaling: Rescaling, grid: Grid, quantize: Quantize) -> Node:
     """The piecewise linear rescaling and the output grid."""
     positive = rescaling.ratio
     negative = np.ldexp(rescaling.negative.astype(np.float64), -rescaling.shift)
@@ -182,8 +188,7 @@ def _rescale(acc: Node, rescaling: Rescaling, grid: Grid, apart: bool = False) -
             acc = opset.prelu(acc, opset.constant(slope.astype(np.float32)))
     if grid.bits == FIXED_POINT_BITS:
         return opset.multiply(acc, _channels(positive))
-    same = (grid.zero_point == grid.zero_point[0]).all()
-    return _rounded(acc, grid, positive) if apart and same else _fake_quantize(acc, grid, positive)
+    return quantize(acc, grid, positive)
 
 
 def rounding(grid: Grid, ratio: Floats) -> tuple[Floats, Floats]:
@@ -192,19 +197,55 @@ def rounding(grid: Grid, ratio: Floats) -> tuple[Floats, Floats]:
     It is what OpenVINO makes of a FakeQuantize that it fuses, in its order of operations: adding the zero point before
     rounding, as it does elsewhere, rounds another time.
     """
-    low, high = _outer(grid)
-    start, end = ((v / ratio).astype(np.float32) for v in (low, high))
-    steps, span = (high - low).astype(np.float32), end - start
-    return np.divide(steps, span), np.add(-start * steps / span, low, dtype=np.float32)
+    scale, shift = scale_and_shift(grid, ratio)
+    return scale, np.add(shift, _outer(grid)[0], dtype=np.float32)
 
 
 def _rounded(x: Node, grid: Grid, ratio: Floats) -> Node:
     """What ``_fake_quantize`` gives in the kernel of a layer, for grids of one zero point; without a fused product."""
+    if (grid.zero_point != grid.zero_point[0]).any():
+        return _fake_quantize(x, grid, ratio)
     scale, rest = rounding(grid, np.maximum(ratio, _SMALLEST_MULTIPLIER))
     x = opset.multiply(x, _channels(scale))
     if rest.any():
         x = opset.add(x, _channels(rest))
-    x = opset.round(x, "half_to_even")
+    return _clamped(opset.round(x, "half_to_even"), grid)
+
+
+def scale_and_shift(grid: Grid, ratio: Floats) -> tuple[Floats, Floats]:
+    """(scale, shift), float32[C]: elementwise kernels round x · scale + shift, which lies in 0, 1, …, to the grid."""
+    low, high = _outer(grid)
+    start, end = ((v / ratio).astype(np.float32) for v in (low, high))
+    steps, span = (high - low).astype(np.float32), end - start
+    return np.divide(steps, span), -start * steps / span
+
+
+def _rounded_once(x: Node, grid: Grid, ratio: Floats) -> Node:
+    """What ``_fake_quantize`` gives in an elementwise kernel that has a fused product and sum, without one.
+
+    The product's error is found from halves of both factors (Dekker), the sum's from what became of the terms (Knuth);
+    no order of these operations, and no fusing of them, gives other values.
+    """
+    scale, shift = scale_and_shift(grid, np.maximum(ratio, _SMALLEST_MULTIPLIER))
+    product = opset.multiply(x, _channels(scale))
+    spread = opset.multiply(x, _channels([_HALVES]))
+    upper = opset.subtract(spread, opset.subtract(spread, x))
+    lower = opset.subtract(x, upper)
+    scale_upper = (_HALVES * scale) - (_HALVES * scale - scale)
+    scale_lower = scale - scale_upper
+    error = opset.subtract(opset.multiply(upper, _channels(scale_upper)), product)
+    for half, constant in ((upper, scale_lower), (lower, scale_upper), (lower, scale_lower)):
+        error = opset.add(error, opset.multiply(half, _channels(constant)))
+    total = opset.add(product, _channels(shift))
+    added = opset.subtract(total, product)
+    lost = opset.subtract(product, opset.subtract(total, added))
+    lost = opset.add(lost, opset.subtract(_channels(shift), added))
+    total = opset.round(opset.add(total, opset.add(lost, error)), "half_to_even")
+    return _clamped(opset.add(total, _channels(_outer(grid)[0])), grid)
+
+
+def _clamped(x: Node, grid: Grid) -> Node:
+    """Integers q - zero_point, clamped to the grid."""
     if grid.bits <= 8:
         return _fake_quantize(x, grid, np.ones(grid.channels))
     low, high = _outer(grid)
@@ -281,7 +322,7 @@ def _shuffled_convolution(op: TransposedConvolution, x: Node) -> Node:
     return opset.slice(shuffled, _ints([0, 0]), _ints([-surplus] * 2), _ints([1, 1]), _ints([2, 3]))
 
 
-def _gdn(op: Gdn, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
+def _gdn(op: Gdn, x: Sequence[Node], grids: Sequence[Grid], quantize: Quantize) -> Node:
     channels = len(op.gamma)
     squares = Grid(op.square_bits, np.ones(channels), np.zeros(channels, dtype=np.int64))
     ratio = np.ldexp(op.square_multiplier.astype(np.float64), -op.square_shift)
@@ -294,42 +335,40 @@ def _gdn(op: Gdn, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
     ratio = np.ldexp(op.multiplier.astype(np.float64), -op.shift)
     if op.inverse:
         ratio = np.ldexp(ratio, -10) if first else ratio
-        return _fake_quantize_or_scale(opset.multiply(x[0], root), op.grid, ratio)
+        return _quantized_or_scaled(opset.multiply(x[0], root), op.grid, ratio, quantize)
     quotient = opset.divide(x[0], root)
     # OpenVINO would turn the division into a power and a product: one more pass over the largest tensors.
     quotient.get_rt_info()["nonconvertable_divide_0"] = True
-    return _fake_quantize_or_scale(quotient, op.grid, ratio * (2.0**24 if first else 2.0**16))
+    return _quantized_or_scaled(quotient, op.grid, ratio * (2.0**24 if first else 2.0**16), quantize)
 
 
-def _fake_quantize_or_scale(x: Node, grid: Grid, ratio: Floats) -> Node:
-    if grid.bits == FIXED_POINT_BITS:
-        return opset.multiply(x, _channels(ratio))
-    return _fake_quantize(x, grid, ratio)
+def _quantized_or_scaled(x: Node, grid: Grid, ratio: Floats, quantize: Quantize) -> Node:
+    return opset.multiply(x, _channels(ratio)) if grid.bits == FIXED_POINT_BITS else quantize(x, grid, ratio)
 
 
-def _add(op: Add, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
+def _add(op: Add, x: Sequence[Node], grids: Sequence[Grid], quantize: Quantize) -> Node:
     terms = [opset.multiply(q, _channels(m)) for q, m in zip(x, op.multipliers, strict=True)]
     acc = terms[0]
     for term in terms[1:]:
         acc = opset.add(acc, term)
-    return _rescale(acc, op.rescaling, op.grid)
+    return _rescale(acc, op.rescaling, op.grid, quantize)
 
 
-def _requantize(op: Requantize, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
-    return _rescale(x[0], op.rescaling, op.grid)
+def _requantize(op: Requantize, x: Sequence[Node], grids: Sequence[Grid], quantize: Quantize) -> Node:
+    return _rescale(x[0], op.rescaling, op.grid, quantize)
 
 
-def _multiply(op: Multiply, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
-    return _rescale(opset.multiply(x[0], x[1]), op.rescaling, op.grid)
+def _multiply(op: Multiply, x: Sequence[Node], grids: Sequence[Grid], quantize: Quantize) -> Node:
+    return _rescale(opset.multiply(x[0], x[1]), op.rescaling, op.grid, quantize)
 
 
-def _sigmoid(op: Sigmoid, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
+def _sigmoid(op: Sigmoid, x: Sequence[Node], grids: Sequence[Grid], quantize: Quantize) -> Node:
     """The function itself: looking it up in a table would take longer."""
     y = opset.sigmoid(opset.multiply(x[0], _channels(grids[0].scale)))
-    return _fake_quantize_or_scale(y, op.grid, 1 / op.grid.scale)
+    return _quantized_or_scaled(y, op.grid, 1 / op.grid.scale, quantize)
 
 
-def _pixel_shuffle(op: PixelShuffle, x: Sequence[Node], grids: Sequence[Grid]) -> Node:
+def _pixel_shuffle(op: PixelShuffle, x: Sequence[Node], grids: Sequence[Grid], quantize: Quantize) -> Node:
     return opset.depth_to_space(x[0], "depth_first", op.factor)
 
 

@@ -23,11 +23,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 
 import numpy as np
 
 from licquant.errors import EngineError
-from licquant.program import openvino_graph
+from licquant.program import openvino_graph, single_rounding
 from licquant.program.arithmetic import FIXED_POINT_BITS, MAX_BITS, Ints
 from licquant.program.exact import ExactEngine
 from licquant.program.grid import Grid
@@ -128,22 +129,28 @@ class Machine:
             return "INT8"
         return "float32" if found == {Sums.WRONG} else "INT8 where it is exact, else float32"
 
-    def fit(self, part: Part) -> tuple[Part, bool]:
-        """(the same function, of layers that this machine's kernels compute exactly; whether it is laid out anew).
+    @cached_property
+    def fused(self) -> bool:
+        """Whether elementwise kernels multiply and add with one rounding, as those of machines with VNNI do."""
+        part, q, expected = single_rounding.examples()
+        return bool(np.array_equal(self._run([part], [q])[0], expected))
 
-        What is laid out anew needs ``openvino_graph.build(..., apart=True)``.
+    def fit(self, part: Part) -> tuple[Part, bool, bool]:
+        """(the same function, of layers that this machine's kernels compute exactly; apart; fused).
+
+        The latter two are for ``openvino_graph.build``; what is laid out anew is to be built with ``apart``.
         """
         layers = int8_layers(part)
         if not layers:
-            return part, False
+            return part, False, True
         if set(self.sums([ROUNDING, *(kind_of(op, part, False) for op in layers)]).values()) == {Sums.EXACT}:
-            return part, False
+            return part, False, True
         part = laid_out(part)
         layers = int8_layers(part)
         kinds = {op.name: kind_of(op, part, True) for op in layers}
         found = self.sums(kinds.values())
         usable = {Sums.EXACT: lambda op: True, Sums.PAIRS: lambda op: not saturates(op), Sums.WRONG: lambda op: False}
-        return in_floats(part, {op.name for op in layers if not usable[found[kinds[op.name]]](op)}), True
+        return in_floats(part, {op.name for op in layers if not usable[found[kinds[op.name]]](op)}), True, self.fused
 
 
 def _examine(kinds: Sequence[str], run: Run) -> dict[str, Sums]:

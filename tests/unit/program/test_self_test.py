@@ -13,7 +13,7 @@ import pytest
 import licquant
 from licquant.codec.codec import load
 from licquant.errors import EngineError
-from licquant.program import openvino_engine, openvino_graph
+from licquant.program import openvino_engine, openvino_graph, single_rounding
 from licquant.program.exact import ExactEngine
 from licquant.program.grid import Grid
 from licquant.program.openvino_engine import OpenVinoEngine, compile_model
@@ -49,14 +49,14 @@ def saturating(part: Part) -> bool:
 
 def test_exact_kernels_are_used():
     machine, part = Machine(wrong_for(lambda part: False)), random_program("scale-hyperprior")["g_s"]
-    assert machine.fit(part) == (part, False)
+    assert machine.fit(part) == (part, False, True)
     assert set(machine.sums().values()) == {Sums.EXACT}
 
 
 def test_others_are_not():
     machine, part = Machine(wrong_for(lambda part: bool(int8_layers(part)))), random_program("scale-hyperprior")["g_s"]
     assert int8_layers(part)
-    fitted, apart = machine.fit(part)
+    fitted, apart, _ = machine.fit(part)
     assert apart
     assert not int8_layers(fitted)
 
@@ -70,7 +70,7 @@ def test_every_kind_is_seen_to_err(kind):
 @pytest.mark.parametrize("index", [0, 1])
 def test_where_pairs_saturate_those_layers_run_in_int8_that_do_not(index):
     part, q = layers()[index]
-    fitted, apart = Machine(wrong_for(saturating)).fit(part)
+    fitted, apart, _ = Machine(wrong_for(saturating)).fit(part)
     assert apart
     assert not any(saturates(op) for op in int8_layers(fitted))
     assert len(int8_layers(fitted)) > len(int8_layers(part)) // 2
@@ -125,6 +125,37 @@ def test_rescaled_apart_is_rescaled_alike(bits, middle):
     )
     assert (fused != apart).mean() < 1e-4
     assert abs(fused - apart).max() <= 1
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_sums_of_elementwise_kernels_are_rounded_once(fused):
+    """By a fused product and sum, and by operations of their own that any processor has."""
+    part, q, expected = single_rounding.examples()
+    model = compile_model(openvino_graph.build(part, fused=fused), 1)
+    found = np.rint(model.create_infer_request().infer([q[None].astype(np.float32)])[0][0])
+    if not fused or openvino_engine.machine().fused:
+        np.testing.assert_array_equal(found, expected)
+    else:
+        assert (found != expected).any()
+
+
+def test_there_are_values_that_tell_one_rounding_from_two():
+    part, q, expected = single_rounding.examples()
+    op = part.operations[0]
+    ratio = np.ldexp(op.multiplier.astype(float), 16 - op.shift)
+    scale, shift = (v[:, None, None].astype(np.float32) for v in openvino_graph.scale_and_shift(op.grid, ratio))
+    x = (q - part.input_grid.zero_point[:, None, None]).astype(np.float32)
+    twice = np.clip(np.rint((x * scale).astype(np.float32) + shift), 0, 255)
+    assert 3 <= (twice != expected).sum() <= 100
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_machine_that_rounds_twice_is_seen(twice):
+    def run(parts, inputs):
+        expected = single_rounding.examples()[2]
+        return [expected + (twice and index == 0) for index, _ in enumerate(parts)]
+
+    assert Machine(run).fused is not twice
 
 
 def test_what_is_added_to_a_layer_was_rounded_before():
