@@ -70,8 +70,8 @@ def encode(image: Path, encoded: Encode, output: Path, reading: Reading) -> Repo
         "notes": _told(image, picture.notes),
         **found.facts,
     }
-    line = f"{on_one_line(output)}: {width}×{height}, {len(found.data):,} bytes, {record['bpp']:.4f} bits per pixel{found.told}"
-    return Report(record, lambda: say(line))
+    line = f"{width}×{height}, {len(found.data):,} bytes, {record['bpp']:.4f} bits per pixel{found.told}"
+    return Report(record, lambda: say(f"{on_one_line(output)}: {line}"))
 
 
 def decode(file: Path, codec_of: Callable[[bytes], Codec], output: Path, wanted: Wanted) -> Report:
