@@ -14,13 +14,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-# All but the new line; those of C1 too, which some terminals obey.
+# All but the new line; those of C1 too, which some terminals obey, and those that turn the direction of writing.
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(10), *range(11, 32), *range(127, 160))}
+_TURNS = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_CONTROL |= {code: f"\\u{code:04x}" for code in _TURNS}
 
 
 def printable(text: str) -> str:
     """The text without what a terminal would obey instead of show."""
     return text.translate(_CONTROL)
+
+
+def on_one_line(name: object) -> str:
+    """A name, new lines in it as escapes: in a list of lines, each is a file's."""
+    return str(name).replace("\n", "\\x0a")
 
 
 def say(text: str) -> None:

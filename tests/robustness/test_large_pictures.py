@@ -17,7 +17,7 @@ ALLOWED = 3_000_000  # kB
 
 PROGRAM = """
 import resource, sys
-from licquant.cli import main
+from licquant.commands.app import main
 try:
     main(sys.argv[1:])
 finally:

@@ -25,7 +25,7 @@ from licquant.images import (
     write_atomically,
     write_image,
 )
-from licquant.terminal import remark, say
+from licquant.terminal import on_one_line, remark, say
 
 Crop = tuple[int, int, int, int]  # x, y, width, height in pixels
 
@@ -70,8 +70,8 @@ def encode(image: Path, encoded: Encode, output: Path, reading: Reading) -> Repo
         "notes": _told(image, picture.notes),
         **found.facts,
     }
-    line = f"{output}: {width}×{height}, {len(found.data):,} bytes, {record['bpp']:.4f} bits per pixel{found.told}"
-    return Report(record, lambda: say(line))
+    line = f"{width}×{height}, {len(found.data):,} bytes, {record['bpp']:.4f} bits per pixel{found.told}"
+    return Report(record, lambda: say(f"{on_one_line(output)}: {line}"))
 
 
 def decode(file: Path, codec_of: Callable[[bytes], Codec], output: Path, wanted: Wanted) -> Report:
@@ -105,7 +105,7 @@ def decode(file: Path, codec_of: Callable[[bytes], Codec], output: Path, wanted:
         "carried": list(picture.extras.names()),
         "notes": _told(file, notes),
     }
-    line = f"{output}: {rgb.shape[1]}×{rgb.shape[0]}"  # a report outlives its picture
+    line = f"{on_one_line(output)}: {rgb.shape[1]}×{rgb.shape[0]}"  # a report outlives its picture
     return Report(record, lambda: say(line))
 
 

@@ -16,11 +16,11 @@ from licquant.commands import base as commands
 from licquant.commands.base import Crop, Report, Wanted
 from licquant.commands.file_lists import STREAM, Job, plan
 from licquant.commands.model_choice import Codecs, encoder
-from licquant.errors import LicquantError
+from licquant.errors import BitstreamError, LicquantError
 from licquant.images import Reading
 from licquant.images.formats import READ_SUFFIXES
 from licquant.images.writing import WRITE_FORMATS
-from licquant.terminal import note, progress_bars, remark, say
+from licquant.terminal import note, on_one_line, progress_bars, remark, say
 
 Work = Callable[[Path, Path, str, Path], Report]  # source, target, what errors call the source, the folder it is in
 _LARGEST_STREAM = 1 << 32  # bytes
@@ -84,9 +84,13 @@ def _run(options: CodingOptions, jobs: Sequence[Job], suffix: str, work: Work) -
         return _all(options, jobs, work)
     (job,) = jobs
     if options.skip_existing and job.target.exists():
-        return Report({"output": str(job.target), "skipped": True}, lambda: say(f"{job.target}: is there, skipped"))
+        line = f"{on_one_line(job.target)}: is there, skipped"
+        return Report({"output": str(job.target), "skipped": True}, lambda: say(line))
     if Path(STREAM) not in (job.source, job.target) and not _is_pipe(job.source):
-        return work(job.source, job.target, str(job.source), job.source.parent)
+        try:
+            return work(job.source, job.target, str(job.source), job.source.parent)
+        except BitstreamError as error:  # of a codec, which knows no names
+            raise BitstreamError(_with_name(job.source, str(error))) from error
     return _streamed(job, suffix, work, options.as_json)
 
 
@@ -110,13 +114,18 @@ def _streamed(job: Job, suffix: str, work: Work, as_json: bool) -> Report:
                 source = job.source
             report = work(source, target, name, job.source.parent)
         except LicquantError as error:
-            raise type(error)(str(error).replace(str(source), name)) from error
+            text = str(error).replace(str(source), name)
+            raise type(error)(_with_name(Path(name), text) if isinstance(error, BitstreamError) else text) from error
         if job.target != Path(STREAM):
             return report
         with target.open("rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return Report({**report.record, "output": STREAM})  # and not a word where the data go
+
+
+def _with_name(source: Path, text: str) -> str:
+    return text if str(source) in text else f"{source}: {text}"
 
 
 def _is_pipe(path: Path) -> bool:
@@ -159,7 +168,7 @@ def _all(options: CodingOptions, jobs: Sequence[Job], work: Work) -> Report:
             text = "not enough memory"
         except OSError as error:
             text = f"{error.filename or job.target}: {error.strerror or error}"
-        return _Outcome(job, error=text if str(job.source) in text else f"{job.source}: {text}")
+        return _Outcome(job, error=_with_name(job.source, text))
 
     outcomes: list[_Outcome] = []
     with _bar(len(jobs)) as moved, ThreadPoolExecutor(options.jobs) as pool:

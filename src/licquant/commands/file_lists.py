@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from licquant.errors import DataError, LicquantError
-from licquant.images.formats import READ_SUFFIXES
+from licquant.images.folders import files_below, find_images
 
 STREAM = "-"
 
@@ -54,26 +54,14 @@ def plan(inputs: Sequence[Path], output: str, suffixes: Sequence[str], ending: s
     return jobs
 
 
-def files_below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The files of these suffixes in the folder and all below it, by path, without hidden ones and hidden folders."""
-    found = []
-    for at, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(at) / name for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
-
-
 def images_meant(given: Sequence[Path]) -> list[Path]:
-    """The image files that are meant: those given, those in folders and all below them, those in lists; none twice.
-
-    A list is a text file: one path a line, relative to its own folder; blank lines and those that begin with # do not
-    count. ``DataError`` for what is not there or means nothing.
-    """
+    """The image files that are meant, as ``find_images`` has it, none twice; ``DataError`` for what is not there."""
     found: list[Path] = []
-    for path in given:
-        meant = files_below(path, READ_SUFFIXES) if path.is_dir() else _listed(path) if _is_list(path) else [path]
-        if not meant:
-            raise DataError(f"{path}: holds no images ({', '.join(READ_SUFFIXES)})")
+    for source in given:
+        meant = find_images(source)
+        missing = [path for path in meant if not path.is_file()]
+        if missing:
+            raise DataError(f"{source}: names {missing[0]}, which is not a file")
         found += meant
     return list(dict.fromkeys(found))
 
@@ -82,26 +70,6 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     """The names of the files; their paths where two have the same name."""
     names = [path.name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
-
-
-def _is_list(path: Path) -> bool:
-    """By what is in it, where the suffix is not an image's: every format that is read has a zero byte early on."""
-    if path.suffix.lower() in READ_SUFFIXES:
-        return False
-    try:
-        with path.open("rb") as file:
-            return b"\0" not in file.read(512)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _listed(path: Path) -> list[Path]:
-    lines = [os.fsdecode(line).strip() for line in path.read_bytes().splitlines()]
-    found = [path.parent / line for line in lines if line and not line.startswith("#")]
-    missing = [line for line in found if not line.is_file()]
-    if missing:
-        raise DataError(f"{path}: names {missing[0]}, which is not a file")
-    return found
 
 
 def _streamed(inputs: Sequence[Path], output: str) -> Job:

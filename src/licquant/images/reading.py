@@ -79,6 +79,8 @@ def read_picture(path: str | Path | BinaryIO, reading: Reading = Reading()) -> P
         raise ImageError(f"{name}: {error}") from error
     except FileNotFoundError as error:
         raise ImageError(f"{name}: there is no such file") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{name}: a folder, not an image file") from error
     except Image.UnidentifiedImageError as error:
         raise ImageError(f"{name}: not an image of a kind that is read: {', '.join(READ_FORMATS)}") from error
     except Exception as error:  # damaged files make Pillow raise OSError, SyntaxError, struct.error, ...

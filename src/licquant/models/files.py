@@ -39,6 +39,11 @@ def _list(*_: Any) -> list[Any]:
     return []
 
 
+def _dict(*_: Any) -> dict[Any, Any]:
+    """A dictionary with a default is read as one without."""
+    return {}
+
+
 def _named(kind: Any, *names: str) -> list[Any]:
     return [(kind, name) for name in names]
 
@@ -53,6 +58,7 @@ _PLAIN: list[Any] = [
     *_named(PurePosixPath, "pathlib.PosixPath", "pathlib._local.PosixPath"),
     *_named(PureWindowsPath, "pathlib.WindowsPath", "pathlib._local.WindowsPath"),
     *_named(_list, "collections.deque"),
+    *_named(_dict, "collections.defaultdict"),
     *(type(np.dtype(code)) for code in np.typecodes["All"] if code not in "OMm"),
     *((call, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core") for name, call in _NUMPY.items()),
     *(pair for package in _LIGHTNING for pair in _named(dict, f"{package}.utilities.parsing.AttributeDict")),

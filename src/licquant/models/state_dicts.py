@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from compressai.zoo import load_state_dict
 from torch import Tensor
@@ -72,7 +73,9 @@ def several(checkpoint: str | Path, prefixes: list[str]) -> ModelError:
 
 
 def _flat(value: Any, path: str = "", seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, Tensor]]:
-    """(dotted name, tensor) of every tensor at any depth."""
+    """(dotted name, tensor) of every tensor at any depth; arrays of numbers count as tensors."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        value = torch.from_numpy(np.require(value, value.dtype.newbyteorder("="), ["C", "W"]))
     if isinstance(value, Tensor):
         if path:
             yield path, value

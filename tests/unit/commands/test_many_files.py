@@ -18,7 +18,7 @@ from rich.table import Table
 from licquant.codec.codec import Codec
 from licquant.commands.app import main
 from licquant.commands.file_lists import Job, plan
-from licquant.errors import DataError, LicquantError
+from licquant.errors import DataError, ImageError, LicquantError
 from licquant.images import read_image, write_image
 from licquant.quant.synthetic import dead_leaves
 from licquant.terminal import printable, show_table
@@ -257,7 +257,26 @@ def test_names_are_printed_as_they_are(tmp_path, photos, artifact_path, capsys, 
 
 
 def test_nothing_in_a_name_is_obeyed() -> None:
+    assert printable("a\u202eb\u2066c\u2028d") == "a\\u202eb\\u2066c\\u2028d"
     assert printable("a\x1b[31mb\x9bc\rd\ne") == "a\\x1b[31mb\\x9bc\\x0dd\ne"
+
+
+def test_a_line_of_a_list_is_one_files(tmp_path, photos, artifact_path, capsys) -> None:
+    shutil.copy(photos / "a.png", photos / "x\n12 of 12 files written.png")
+    assert run("encode", photos, "-o", f"{tmp_path}/out/", "-m", artifact_path) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+def test_errors_name_the_file(tmp_path, photos, artifact_path, capsys, monkeypatch) -> None:
+    """Those that the codec raises too, which knows no names: of one file, of a stream."""
+    assert run("decode", photos / "a.png", "-o", tmp_path / "x.png", "-m", artifact_path) == 1
+    assert capsys.readouterr().err.startswith(f"licquant: {photos}/a.png: not a .lic file")
+    streams(monkeypatch, b"no image")
+    assert run("decode", "-", "-o", tmp_path / "x.png", "-m", artifact_path) == 1
+    assert capsys.readouterr().err.startswith("licquant: standard input: not a .lic file")
+    (tmp_path / "dir.png").mkdir()
+    with pytest.raises(ImageError, match=r"dir\.png: a folder, not an image file$"):
+        read_image(tmp_path / "dir.png")
 
 
 def test_consoles_are_made_in_one_place_only() -> None:

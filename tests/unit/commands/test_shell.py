@@ -143,10 +143,16 @@ def test_images_by_file_folder_and_list(tmp_path: Path) -> None:
         below[1],
         below[0],
     ]
+    (tmp_path / "no suffix").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    assert images_meant([tmp_path / "no suffix"]) == [tmp_path / "no suffix"]
     assert distinct_names([tmp_path / "b.png", below[0]]) == ["b.png", "a.jpg"]
     assert distinct_names([below[0], tmp_path / "a.jpg"]) == [str(below[0]), str(tmp_path / "a.jpg")]
     (tmp_path / "other.txt").write_text("b.png\ngone.png\n")
     (tmp_path / "empty.txt").touch()
-    for wrong, why in (("other.txt", "names .*gone.png"), ("empty.txt", "holds no images"), ("gone", "cannot be read")):
+    for wrong, why in (
+        ("other.txt", "names .*gone.png"),
+        ("empty.txt", "holds no images"),
+        ("gone", "not a folder, an image"),
+    ):
         with pytest.raises(DataError, match=why):
             images_meant([tmp_path / wrong])

@@ -3,6 +3,7 @@
 import argparse
 import collections
 import datetime
+import decimal
 import pathlib
 import types
 from itertools import cycle
@@ -136,6 +137,16 @@ def test_a_copy_counts_once_and_others_are_listed(tmp_path, source):
     assert_same(load_model(MEAN, saved(tmp_path, with_other)), source)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_other_containers_of_the_weights(tmp_path, source, zipped):
+    state = source.state_dict()
+    arrays = {key: value.numpy() for key, value in state.items()}
+    turned = {key: value.astype(value.dtype.newbyteorder(">")) for key, value in arrays.items()}
+    for record in (collections.defaultdict(list, state), [{"epoch": 1}, (arrays,)], {"ema": {"shadow": turned}}):
+        torch.save(record, tmp_path / "c.pt", _use_new_zipfile_serialization=zipped)
+        assert_same(load_model(None, tmp_path / "c.pt"), source)
+
+
 def test_nothing_that_fits_is_listed(tmp_path):
     with pytest.raises(ModelError, match=r"it holds encoder\.0, decoder\.0|it holds decoder\.0, encoder\.0"):
         load_model(None, saved(tmp_path, {"encoder": {"0": torch.ones(1)}, "decoder": {"0": torch.ones(1)}}))
@@ -155,6 +166,7 @@ BESIDE = {
     "omegaconf list": omegaconf.OmegaConf.create([1, {"a": "${oc.env:HOME}"}]),
     "time": datetime.datetime(2024, 1, 2),
     "counter": collections.Counter("abc"),
+    "default dictionary": collections.defaultdict(list, {"loss": [1.0]}),
     "deque": collections.deque([1, 2], maxlen=3),
     "set": {1, 2},
     "complex": 1 + 2j,
@@ -200,7 +212,7 @@ class Settings:
     [
         (Recorder(), "test_brought._run"),
         (Settings(), "test_brought.Settings"),
-        (collections.defaultdict(list, {"loss": [1.0]}), "collections.defaultdict"),
+        (decimal.Decimal(1), "decimal.Decimal"),
     ],
 )
 def test_other_classes_are_named_and_never_run(tmp_path, source, beside, named, zipped):
