@@ -108,9 +108,8 @@ def fails(capsys, *words: object) -> str:
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "that no" not in kind and "zero" not in kind])
 @pytest.mark.parametrize("command", ["quantize", "finetune", "train", "profile", "evaluate"])
 def test_commands_ask_before_they_work(command, kind, place, capsys, monkeypatch):
-    for name in ("licquant.commands.toolkit.load_model", "licquant.commands.finetune.load_model"):
-        monkeypatch.setattr(name, lambda *_: pytest.fail("the work has begun"))
-    monkeypatch.setattr("licquant.commands.profile.load_model", lambda *_: pytest.fail("the work has begun"))
+    for loads in ("quantize.load_checkpoint", "finetune.card.load_checkpoint", "profile.load_checkpoint"):
+        monkeypatch.setattr(f"licquant.commands.{loads}", lambda *_: pytest.fail("the work has begun"))
     monkeypatch.setattr("licquant.train.command.make_fabric", lambda *_: pytest.fail("the work has begun"))
     model, images = ("--checkpoint", place / "c.pt"), place / "images"
     output = unusable(place)[kind]

@@ -175,10 +175,10 @@ def quantize(
     as_json: Json = False,
 ) -> None:
     """Quantize a trained model to a .licq file."""
-    from licquant.commands import toolkit as toolkit_commands
+    from licquant.commands import quantize as quantize_command
     from licquant.models.own import parse_arguments
 
-    options = toolkit_commands.QuantizeOptions(
+    options = quantize_command.QuantizeOptions(
         model=model,
         model_args=parse_arguments(model_args),
         checkpoint=checkpoint,
@@ -199,7 +199,7 @@ def quantize(
         latency=latency,
         cache=cache_folder(cache),
     )
-    _report(toolkit_commands.quantize(options), as_json)
+    _report(quantize_command.quantize(options), as_json)
 
 
 @app.command()
@@ -283,12 +283,12 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure rate and quality on real files, against the FP32 model's own coder."""
-    from licquant.commands import toolkit as toolkit_commands
+    from licquant.commands import evaluate as evaluate_command
     from licquant.models.own import parse_arguments
 
     arguments = parse_arguments(model_args)
     _report(
-        toolkit_commands.evaluate(images, models, output, reference or [], model, threads, arguments, metric), as_json
+        evaluate_command.evaluate(images, models, output, reference or [], model, threads, arguments, metric), as_json
     )
 
 
