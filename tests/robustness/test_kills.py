@@ -48,7 +48,7 @@ def _small(place: Path) -> list[object]:
 
 def _train(place: Path, out: Path) -> Sequence[object]:
     """A run alone: what a plan does it does in a process of its own, which ``test_supervise`` kills."""
-    model = ["--model", "bmshj2018-hyperprior", "--lmbda", 0.01, "--N", 8, "--M", 12, "--precision", "fp32"]
+    model = ["--architecture", "bmshj2018-hyperprior", "--lmbda", 0.01, "--N", 8, "--M", 12, "--precision", "fp32"]
     size = ["--crop", 64, "--batch-size", 4, "--large-crop", 128, "--large-batch-size", 2, "--steps", 10]
     keeping = ["--resume", "--checkpoint-minutes", 0, "--max-file-mib", 0.8]
     return ["train", *model, "--data", place / "images", "-o", out / "model.pt", *size, *keeping, *_small(place)]
@@ -71,7 +71,7 @@ def _compare(place: Path, out: Path) -> Sequence[object]:
 
 
 def _reproduce(place: Path, out: Path) -> Sequence[object]:
-    folders = ["--calib", place / "images", "--train", place / "images", "--images", place / "tests"]
+    folders = ["--calib", place / "images", "--data", place / "images", "--images", place / "tests"]
     some = ["--checkpoint", place / "c.pt", "--steps", 1, "--seeds", 1, "--threads", 1, "--cache", place / "cache"]
     return ["reproduce", "fig6", *folders, *some, "-o", out]
 

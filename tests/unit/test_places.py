@@ -118,7 +118,7 @@ def test_commands_ask_before_they_work(command, kind, place, capsys, monkeypatch
     words = {
         "quantize": (*model, "--calib", images, "--steps", 0),
         "finetune": (*model, "--calib", images, "--data", images),
-        "train": ("--model", "bmshj2018-hyperprior", "--lmbda", 0.01, "--data", images),
+        "train": ("--architecture", "bmshj2018-hyperprior", "--lmbda", 0.01, "--data", images),
         "profile": model,
         "evaluate": ("--images", images, "--models", place / "none.licq"),
     }[command]

@@ -25,9 +25,9 @@ def parse_arguments(text: str | None) -> dict[str, Any]:
     try:
         arguments = parse_json(text)
     except ValueError as error:
-        raise ModelError(f"--model-args {text[:60]!r}: not JSON: {error}") from error
+        raise ModelError(f"--architecture-args {text[:60]!r}: not JSON: {error}") from error
     if not isinstance(arguments, dict):
-        raise ModelError(f'--model-args {text[:60]!r}: write a JSON object, for instance {{"N": 128}}')
+        raise ModelError(f'--architecture-args {text[:60]!r}: write a JSON object, for instance {{"N": 128}}')
     return arguments
 
 
@@ -57,10 +57,10 @@ def _class(module_name: str, class_name: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the module raises
-        raise ModelError(f"--model {module_name}:{class_name}: cannot be imported: {_line(error)}") from error
+        raise ModelError(f"--architecture {module_name}:{class_name}: cannot be imported: {_line(error)}") from error
     kind = getattr(module, class_name, None)
     if kind is None:
-        raise ModelError(f"--model {module_name}:{class_name}: {module_name} has no {class_name}")
+        raise ModelError(f"--architecture {module_name}:{class_name}: {module_name} has no {class_name}")
     return kind
 
 

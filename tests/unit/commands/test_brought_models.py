@@ -64,7 +64,7 @@ def failure(capsys, arguments):
 def test_a_wrong_model_is_told(tmp_path, images, capsys):
     path = checkpoint(tmp_path, small_model("cheng2020-anchor"), lmbda=0.01)
     common = ["--checkpoint", str(path), "--calib", str(images), "-o", str(tmp_path / "m.licq")]
-    text = failure(capsys, ["quantize", "--model", "mbt2018", *common, *QUICK])
+    text = failure(capsys, ["quantize", "--architecture", "mbt2018", *common, *QUICK])
     assert "these look like cheng2020-anchor, N=12, not mbt2018" in text
     path.with_suffix(".json").write_text(json.dumps({"model": "mbt2018", "lmbda": 0.01}))
     assert "these look like cheng2020-anchor" in failure(capsys, ["quantize", *common, *QUICK])
@@ -101,14 +101,14 @@ def test_evaluate_takes_references_of_several_families(tmp_path, images):
 
 def test_a_class_of_ones_own(tmp_path, images, capsys):
     path = checkpoint(tmp_path, first_kind(), lmbda=0.01)
-    own = ["--model", "tests.models_for_tests:FirstKind", "--model-args", '{"n": 8, "m": 12}']
+    own = ["--architecture", "tests.models_for_tests:FirstKind", "--architecture-args", '{"n": 8, "m": 12}']
     artifact = quantize(path, images, *own)
     assert artifact.provenance["model"] == "tests.models_for_tests:FirstKind"
     assert artifact.provenance["model_args"] == {"n": 8, "m": 12}
     common = ["quantize", "--checkpoint", str(path), "--calib", str(images), "-o", str(tmp_path / "m.licq"), *QUICK]
     assert "not JSON" in failure(capsys, [*common, *own[:3], "{n: 8}"])
     assert "write a JSON object" in failure(capsys, [*common, *own[:3], "[8]"])
-    assert "cannot be imported" in failure(capsys, [*common, "--model", "nowhere:Model"])
+    assert "cannot be imported" in failure(capsys, [*common, "--architecture", "nowhere:Model"])
 
 
 def test_what_a_class_lacks_is_named_with_its_path(tmp_path, images, capsys, monkeypatch):
@@ -148,10 +148,10 @@ def test_what_a_class_lacks_is_named_with_its_path(tmp_path, images, capsys, mon
     for name, said in wanted.items():
         path = checkpoint(tmp_path, getattr(theirs, name)(), name, lmbda=0.01)
         arguments = ["--checkpoint", str(path), "--calib", str(images), "-o", str(tmp_path / "m.licq"), *QUICK]
-        assert said in failure(capsys, ["quantize", "--model", f"theirs:{name}", *arguments])
+        assert said in failure(capsys, ["quantize", "--architecture", f"theirs:{name}", *arguments])
     path = checkpoint(tmp_path, hand_made(), "other", lmbda=0.01)
     arguments = ["--checkpoint", str(path), "--calib", str(images), "-o", str(tmp_path / "m.licq"), *QUICK]
-    assert "has no part g_s" in failure(capsys, ["quantize", "--model", "theirs:NoSynthesis", *arguments])
+    assert "has no part g_s" in failure(capsys, ["quantize", "--architecture", "theirs:NoSynthesis", *arguments])
     sys.modules.pop("theirs")
 
 

@@ -160,10 +160,10 @@ def test_evaluate_draws_whatever_the_method_is_called(capsys, folder, artifact_p
 
 def test_reproduce_draws_figure_6(capsys, folder, chosen, artifact_path, tmp_path):
     images = ("--images", folder / "images", "-o", tmp_path)
-    record = json.loads(said(capsys, "reproduce", "fig6", "--artifact", folder / "model.licq", *images, "--json"))
+    record = json.loads(said(capsys, "reproduce", "fig6", "--model", folder / "model.licq", *images, "--json"))
     assert record["images"] == chosen
     assert json.loads((tmp_path / "fig6.json").read_text())["choices"] == record["choices"]
     assert min(read_image(tmp_path / "fig6.png").shape[:2]) > 100
-    assert "do not depend" in fails(capsys, "reproduce", "fig6", "--artifact", artifact_path, *images)
+    assert "do not depend" in fails(capsys, "reproduce", "fig6", "--model", artifact_path, *images)
     assert "needs --checkpoint, --calib, --train" in fails(capsys, "reproduce", "fig6", *images)
     assert "--images" in fails(capsys, "reproduce", "fig6", "-o", tmp_path)

@@ -14,7 +14,7 @@ app = typer.Typer()
 app.command()(train_command)
 
 SMALL = (
-    "--model bmshj2018-hyperprior --lmbda 0.01 --N 8 --M 12 --crop 64 --large-crop 64 --steps 2 "
+    "--architecture bmshj2018-hyperprior --lmbda 0.01 --N 8 --M 12 --crop 64 --large-crop 64 --steps 2 "
     "--accelerator cpu --threads 1"
 )
 
@@ -48,11 +48,11 @@ def test_the_time_limit_is_no_failure(folder: Path) -> None:
     ("arguments", "message"),
     [
         (["--lmbda", "0"], "--lmbda 0: must be a finite number above 0"),
-        (["--model", "vgg"], "error: unknown model 'vgg'"),
+        (["--architecture", "vgg"], "error: unknown model 'vgg'"),
         (["--devices", "0"], "--devices 0: must be"),
         (["--accelerator", "abacus"], "error: cannot train on 1 x abacus"),
         (["--init", "nowhere.pt"], "there is no such file"),
-        (["--plan", "plan.toml"], "error: with --plan, model stands in the plan file"),
+        (["--runs", "plan.toml"], "error: with --runs, model stands in the plan file"),
     ],
 )
 def test_bad_input_gives_one_line_and_exit_code_1(folder: Path, arguments: list[str], message: str) -> None:

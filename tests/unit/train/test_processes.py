@@ -22,7 +22,7 @@ def arguments(place: Path, output: str, *more: object) -> list[object]:
     """What trains ``RECIPE`` as ``place``/``output``/model.pt, from a plan file."""
     plan = place / "plan.json"
     plan.write_text(json.dumps({"runs": [{**RECIPE.to_mapping(), "name": "model"}]}))
-    files = ["--plan", plan, "--data", place / "images", "-o", place / output, "--cache", place / "cache"]
+    files = ["--runs", plan, "--data", place / "images", "-o", place / output, "--cache", place / "cache"]
     return [*files, "--accelerator", "cpu", "--threads", 1, *more]
 
 

@@ -68,7 +68,7 @@ def plan_of(folder: Path) -> list[str]:
     }  # fmt: skip
     (folder / "plan.json").write_text(json.dumps(plan))
     data = write_images(folder / "images", count=2)
-    words = ["--plan", folder / "plan.json", "--data", data, "-o", folder / "out", "--cache", folder / "cache"]
+    words = ["--runs", folder / "plan.json", "--data", data, "-o", folder / "out", "--cache", folder / "cache"]
     return [sys.executable, "-m", "licquant.commands.train", *map(str, words), "--threads", "1", "--accelerator", "cpu"]
 
 
