@@ -29,9 +29,13 @@ Folder for what is kept between commands; otherwise licquant in XDG_CACHE_HOME o
 
 
 def commands() -> dict[str, Any]:
-    """Name → command, in order of the names."""
+    """Name → command, in order of the names; those of a group by both names."""
     group: Any = typer.main.get_command(app)
-    return dict(sorted(group.commands.items()))
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", None)
+        found |= {name: command} if inner is None else {f"{name} {own}": of for own, of in inner.items()}
+    return dict(sorted(found.items()))
 
 
 def page() -> str:

@@ -36,7 +36,8 @@ NARROW = {"models": {"errors", "config", "digests", "codec"}}
 # What runs where files are decoded: none of these libraries, not even inside a function.
 LEAN = ROOT | {"__init__", "terminal"}
 LEAN_COMMANDS = {
-    *("base", "cache", "coding", "file_lists", "image_options", "inspect", "model_choice", "model_search", "options")
+    *("base", "cache", "coding", "file_lists", "image_options", "inspect", "model_choice", "model_search"),
+    *("options", "recipes"),
 }
 HEAVY = {
     "torch",

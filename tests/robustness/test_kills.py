@@ -71,7 +71,7 @@ def _compare(place: Path, out: Path) -> Sequence[object]:
 
 
 def _reproduce(place: Path, out: Path) -> Sequence[object]:
-    folders = ["--calib", place / "images", "--train", place / "images", "--images", place / "tests"]
+    folders = ["--calib", place / "images", "--data", place / "images", "--images", place / "tests"]
     some = ["--checkpoint", place / "c.pt", "--steps", 1, "--seeds", 1, "--threads", 1, "--cache", place / "cache"]
     return ["reproduce", "fig6", *folders, *some, "-o", out]
 

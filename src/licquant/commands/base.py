@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import typer
 
 from licquant.codec.codec import Codec
 from licquant.codec.files.bitstream import Bitstream
@@ -46,6 +49,25 @@ class Wanted:
     crop: Crop | None = None
     srgb: bool = False
     background: tuple[int, int, int] | None = None
+
+
+def finish(result: Report, as_json: bool) -> None:
+    """Say what a command found, as JSON or as words, and end the process with its status if that is not 0."""
+    if as_json:
+        print(json.dumps(_plain(result.record), ensure_ascii=False))
+    else:
+        result.show()
+    if result.status:
+        raise typer.Exit(result.status)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def encode(image: Path, encoded: Encode, output: Path, reading: Reading) -> Report:

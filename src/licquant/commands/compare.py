@@ -12,7 +12,9 @@ from typing import Any
 from licquant import pipeline
 from licquant.codec.files.artifact import Artifact, read_artifact_bytes
 from licquant.commands.base import Report
-from licquant.commands.toolkit import QuantizeOptions, lmbdas_of, made_with, make_folder, measure, quantize
+from licquant.commands.evaluate import measure
+from licquant.commands.quantize import QuantizeOptions, made_with, quantize
+from licquant.commands.toolkit import lmbdas_of, make_folder
 from licquant.config import Budget
 from licquant.errors import ArtifactError, BudgetError
 from licquant.evaluate.artifacts import Candidate, grouped

@@ -13,14 +13,8 @@ import numpy as np
 from licquant import pipeline
 from licquant.codec.codec import load
 from licquant.commands.base import Report
-from licquant.commands.toolkit import (
-    REFERENCE_LABEL,
-    codec_point,
-    make_folder,
-    progress,
-    reference_point,
-    write_layer_bars,
-)
+from licquant.commands.evaluate import REFERENCE_LABEL, codec_point, reference_point
+from licquant.commands.toolkit import make_folder, progress, write_layer_bars
 from licquant.config import OnProgress
 from licquant.errors import LicquantError
 from licquant.evaluate import provenance

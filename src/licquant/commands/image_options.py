@@ -31,7 +31,7 @@ Frame = Annotated[
     int | None, count("--frame", "Which frame of several, from 0. Else several frames are refused.", low=0)
 ]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="End at a calibration image that cannot be used; else it is skipped and named.")
+    bool, typer.Option("--strict", help="Refuse unusable calibration images; else skipped.")
 ]
 
 

@@ -20,7 +20,9 @@ from rich.table import Table
 from licquant.commands import finetune as finetune_command
 from licquant.commands.base import Report
 from licquant.commands.compare import is_made
-from licquant.commands.toolkit import Measured, QuantizeOptions, lmbdas_of, measure, quantize
+from licquant.commands.evaluate import Measured, measure
+from licquant.commands.quantize import QuantizeOptions, quantize
+from licquant.commands.toolkit import lmbdas_of
 from licquant.dynamic.settings import DynamicSettings
 from licquant.errors import LicquantError
 from licquant.evaluate.artifacts import Candidate, Group

@@ -12,7 +12,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from licquant.commands.options import MAX_SEED, MAX_THREADS, count, not_negative, positive, whole
+from licquant.commands.options import (
+    Accelerator,
+    BatchSize,
+    Cache,
+    CheckpointMinutes,
+    CropSide,
+    Data,
+    Devices,
+    Json,
+    LargeBatchSize,
+    LargeCrop,
+    MaxMinutes,
+    Resume,
+    Seed,
+    Threads,
+    count,
+    positive,
+)
+from licquant.commands.recipes import Recipe as RecipeFile
 from licquant.errors import LicquantError, TrainingError
 from licquant.terminal import note, quiet_libraries
 from licquant.train.progress import INTERRUPTED
@@ -23,7 +41,7 @@ if TYPE_CHECKING:
     from licquant.train.command import TrainResult
 
 EXIT_INTERRUPTED = 130
-RECIPE, RUN = "what is trained (with --plan, the plan says it)", "how it is carried out"
+RECIPE, RUN = "what is trained (with --plan, that file says it)", "how it is carried out"
 
 
 def recipe_option(text: str, *names: str) -> Any:
@@ -43,49 +61,42 @@ def run_option(text: str, *names: str) -> Any:
 
 def train_command(
     *,
-    model: Annotated[str | None, recipe_option("CompressAI's registered name")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="CompressAI's name of the model")] = None,
     lmbda: Annotated[float | None, positive("--lmbda", "λ of the RD loss", rich_help_panel=RECIPE)] = None,
     metric: Annotated[str | None, recipe_option("distortion: mse (default) or ms-ssim")] = None,
     width_n: Annotated[int | None, recipe_count("--N", "width N of the model")] = None,
     width_m: Annotated[int | None, recipe_count("--M", "width M of the latent")] = None,
     steps: Annotated[int | None, recipe_count("--steps", "optimizer steps; default: 15000")] = None,
-    batch_size: Annotated[int | None, recipe_count("--batch-size", "crops a step, on all devices; default: 8")] = None,
-    crop: Annotated[int | None, recipe_count("--crop", "pixels a side; default: 128 (ms-ssim: 192)")] = None,
-    large_batch_size: Annotated[
-        int | None, recipe_count("--large-batch-size", "in the last quarter; default: 3")
-    ] = None,
-    large_crop: Annotated[int | None, recipe_count("--large-crop", "in the last quarter; default: 256")] = None,
+    batch_size: BatchSize = None,
+    crop: CropSide = None,
+    large_batch_size: LargeBatchSize = None,
+    large_crop: LargeCrop = None,
     learning_rate: Annotated[
         float | None, positive("--learning-rate", "the largest; default: 3e-4", rich_help_panel=RECIPE)
     ] = None,
     precision: Annotated[
         str | None, recipe_option("bf16, fp32 or auto (default): bf16 where the processor multiplies it")
     ] = None,
-    seed: Annotated[int | None, whole("--seed", 0, MAX_SEED, "default: 0", rich_help_panel=RECIPE)] = None,
-    data: Annotated[Path, run_option("folder of training images")],
+    seed: Seed = None,
+    data: Data,
     output: Annotated[Path, run_option("checkpoint; with --plan, a folder", "--output", "-o")],
     init: Annotated[Path | None, run_option("checkpoint to start from")] = None,
     plan: Annotated[Path | None, run_option("several models: a TOML or JSON file; resumes by itself")] = None,
-    resume: Annotated[bool, run_option("continue an interrupted run", "--resume")] = False,
-    max_minutes: Annotated[
-        float | None, not_negative("--max-minutes", "stop then, with a usable checkpoint", rich_help_panel=RUN)
-    ] = None,
-    checkpoint_minutes: Annotated[
-        float, not_negative("--checkpoint-minutes", "between two saved states", rich_help_panel=RUN)
-    ] = 5.0,
-    devices: Annotated[int, whole("--devices", 1, MAX_THREADS, "processes or GPUs", rich_help_panel=RUN)] = 1,
-    accelerator: Annotated[str, run_option("auto, cpu or cuda")] = "auto",
-    threads: Annotated[
-        int | None, whole("--threads", 1, MAX_THREADS, "PyTorch's CPU threads", rich_help_panel=RUN)
-    ] = None,
-    cache: Annotated[Path | None, run_option("folder for decoded images; default: see licquant cache")] = None,
+    recipe: RecipeFile = None,
+    resume: Resume = False,
+    max_minutes: MaxMinutes = None,
+    checkpoint_minutes: CheckpointMinutes = 5.0,
+    devices: Devices = 1,
+    accelerator: Accelerator = "auto",
+    threads: Threads = None,
+    cache: Cache = None,
     test_images: Annotated[Path | None, run_option("folder; the RD point on it goes into the card")] = None,
     validation_images: Annotated[Path | None, run_option("folder; the same, and for --init beside it")] = None,
     max_file_mib: Annotated[
         float | None, positive("--max-file-mib", "split larger checkpoints into shards", rich_help_panel=RUN)
     ] = None,
     note: Annotated[str, run_option("for the model card")] = "",
-    as_json: Annotated[bool, run_option("print the result as one JSON object", "--json")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train FP32 reference models; a run that was stopped or killed can be continued."""
     settings = {

@@ -93,13 +93,23 @@ def test_finetune_and_reproduce(
     said = Artifact.from_bytes(read_artifact_bytes(place / "f.licq")).provenance
     assert said["checkpoint_sha256"] == checkpoint_sha256(place / "s.pt")
     monkeypatch.setattr(reproduce_tables, "TABLES", {"table2": (Row("FPQ", None, "ste"),)})
-    words = ("reproduce", "table2", *files, "--train", place / "images", "--images", place / "images", "--seeds", 1)
+    words = ("reproduce", "table2", *files, "--data", place / "images", "--images", place / "images", "--seeds", 1)
     record = run(capsys, *words, "--cache", place / "cache", "-o", place / "reproduced")
     assert record["provenance"]["checkpoints"] == [checkpoint_sha256(place / "s.pt")]
 
 
 def test_training_from_shards_to_shards(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("train", "--model", "bmshj2018-hyperprior", "--lmbda", 0.02, "--steps", 1, "--data", place / "images")
+    words = (
+        "train",
+        "--model",
+        "bmshj2018-hyperprior",
+        "--lmbda",
+        0.02,
+        "--steps",
+        1,
+        "--data",
+        place / "images",
+    )
     options = (*SMALL_RUN, "--cache", place / "cache", "--init", place / "s.pt", "--max-file-mib", 0.77)
     made = run(capsys, *words, *options, "-o", place / "t.pt")["card"]
     assert made["init_sha256"] == checkpoint_sha256(place / "s.pt")

@@ -1,0 +1,149 @@
+"""``licquant quantize``: a trained model to a .licq file, and what is written beside it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from licquant import pipeline
+from licquant.allocate.file_budget import FileSize
+from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, Sensitivity
+from licquant.commands.base import Report
+from licquant.commands.toolkit import (
+    WidthOptions,
+    calibration_facts,
+    progress,
+    say_skipped,
+    size_facts,
+    write_layer_bars,
+)
+from licquant.config import Budget, Plan
+from licquant.errors import LicquantError, ModelError
+from licquant.evaluate.rd import MSE
+from licquant.images import calibration_files, check_places, read_calibration, utf8, write_atomically
+from licquant.models.shards import checkpoint_sha256
+from licquant.quant.insert import QuantizerSettings
+from licquant.quant.ranges import RANGE_METHODS
+from licquant.reports import allocation_pictures
+from licquant.terminal import say
+from licquant.train.card import load_checkpoint, loss_of, name_of
+from licquant.train.memory import keep_freed_memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions(WidthOptions):
+    """The options of ``licquant quantize``."""
+
+    model: str | None
+    checkpoint: Path
+    calib: Path
+    output: Path
+    model_args: Mapping[str, Any] | None = None
+    ranges: str = "mse"
+    per_channel: bool = True
+    steps: int
+    lmbda: float | None = None
+    metric: str | None = None
+    cache: Path | None = None
+
+
+def quantize(options: QuantizeOptions) -> Report:
+    """Everything that can be wrong with the options is found before the long work begins."""
+    if options.ranges not in RANGE_METHODS:
+        raise LicquantError(f"unknown ranges {options.ranges!r}: choose one of {', '.join(RANGE_METHODS)}")
+    budget = Budget.parse(options.budget)
+    paths = calibration_files(options.calib)
+    lmbda, metric = loss_of(options.checkpoint, options.lmbda, options.metric)
+    options = replace(options, metric=metric)
+    check_places(options.output, *findings_of(options.output).values())
+    if options.steps and lmbda is None:
+        raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda, or --steps 0")
+    settings = replace(  # built before the model is loaded: it refuses what is out of range
+        options.settings(),
+        quantizer=QuantizerSettings(RANGE_METHODS[options.ranges], options.per_channel),
+        reconstruction_steps=options.steps,
+        lmbda=lmbda,
+        metric=metric,
+        cache=options.cache,
+    )
+    keep_freed_memory()
+    options = replace(options, model=name_of(options.checkpoint, options.model))
+    model = load_checkpoint(options.checkpoint, options.model, options.model_args)
+    command = " ".join(["licquant", *_without_paths(sys.argv[1:])])
+    record = {**made_with(options, lmbda, paths), "command": command}
+    with progress() as on_progress:
+        calibration = read_calibration(paths, options.strict)
+        result = pipeline.quantize(model, calibration.images, options.method, budget, settings, record, on_progress)
+    size = result.artifact.save(options.output)
+    if result.sensitivity is not None and lmbda is not None:
+        write_findings(options.output, result.sensitivity, result.plan, lmbda)
+    fp32 = result.quantized.traced.fp32_bytes
+    found = {**record, "output": str(options.output), "bytes": size, "fp32_bytes": fp32, "plan_hash": result.plan.hash}
+    found |= {**size_facts(result.size), "skipped": say_skipped(calibration, len(paths))}
+    line = f"{options.output}: {size:,} bytes, {100 * size / fp32:.1f} % of FP32 ({fp32:,} bytes){told(result.size)}"
+    return Report(found, lambda: say(line))
+
+
+def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequence[Path]) -> dict[str, Any]:
+    """What decides an artifact's content beside the code, its libraries and the machine, for its provenance.
+
+    With all of these the same, equal records are equal artifacts but for the licence. Otherwise not to the byte: sums
+    of floats differ by their last digits, and reconstruction amplifies that.
+    """
+    return {
+        "model": options.model,
+        **({"model_args": dict(options.model_args)} if options.model_args else {}),
+        "checkpoint_sha256": checkpoint_sha256(options.checkpoint),
+        "lmbda": lmbda,
+        **({"metric": options.metric} if options.metric not in (None, MSE) else {}),
+        **calibration_facts(calibration),
+        "method": options.method,
+        **options.facts(),
+        "ranges": options.ranges,
+        "per_channel": options.per_channel,
+        "steps": options.steps,
+    }
+
+
+def told(size: FileSize | None) -> str:
+    return "" if size is None else f"; budget {size.budget:,}, predicted {size.predicted:,}"
+
+
+def findings_of(output: Path) -> dict[str, Path]:
+    """What ``write_findings`` writes beside an artifact."""
+    beside = output.with_suffix("")
+    endings = {"plan": "-plan.json", "zeta": "-zeta.png", "layers": "-layers.png"}
+    return {name: beside.with_name(beside.name + ending) for name, ending in endings.items()}
+
+
+def write_findings(output: Path, table: Sensitivity, plan: Plan, lmbda: float) -> None:
+    """Beside an artifact: its plan as JSON, what it was chosen from and what came of it as pictures."""
+    places = findings_of(output)
+    write_atomically(places["plan"], json.dumps(plan.to_json(), indent=1).encode())
+    bits = sorted({width for *_, width in table.changes})
+    tables = {
+        kind: np.array(
+            [
+                [table.zeta(layer, kind, b, lmbda) if b in table.widths(layer, kind) else np.nan for b in bits]
+                for layer in table.layers
+            ]
+        )
+        for kind in (WEIGHTS, ACTIVATIONS)
+    }
+    parts = [layer.partition(".")[0] for layer in table.layers]
+    allocation_pictures.zeta_heat_map(places["zeta"], table.layers, parts, bits, tables)
+    write_layer_bars(output, places["layers"])
+
+
+def _without_paths(words: Sequence[str]) -> list[str]:
+    """File names without their folders: an artifact travels, and need not tell where it was made.
+
+    What is not UTF-8 in them is told by escapes.
+    """
+    return [utf8(Path(word).name if "/" in word else word).decode() for word in words]
