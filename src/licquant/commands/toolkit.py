@@ -41,6 +41,7 @@ from licquant.reports import allocation_pictures, pictures, report, width_pictur
 from licquant.terminal import progress_bars, say
 from licquant.train.card import load_checkpoint, loss_of, name_of
 from licquant.train.memory import keep_freed_memory
+from licquant.train.threads import kept_threads
 
 REFERENCE_LABEL = "CompressAI FP32"
 
@@ -306,6 +307,7 @@ class Measured:
                     say(line)
 
 
+@kept_threads()
 def measure(
     groups: Sequence[Group],
     references: Sequence[Path],
