@@ -38,6 +38,7 @@ from licquant.train.command import make_fabric
 from licquant.train.progress import COMPLETE, Clock
 from licquant.train.resume import identity
 from licquant.train.settings import RunOptions
+from licquant.train.threads import kept_threads
 
 __all__ = ["METHODS", "Outcome", "QuantizerSettings", "Result", "Settings", "finetune", "quantize"]
 
@@ -85,6 +86,7 @@ def quantize(
     return replace(result, sensitivity=search.measured_table, size=size)
 
 
+@kept_threads()
 def finetune(
     model: nn.Module,
     images: Sequence[RGB],

@@ -25,6 +25,7 @@ from licquant.models.shards import checkpoint_sha256
 from licquant.reports import allocation_pictures, pictures, report, width_pictures
 from licquant.terminal import say
 from licquant.train.card import load_checkpoint, loss_of, name_of
+from licquant.train.threads import kept_threads
 
 REFERENCE_LABEL = "CompressAI FP32"
 
@@ -123,6 +124,7 @@ class Measured:
                     say(line)
 
 
+@kept_threads()
 def measure(
     groups: Sequence[Group],
     references: Sequence[Path],

@@ -30,9 +30,7 @@ Depth = Annotated[
 Frame = Annotated[
     int | None, count("--frame", "Which frame of several, from 0. Else several frames are refused.", low=0)
 ]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Refuse unusable calibration images; else skipped.")
-]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse unusable calibration images; else skipped.")]
 
 
 def reading_of(

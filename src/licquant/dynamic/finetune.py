@@ -46,8 +46,10 @@ from licquant.quant.settings import Settings
 from licquant.train.command import make_fabric
 from licquant.train.resume import identity
 from licquant.train.settings import RunOptions
+from licquant.train.threads import kept_threads
 
 
+@kept_threads()
 def finetune_dynamic(
     model: nn.Module,
     images: Sequence[RGB],

@@ -28,6 +28,7 @@ from licquant.train.memory import keep_freed_memory
 from licquant.train.pixels import Pixels, open_pixels
 from licquant.train.progress import COMPLETE, Clock, decoding_bar
 from licquant.train.settings import PICTURE, STATE, BaseRecipe, Recipe, RunOptions
+from licquant.train.threads import kept_threads
 from licquant.train.trainer import Trainer
 
 
@@ -59,6 +60,7 @@ def make_fabric(options: RunOptions) -> Fabric:
     return fabric
 
 
+@kept_threads()
 def run_training(
     recipe: Recipe,
     options: RunOptions,

@@ -44,6 +44,7 @@ from licquant.terminal import plain_console
 from licquant.train.command import TrainResult, make_fabric, run_training
 from licquant.train.progress import COMPLETE, Clock
 from licquant.train.settings import Recipe, RunOptions
+from licquant.train.threads import kept_threads
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def _planned_run(entry: Any, defaults: Any, earlier: list[PlannedRun], folder: P
     return PlannedRun(name, recipe, init)
 
 
+@kept_threads()
 def run_plan(plan: list[PlannedRun], options: RunOptions, console: Console | None = None) -> list[TrainResult]:
     """Work through the plan; ``options.output`` is the folder for the checkpoints.
 

@@ -114,7 +114,9 @@ def test_inspect_tells_the_widths_of_images(capsys, folder, chosen, bits):
 
 def test_inspect_with_images_that_tell_nothing(capsys, folder, artifact_path):
     assert "do not depend" in fails(capsys, "inspect", artifact_path, "--images", folder / "images")
-    assert "no such file" in fails(capsys, "inspect", folder / "model.licq", "--images", folder / "missing.png")
+    assert "not a folder, an image or a list of images" in fails(
+        capsys, "inspect", folder / "model.licq", "--images", folder / "missing.png"
+    )
     said(capsys, "encode", folder / "in.png", "-m", folder / "model.licq", "-o", folder / "y.lic")
     assert "--images is for a model" in fails(capsys, "inspect", folder / "y.lic", "--images", folder / "in.png")
 
