@@ -139,6 +139,25 @@ def test_sums_of_elementwise_kernels_are_rounded_once(fused):
         assert (found != expected).any()
 
 
+SINGLE = """
+import numpy as np
+from licquant.program import openvino_graph, single_rounding
+from licquant.program.openvino_engine import compile_model, machine
+part, q, expected = single_rounding.examples()
+model = compile_model(openvino_graph.build(part, fused=machine().fused), 1)
+found = np.rint(model.create_infer_request().infer([q[None].astype(np.float32)])[0][0])
+print(machine().fused, (found != expected).sum())
+"""
+
+
+def test_kernels_without_a_fused_product_and_sum_are_helped():
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "SSE41"}
+    done = subprocess.run([sys.executable, "-c", SINGLE], env=environment, capture_output=True, text=True)
+    if "not supported" in done.stderr:
+        pytest.skip("this machine cannot imitate SSE41")
+    assert done.stdout.split() == ["False", "0"], done.stderr
+
+
 def test_there_are_values_that_tell_one_rounding_from_two():
     part, q, expected = single_rounding.examples()
     op = part.operations[0]
