@@ -194,7 +194,7 @@ def test_what_is_not_an_image_is_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "text.png")
     with pytest.raises(ImageError, match="no such file"):
         read_image(tmp_path / "missing.png")
-    with pytest.raises(ImageError, match="cannot be read"):
+    with pytest.raises(ImageError, match="a folder, not an image file"):
         read_image(tmp_path)
 
 

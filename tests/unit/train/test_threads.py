@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from licquant import pipeline
-from licquant.commands.toolkit import measure
+from licquant.commands.evaluate import measure
 from licquant.dynamic.finetune import finetune_dynamic
 from licquant.errors import TrainingError
 from licquant.train.command import run_training
