@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from licquant.errors import DataError, ImageError
-from licquant.images import calibration_files, find_images, read_calibration
+from licquant.images import calibration, calibration_files, find_images, read_calibration
 from licquant.images.calibration import LARGEST, MOST
 
 
@@ -61,6 +61,20 @@ def test_thousands_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert chosen == calibration_files(tmp_path)
     assert chosen[0].name == "0000.jpg"
     assert chosen[-1].name > "4970.jpg"
+
+
+def test_as_many_are_read_as_hold_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of hundreds of small pictures, fewer of larger ones; a damaged file has no say in it."""
+    first = save(tmp_path / "0000.png")
+    for number in range(1, 300):
+        (tmp_path / f"{number:04}.png").hardlink_to(first)
+    assert len(calibration_files(tmp_path)) == 300
+    width, height = Image.open(first).size
+    monkeypatch.setattr(calibration, "PIXELS", 20 * width * height)
+    assert len(calibration_files(tmp_path)) == 20
+    (tmp_path / "0000.png").unlink()
+    (tmp_path / "0000.png").write_text("no image")
+    assert len(calibration_files(tmp_path)) == 20
 
 
 def test_one_bad_file_is_skipped_and_named(tmp_path: Path) -> None:
