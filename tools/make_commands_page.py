@@ -4,13 +4,13 @@ python tools/make_commands_page.py            write it
 python tools/make_commands_page.py --check    end with 1 if it differs
 """
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
+from generated_page import write_or_check
 
 from licquant.commands.app import app
 
@@ -60,15 +60,5 @@ def _text(text: str | None) -> str:
     return " ".join((text or "").split()).replace("|", "\\|")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, end with 1 if the page differs")
-    text = "\n".join(lines()) + "\n"
-    if parser.parse_args().check:
-        return int(not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text)
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, lines(), (__doc__ or "").partition("\n")[0]))

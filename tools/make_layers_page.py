@@ -4,7 +4,6 @@ python tools/make_layers_page.py            write it
 python tools/make_layers_page.py --check    end with 1 if it differs
 """
 
-import argparse
 import ast
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+from generated_page import write_or_check  # noqa: E402
+
 from tests.meta.layers import ORDER, ROOMS, ROOT as LEAN  # noqa: E402, I001
 
 PAGE = ROOT / "docs" / "layers.md"
@@ -43,15 +44,5 @@ def _summary(name: str) -> str:
     return " ".join(text.partition("\n\n")[0].split()).replace("|", "\\|")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, end with 1 if the page differs")
-    text = "\n".join(lines()) + "\n"
-    if parser.parse_args().check:
-        return int(not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text)
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, lines(), (__doc__ or "").partition("\n")[0]))

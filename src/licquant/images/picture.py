@@ -75,15 +75,15 @@ def check_size(width: int, height: int) -> None:
 
 def flattened(rgb: RGB, alpha: Plane, background: tuple[int, int, int]) -> RGB:
     """``rgb`` over a colour: (rgb·α + background·(255 - α)) / 255, rounded to the nearest; ``rgb`` is overwritten."""
-    for first in range(0, len(rgb), _ROWS):
-        rows = slice(first, first + _ROWS)
+    for first in range(0, len(rgb), ROWS):
+        rows = slice(first, first + ROWS)
         a = alpha[rows, :, None].astype(np.uint16)
         mixed = rgb[rows] * a + np.array(background, np.uint16) * (255 - a)
         rgb[rows] = (mixed + 127) // 255
     return rgb
 
 
-_ROWS = 256  # of a large picture at a time: what is made on the way stays small
+ROWS = 256  # of a large picture at a time: what is made on the way stays small
 
 
 def turned(plane: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

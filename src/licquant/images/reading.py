@@ -22,12 +22,11 @@ from PIL import Image, ImageColor
 from licquant.errors import ImageError
 from licquant.images import colour, metadata, netpbm
 from licquant.images.formats import READ_FORMATS, open_image, sample_bits
-from licquant.images.picture import RGB, Extras, Picture, Plane, check_size, flattened, turned
+from licquant.images.picture import RGB, ROWS, Extras, Picture, Plane, check_size, flattened, turned
 
 _CONVERTIBLE_MODES = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LA", "PA", "RGBA", "La", "RGBa"}
 _GREY_MODES = {"1", "L", "LA"}
 _WIDE_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
-_ROWS = 256  # of a large picture at a time: what is made on the way stays small
 
 
 @dataclass(frozen=True)
@@ -215,8 +214,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _samples(image: Image.Image) -> RGB:
     """uint8 H×W×3, copied some rows at a time."""
     found = np.empty((image.height, image.width, 3), np.uint8)
-    for first in range(0, image.height, _ROWS):
-        last = min(first + _ROWS, image.height)
+    for first in range(0, image.height, ROWS):
+        last = min(first + ROWS, image.height)
         found[first:last] = np.asarray(image.crop((0, first, image.width, last)))
     return found
 
