@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from generated_page import write_or_check  # noqa: E402
 
-from tests.meta.layers import ORDER, ROOMS, ROOT as LEAN  # noqa: E402, I001
+from tests.meta import layers  # noqa: E402
 
 PAGE = ROOT / "docs" / "layers.md"
 PACKAGE = ROOT / "src" / "licquant"
@@ -29,10 +29,10 @@ def lines() -> Iterator[str]:
     yield ""
     yield "| | | what it holds |"
     yield "|---|---|---|"
-    for line in ORDER:
+    for line in layers.ORDER:
         for name in line:
-            yield f"| {'●' if name in LEAN else ''} | `{name}` | {_summary(name)} |"
-            for room in (room for rooms in ROOMS.get(name, []) for room in rooms if room):
+            yield f"| {'●' if name in layers.ROOT else ''} | `{name}` | {_summary(name)} |"
+            for room in (room for rooms in layers.ROOMS.get(name, []) for room in rooms if room):
                 yield f"| | &nbsp;&nbsp;&nbsp;`{name}/{room}` | {_summary(f'{name}/{room}')} |"
 
 
