@@ -9,7 +9,7 @@
 A kernel is what has two or more dimensions and at least ``KERNEL`` elements: with 11 bits the RD loss of six models
 (three hyperpriors, two mean-scale ones, Cheng 2020) changed by -0.033 to +0.024 % (``benchmarks.small_checkpoints``).
 GDN's matrices get 16 bits.
-What a model computes from its parameters is left out: coding tables, the table of scales.
+Integers, the coding tables, are left out: a model computes them from its parameters and its table of scales.
 """
 
 from __future__ import annotations
@@ -33,18 +33,17 @@ MAGIC, VERSION = b"LICW", 1
 SUFFIX = ".licw"
 KERNEL = 1024
 _KERNEL_BITS, _MATRIX_BITS = 11, 16
-_COMPUTED = "scale_table"  # by ``update()``, as the coding tables, which are integers
 _MOST_ELEMENTS = 1 << 28  # of one tensor
 
 
 def to_small(state: Mapping[str, Tensor]) -> bytes:
-    """A state dict as the content of a small checkpoint; what is computed from it is left out.
+    """A state dict as the content of a small checkpoint; what is not floating point is left out.
 
     Raises ``ModelError`` for values that are not finite.
     """
     writer, tensors = BlobWriter(), {}
     for name, tensor in state.items():
-        if not tensor.is_floating_point() or not tensor.numel() or name.endswith(_COMPUTED):
+        if not tensor.is_floating_point() or not tensor.numel():
             continue
         values = tensor.detach().cpu().float().numpy()
         if not np.isfinite(values).all():

@@ -62,6 +62,13 @@ def test_a_small_checkpoint_loads_as_the_model(
         load_model(None, tmp_path / "model.licw")
 
 
+def test_a_table_of_scales_of_its_own_is_stored_too(state: dict[str, Tensor], tmp_path: Path) -> None:
+    own = torch.linspace(0.2, 50.0, 40)
+    export.write_checkpoint(tmp_path / "model.licw", {**state, "gaussian_conditional.scale_table": own})
+    model = load_model(NAME, tmp_path / "model.licw")
+    assert torch.equal(model.gaussian_conditional.scale_table, own)
+
+
 def test_small_shards_are_together_the_model(state: dict[str, Tensor], tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole.licw", tmp_path / "parts.licw"
     export.write_checkpoint(whole, state)
