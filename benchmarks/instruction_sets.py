@@ -127,7 +127,7 @@ def main(
     """Print, for every level, the largest differences of any image to the first level, and times."""
     pictures = {path.stem: read_image(path) for path in list_images(images)[:limit]} | no_photographs()
     results = {}
-    for model in models or [embedded("*.licq")]:
+    for model in models or [embedded("*-lambda0.0130.licq")]:
         results[model.name] = measure(model, pictures, lmbda, rounds)
         table = Table(title=f"{model.name}: largest difference of any image")
         for heading in ("level", "used", "loss", "PSNR", "pixel", "encoder's symbols", "encode", "decode"):

@@ -199,7 +199,7 @@ def main(
         measure_and_report(
             output=output,
             checkpoint=checkpoint or reference_checkpoint(),
-            artifact=model or embedded("*.licq"),
+            artifact=model or embedded("*-lambda0.0130.licq"),
             image_paths=list_images(images or embedded("*.png").parent),
             threads=threads,
             repeats=repeats,
