@@ -35,10 +35,11 @@ def test_every_result_is_complete_and_stands_on_a_page() -> None:
 
 
 def test_an_altered_figure_is_seen() -> None:
-    page = "before\n<!-- result: speed -->\n<!-- end -->\nafter"
-    right = TOOL.filled(page)
-    assert "6.9 ×" in right
-    wrong = right.replace("6.9 ×", "9.6 ×")
+    right = TOOL.filled("before\n<!-- result: speed -->\n<!-- end -->\nafter")
+    result = TOOL.read("speed")
+    figure = result["columns"][-1]["format"].format(result["rows"][0][-1])
+    assert figure in right
+    wrong = right.replace(figure, "99.9 ×")
     assert wrong != right
     assert TOOL.filled(wrong) == right
     assert TOOL.filled(right) == right
