@@ -18,10 +18,11 @@ from licquant.onnx_export.numbers import (
     stored,
 )
 from licquant.onnx_export.sums import matrix, stored_type
-from licquant.program.arithmetic import MAX_NORM, activation_range
+from licquant.program.arithmetic import MAX_NORM, MULTIPLIER_BITS, Floats, Ints, activation_range
 from licquant.program.grid import Grid
 from licquant.program.ops import Gdn, Gdn1
 
+_SPLIT_BITS = 10  # of a product, as in ``arithmetic.rescale_product``
 _ROOT_BITS = (MAX_NORM.bit_length() - 1 + 16 + 1) // 2  # of floor(√(n · 2^16)), n < 2^35
 
 
@@ -34,19 +35,39 @@ def gdn(graph: Graph, op: Gdn, x: Value, grid: Grid, doubles: bool) -> Value:
 
 def _fits(op: Gdn, grid: Grid) -> bool:
     """Whether float64 computes this GDN without rounding anything that matters."""
-    magnitude = grid.magnitude.astype(np.float64)
-    first, bound = isinstance(op, Gdn1), op.bound([grid])
-    read = magnitude if first else magnitude**2
+    magnitude, root = grid.magnitude.astype(np.float64), _largest_root(op, grid)
+    read = magnitude if isinstance(op, Gdn1) else magnitude**2
     squares = read * op.square_multiplier + np.ldexp(1.0, op.square_shift)
-    root = float(bound) if first else math.sqrt(bound * 2.0**16)
     if not (squares < EXACT).all() or not (magnitude * root < EXACT).all():
         return False
     if op.inverse:
         product = magnitude * root * op.multiplier
-        return fits_product(float(product.max()), op.shift + (10 if first else 8), op.grid)
+        return _fits_whole(op, product) or _fits_apart(op, product)
     numerator = magnitude * op.multiplier * np.ldexp(1.0, np.maximum(24 - op.shift, 0))
     denominator = root * np.ldexp(1.0, np.maximum(op.shift - 24, 0))
     return fits_quotient(float((2 * numerator + denominator).max()), float(2 * denominator.max()), op.grid)
+
+
+def _largest_root(op: Gdn, grid: Grid) -> float:
+    """Of the norm, or the norm itself in the first kind of GDN."""
+    bound = float(max(op.bound([grid]), 1))
+    return bound if isinstance(op, Gdn1) else math.sqrt(bound * 2.0**16)
+
+
+def _product_shift(op: Gdn) -> Ints:
+    """s of an inverse GDN's R(x · root · multiplier, s)."""
+    return op.shift + (10 if isinstance(op, Gdn1) else 8)
+
+
+def _fits_whole(op: Gdn, product: Floats) -> bool:
+    return fits_product(float(product.max()), _product_shift(op), op.grid)
+
+
+def _fits_apart(op: Gdn, product: Floats) -> bool:
+    """Whether the product is exact without its ten lowest bits, which cannot reach the result if s > 10."""
+    shift = _product_shift(op) - _SPLIT_BITS
+    largest = np.ldexp(product, -_SPLIT_BITS) + np.ldexp(1.0, 2 * MULTIPLIER_BITS + 1)
+    return bool((shift > 0).all() and (largest + (op.grid.zero_point + 1) * np.ldexp(1.0, shift) < EXACT).all())
 
 
 def _norm(graph: Graph, op: Gdn, squares: Value, dtype: type) -> Value:
@@ -77,8 +98,17 @@ def _in_doubles(graph: Graph, op: Gdn, x: Value, grid: Grid) -> Value:
         root = graph.node("Floor", graph.node("Sqrt", graph.node("Mul", norm, graph.constant(1 << 16, dtype))))
     multiplier = op.multiplier.astype(dtype)
     if op.inverse:
-        scaled_product = scaled(graph.node("Mul", q, root), np.ldexp(multiplier, -(op.shift + (10 if first else 8))))
-        y = rounded(scaled_product, op.grid.zero_point + half)
+        shift = _product_shift(op)
+        if _fits_whole(op, grid.magnitude * _largest_root(op, grid) * multiplier):
+            product = scaled(graph.node("Mul", q, root), np.ldexp(multiplier, -shift))
+        else:
+            upper = graph.node("Floor", scaled(root, np.full(1, 2.0**-_SPLIT_BITS)))
+            lower = graph.node("Sub", root, scaled(upper, np.full(1, 2.0**_SPLIT_BITS)))
+            weighted = scaled(q, multiplier)
+            rest = scaled(graph.node("Mul", weighted, lower), np.full(1, 2.0**-_SPLIT_BITS))
+            product = graph.node("Add", graph.node("Mul", weighted, upper), graph.node("Floor", rest))
+            product = scaled(product, np.ldexp(1.0, _SPLIT_BITS - shift))
+        y = rounded(product, op.grid.zero_point + half)
     else:
         numerator = scaled(q, 2 * np.ldexp(multiplier, np.maximum(24 - op.shift, 0)))
         denominator = scaled(root, np.ldexp(1.0, np.maximum(op.shift - 24, 0)))

@@ -91,9 +91,7 @@ def _elementwise(graph: Graph, op: Add | Requantize | Multiply, x: _Inputs) -> V
             return graph.node("Mul", *terms)
         if isinstance(op, Requantize):
             return terms[0]
-        weighted = [
-            graph.node("Mul", q, graph.channels(m, dtype)) for q, m in zip(terms, op.multipliers, strict=True)
-        ]
+        weighted = [graph.node("Mul", q, graph.channels(m, dtype)) for q, m in zip(terms, op.multipliers, strict=True)]
         total = weighted[0]
         for term in weighted[1:]:
             total = graph.node("Add", total, term)
