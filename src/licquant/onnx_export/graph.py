@@ -26,7 +26,7 @@ class Graph:
     """Nodes, inputs and outputs of one model."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
@@ -75,7 +75,7 @@ class Graph:
 
     def model(self, properties: Mapping[str, str]) -> onnx.ModelProto:
         """The model, which ``onnx.checker`` has passed."""
-        graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, self._initializers)
+        graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, self._initializers)
         opset = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(
             graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="licquant", producer_version=__version__

@@ -68,8 +68,8 @@ def _rescaled_doubles(graph: Graph, acc: Value, rescaling: Rescaling, grid: Grid
 def _fits_rescaling(rescaling: Rescaling, grid: Grid, bound: int) -> bool:
     """Whether float64 rounds nothing, for |acc + constant| <= bound and |constant| <= bound.
 
-    Everything is a multiple of 2^-s, so counted in units of it; acc itself may have twice the bound. A knee is the larger
-    of both lines where the negative one is the flatter.
+    Everything is a multiple of 2^-s, so counted in units of it; acc itself may have twice the bound. A knee is the
+    larger of both lines where the negative one is the flatter.
     """
     if (rescaling.negative > rescaling.positive).any():
         return False
@@ -79,7 +79,7 @@ def _fits_rescaling(rescaling: Rescaling, grid: Grid, bound: int) -> bool:
 
 
 def fits_product(bound: float, shift: Ints, grid: Grid) -> bool:
-    """Whether floor(p · 2^-s + 1/2 + zero_point) is exact on a grid for integers |p| <= bound that float64 may have rounded."""
+    """Whether floor(p · 2^-s + 1/2 + zero_point) is exact on a grid for integers |p| <= bound, rounded to float64."""
     units = np.ldexp(1.0, shift)
     beyond = ((1 << grid.bits) + grid.zero_point + 1) * units  # saturates
     return bool((np.minimum(bound, beyond) + (grid.zero_point + 1) * units < EXACT).all())
@@ -102,7 +102,7 @@ def shifted(graph: Graph, value: Value, shift: Ints) -> Value:
 
 
 def floor_divided(graph: Graph, a: Value, b: Value) -> Value:
-    """⌊a / b⌋ of int64, b > 0. Div rounds to 0; Mod has the sign of b, so that what it leaves divides without a rest."""
+    """⌊a / b⌋ of int64, b > 0. Div rounds to 0, Mod has the sign of b: what it leaves divides without a rest."""
     return graph.node("Div", graph.node("Sub", a, graph.node("Mod", a, b)), b)
 
 

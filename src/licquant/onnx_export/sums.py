@@ -67,9 +67,9 @@ def matrix(graph: Graph, name: str, weight: Ints, weight_bits: int, x: Value, gr
 
 @dataclass(frozen=True)
 class _Axis:
-    """A transposed convolution along one axis: output stride·j + r gathers x[j + offset] · w[t] for its taps (r, t, offset).
+    """A transposed convolution along one axis: output stride·j + r gathers x[j + offset] · w[t].
 
-    surplus: positions too many at the end
+    taps: (r, t, offset);  surplus: positions too many at the end
     """
 
     taps: tuple[tuple[int, int, int], ...]
