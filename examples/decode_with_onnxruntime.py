@@ -12,6 +12,7 @@ import struct
 import sys
 import zlib
 from bisect import bisect_right
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -88,20 +89,23 @@ class Decoder:
 
     def decode(self, data: bytes) -> np.ndarray:
         """uint8 [height, width, 3]."""
-        magic, version, model, width, height, count = struct.unpack_from("<4sB8sIIB", data)
-        if (magic, version) != (b"LICI", 1) or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        if data[:5] != b"LICI\1" or len(data) < 26 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
             raise SystemExit("not an undamaged .lic file of version 1")
+        model, width, height, count = struct.unpack_from("<8sIIB", data, 5)
         if model.hex() != self.about["model"]:
             raise SystemExit(f"coded with model {model.hex()}, these files are of {self.about['model']}")
         ends = 22 + 4 * count + np.cumsum([0, *struct.unpack_from(f"<{count}I", data, 22)])
-        strings = [Stack(data[a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True)]
-        (image,) = self.run("synthesis", **self.symbols(strings, -(-height // self.about["stride"]), -(-width // self.about["stride"])))
-        return image[0, :height, :width]
+        strings = [Stack(data[a:b]) for a, b in pairwise(ends)]
+        symbols = self.symbols(strings, (-(-height // self.about["stride"]), -(-width // self.about["stride"])))
+        if any(string.words or string.state != 1 << 24 for string in strings):
+            raise SystemExit("its strings do not end where their symbols do")
+        return self.run("synthesis", **symbols)[0][0, :height, :width]
 
-    def symbols(self, strings: list, rows: int, columns: int) -> dict:
+    def symbols(self, strings: list, size: tuple) -> dict:
         """What synthesis reads."""
         first = self.tables.get("z", self.tables["y"])
-        z = first.decode(strings[0], np.broadcast_to(np.arange(len(first.starts))[:, None, None], (len(first.starts), rows, columns)))
+        channel = np.arange(len(first.starts))[:, None, None]
+        z = first.decode(strings[0], np.broadcast_to(channel, (len(channel), *size)))
         if "z" not in self.tables:
             return {"y_symbols": z[None]}
         found = self.run("hyper", z_symbols=z[None])
@@ -110,9 +114,9 @@ class Decoder:
         return self.in_passes(strings[1], found[0])
 
     def in_passes(self, string: Stack, hyper: np.ndarray) -> dict:
-        order, shape = self.about["order"], self.models["synthesis"].get_inputs()[0].shape[1:2] + list(hyper.shape[2:])
-        symbols, means, y_hat = np.zeros((3, *shape), np.int32)
-        row, column = np.indices(shape[1:])
+        order, channels = self.about["order"], self.models["synthesis"].get_inputs()[0].shape[1]
+        symbols, means, y_hat = np.zeros((3, channels, *hyper.shape[2:]), np.int32)
+        row, column = np.indices(hyper.shape[2:])
 
         def put(channels: slice, places: tuple, index: np.ndarray, mean: np.ndarray) -> None:
             symbol = self.tables["y"].decode(string, index)

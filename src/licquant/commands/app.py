@@ -13,6 +13,7 @@ import typer
 from licquant import __version__
 from licquant.commands import base as commands
 from licquant.commands import coding as coding_command
+from licquant.commands import export as export_command
 from licquant.commands import inspect as inspect_command
 from licquant.commands import recipes
 from licquant.commands.base import finish
@@ -48,6 +49,8 @@ _LISTS = {
     "compare": ("--checkpoint", "--budget"),
     "reproduce": ("--checkpoint",),
 }
+
+_EXTRAS = {"onnx": "onnx"}  # library → what to install for it, where that is not the toolkit
 
 
 @app.callback()
@@ -132,6 +135,16 @@ def inspect(
     finish(inspect_command.machine() if machine else inspect_command.inspect(file, model, images or []), as_json)
 
 
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A .licq file of fixed widths.")],
+    onnx: Annotated[Path, typer.Option("--onnx", help="A new folder for ONNX models, tables and how they are joined.")],
+    as_json: Json = False,
+) -> None:
+    """Write a model for other runtimes, with which they decode and make the same files; see docs/onnx.md."""
+    finish(export_command.onnx(model, onnx), as_json)
+
+
 @app.command("cache")
 def cache_(
     cache: Annotated[
@@ -169,7 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except LicquantError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        _fail(f"this command needs {error.name}: install licquant[toolkit]")
+        extra = _EXTRAS.get(error.name or "", "toolkit")
+        _fail(f"this command needs {error.name}: install licquant[{extra}]")
     except MemoryError:
         _fail("not enough memory for this image")
 

@@ -80,6 +80,12 @@ _END = """\
 """
 
 
+_ENCODE = """\
+`{outputs} = analysis(image)`, for an image of any size.
+{then}
+"""
+
+
 def readme(record: dict[str, Any], names: Sequence[str], opset: int) -> str:
     """record: the content of ``tables.json``;  names: of the other files."""
     order, contexts = record["order"], record["order"]["kind"] != "at once"
@@ -112,14 +118,11 @@ def _decoding(record: dict[str, Any], order: dict[str, Any]) -> str:
 
 def _encoding(record: dict[str, Any], contexts: bool) -> str:
     if "z" not in record["tables"]:
-        return "`y_symbols = analysis(image)`, for an image of any size; code them as decoding reads them.\n"
+        return _ENCODE.format(outputs="y_symbols", then="Code them as decoding reads them.")
     if not contexts:
-        return (
-            "`z_symbols, y_symbols = analysis(image)`, for an image of any size, and `index, _ = hyper(z_symbols)`; code\n"
-            "the symbols as decoding reads them.\n"
-        )
+        then = "Then `index, _ = hyper(z_symbols)`; code the symbols as decoding reads them."
+        return _ENCODE.format(outputs="z_symbols, y_symbols", then=then)
     y, y_hat = record["fraction_bits"]["y"], record["fraction_bits"]["y_hat"]
-    return (
-        "`z_symbols, y = analysis(image)`, for an image of any size. The passes are those of decoding; the symbols of each\n"
-        f"are `(y - (mean << {y - y_hat}) + {(1 << y) >> 1}) >> {y}`, in 64 bits, with an arithmetic shift.\n"
-    )
+    symbols = f"`(y - (mean << {y - y_hat}) + {(1 << y) >> 1}) >> {y}`, in 64 bits, with an arithmetic shift."
+    then = f"The passes are those of decoding; the symbols of each are\n{symbols}"
+    return _ENCODE.format(outputs="z_symbols, y", then=then)
