@@ -198,21 +198,20 @@ def _gathered(part: Part, taps: Ints) -> Part:
     Raises ``ExportError`` if anything but a change of grid comes before the convolution: outside of the plane it would
     have to be left out.
     """
-    count, operations, reached = len(taps), list[Operation](), False
-    for op in part.operations:
-        if reached:
-            operations.append(op)
-        elif isinstance(op, Requantize):
-            own = op.rescaling
-            rescaling = Rescaling(*(v.repeat(count) for v in (own.positive, own.negative, own.shift)))
-            operations.append(replace(op, grid=_repeated(op.grid, count), rescaling=rescaling))
-        elif isinstance(op, Convolution):
-            weight = op.weight[:, :, taps[:, 0] + op.padding, taps[:, 1] + op.padding]
-            operations.append(replace(op, weight=weight.reshape(len(weight), -1, 1, 1), padding=0))
-            reached = op.kernel != (1, 1)
-        if not isinstance(op, Requantize) and not reached:
-            raise ExportError(f"{op.name}: only a change of grid may come before the convolution of a context")
-    return Part(part.name, _repeated(part.input_grid, count), tuple(operations))
+    at = next(i for i, op in enumerate(part.operations) if not isinstance(op, Requantize))
+    count, convolution = len(taps), part.operations[at]
+    if not isinstance(convolution, Convolution) or convolution.kernel == (1, 1):
+        raise ExportError(f"{convolution.name}: only a change of grid may come before the convolution of a context")
+    before: list[Operation] = []
+    for op in part.operations[:at]:
+        assert isinstance(op, Requantize)
+        own = op.rescaling
+        rescaling = Rescaling(*(v.repeat(count) for v in (own.positive, own.negative, own.shift)))
+        before.append(replace(op, grid=_repeated(op.grid, count), rescaling=rescaling))
+    weight = convolution.weight[:, :, taps[:, 0] + convolution.padding, taps[:, 1] + convolution.padding]
+    pointwise = replace(convolution, weight=weight.reshape(len(weight), -1, 1, 1), padding=0)
+    operations = (*before, pointwise, *part.operations[at + 1 :])
+    return Part(part.name, _repeated(part.input_grid, count), operations)
 
 
 def _repeated(grid: Grid, count: int) -> Grid:

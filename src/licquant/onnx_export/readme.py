@@ -71,8 +71,13 @@ _DIAGONALS = """\
 _CHECKERBOARD = """\
 3. For each of the `groups` of channels (k = 0, 1, …), for `pass` = 0 and then 1: the positions whose row + column is
    even, then those where it is odd, in raster order, are one group of string 1 in the order channel, position.
-   {call}. Both are of the whole plane; take the pass's positions.
+   {call}.
+   What comes out is of the whole plane; take the pass's positions.
 """
+
+_GROUP = """\
+`index, means = contextK(y_hat, channels, hyper, pass)`, K being k, with `y_hat` of the group and
+   `channels = channelsK(y_hat)`, there with `y_hat` of all groups before; context0 has no `channels`"""
 
 _END = """\
    Then ŷ = (symbol << {bits}) + mean there, within ±(2^31 − 1).
@@ -109,10 +114,7 @@ def _decoding(record: dict[str, Any], order: dict[str, Any]) -> str:
     elif len(order["groups"]) == 1:
         passes = _CHECKERBOARD.format(call="`index, means = context(y_hat, hyper, pass)`")
     else:
-        passes = _CHECKERBOARD.format(
-            call="`index, means = context{k}(y_hat, channels, hyper, pass)` with `y_hat` of the group, and\n   "
-            "`channels = channels{k}(y_hat)`, `y_hat` of all groups before it; group 0 has no `channels`"
-        ).replace("{k}", "{{k}}")
+        passes = _CHECKERBOARD.format(call=_GROUP)
     return _START + passes + _END.format(bits=record["fraction_bits"]["y_hat"])
 
 
