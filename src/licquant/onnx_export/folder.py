@@ -53,8 +53,8 @@ def check_folder(folder: Path) -> None:
             raise ExportError(f"{folder}: is there already, and not empty: delete it, or choose another")
         if not folder.absolute().parent.is_dir():
             raise ExportError(f"{folder.parent}: there is no such folder")
-    except (OSError, ValueError) as error:  # ValueError: a name that cannot be one of a file
-        raise ExportError(f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise ExportError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -65,7 +65,7 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():
             (aside / name).write_bytes(content)
         os.replace(aside, folder)
-    except OSError as error:
-        raise ExportError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that cannot be one of a file
+        raise ExportError(f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)  # after the rename it is gone already

@@ -13,6 +13,7 @@ from licquant.onnx_export.numbers import (
     fits_product,
     fits_quotient,
     floor_divided,
+    floored,
     joined,
     shifted,
     stored,
@@ -77,21 +78,21 @@ def _norm(graph: Graph, op: Gdn, squares: Value, dtype: type) -> Value:
     squares = graph.cast(squares, stored_type(grid))
     sums = matrix(graph, op.name, op.gamma, op.weight_bits, squares, grid, op.beta)
     norm = graph.node("Add", joined(graph, sums, dtype), graph.channels(sums.constant, dtype))
-    return graph.node("Max", norm, graph.constant(1, dtype))
+    return norm if op.beta.min() >= 1 else graph.node("Max", norm, graph.constant(1, dtype))
 
 
 def _in_doubles(graph: Graph, op: Gdn, x: Value, grid: Grid) -> Value:
     def scaled(value: Value, factors: np.ndarray) -> Value:
         return graph.node("Mul", value, graph.channels(factors, np.float64))
 
-    def rounded(value: Value, addend: np.ndarray) -> Value:
-        return graph.node("Floor", graph.node("Add", value, graph.channels(addend, np.float64)))
+    def added(value: Value, addend: np.ndarray) -> Value:
+        return graph.node("Add", value, graph.channels(addend, np.float64))
 
     first, dtype = isinstance(op, Gdn1), np.float64
     q = centred(graph, x, grid, dtype)
     read = graph.node("Abs", q) if first else graph.node("Mul", q, q)
     half = np.full(len(op.gamma), 0.5)
-    u = rounded(scaled(read, np.ldexp(op.square_multiplier.astype(dtype), -op.square_shift)), half)
+    u = added(scaled(read, np.ldexp(op.square_multiplier.astype(dtype), -op.square_shift)), half)
     u = graph.node("Min", u, graph.constant(activation_range(op.square_bits)[1], dtype))
     root = norm = _norm(graph, op, u, dtype)
     if not first:  # the root of an integer below 2^51 is never rounded up to the next integer
@@ -108,14 +109,11 @@ def _in_doubles(graph: Graph, op: Gdn, x: Value, grid: Grid) -> Value:
             rest = scaled(graph.node("Mul", weighted, lower), np.full(1, 2.0**-_SPLIT_BITS))
             product = graph.node("Add", graph.node("Mul", weighted, upper), graph.node("Floor", rest))
             product = scaled(product, np.ldexp(1.0, _SPLIT_BITS - shift))
-        y = rounded(product, op.grid.zero_point + half)
-    else:
-        numerator = scaled(q, 2 * np.ldexp(multiplier, np.maximum(24 - op.shift, 0)))
-        denominator = scaled(root, np.ldexp(1.0, np.maximum(op.shift - 24, 0)))
-        total = graph.node("Add", numerator, denominator)
-        y = graph.node("Floor", graph.node("Div", total, scaled(denominator, np.full(1, 2.0))))
-        y = graph.node("Add", y, graph.channels(op.grid.zero_point, dtype))
-    return graph.cast(graph.clip(y, *op.grid.range, dtype), stored_type(op.grid))
+        return floored(graph, added(product, op.grid.zero_point + half), op.grid)
+    # Numerator and denominator both divided by 2^max(shift - 24, 0), which takes nothing from either.
+    total = graph.node("Add", scaled(q, np.ldexp(multiplier, 25 - op.shift)), root)
+    quotient = graph.node("Floor", graph.node("Div", total, scaled(root, np.full(1, 2.0))))
+    return floored(graph, added(quotient, op.grid.zero_point), op.grid)
 
 
 def _in_integers(graph: Graph, op: Gdn, x: Value, grid: Grid) -> Value:

@@ -62,7 +62,7 @@ def _rescaled_doubles(graph: Graph, acc: Value, rescaling: Rescaling, grid: Grid
         rest = constant * slope + (grid.zero_point + 0.5)
         found.append(graph.node("Add", y, graph.channels(rest, np.float64)))
     y = graph.node("Max", *found) if len(found) > 1 else found[0]
-    return graph.cast(graph.clip(graph.node("Floor", y), *grid.range, np.float64), stored_type(grid))
+    return floored(graph, y, grid)
 
 
 def _fits_rescaling(rescaling: Rescaling, grid: Grid, bound: int) -> bool:
@@ -99,6 +99,13 @@ def shifted(graph: Graph, value: Value, shift: Ints) -> Value:
     """(v + 2^(s-1)) >> s, of int64 and for each channel."""
     rounded = graph.node("Add", value, graph.channels(np.int64(1) << (shift - 1), np.int64))
     return floor_divided(graph, rounded, graph.channels(np.int64(1) << shift, np.int64))
+
+
+def floored(graph: Graph, y: Value, grid: Grid) -> Value:
+    """⌊y⌋ of float64, clamped to a grid: a cast leaves the fraction out, so only negative ones need more."""
+    low, high = grid.range
+    y = graph.clip(graph.node("Floor", y) if low < 0 else y, low, high, np.float64)
+    return graph.cast(y, stored_type(grid))
 
 
 def floor_divided(graph: Graph, a: Value, b: Value) -> Value:
