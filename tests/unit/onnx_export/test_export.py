@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,17 @@ import pytest
 
 import licquant
 from licquant.codec.codec import Codec
+from licquant.codec.entropy.tables import CodingTables, gaussian_pmfs
 from licquant.codec.files.artifact import Artifact, artifact_id
+from licquant.codec.latents.bottleneck import BottleneckCoder
+from licquant.codec.latents.gaussian import GaussianQuantizer
 from licquant.codec.latents.hyperprior import GaussianCoder
 from licquant.commands.app import main
 from licquant.config import LayerBits, Plan
 from licquant.errors import ArtifactError, ExportError
+from licquant.onnx_export import latents
 from licquant.onnx_export.folder import export, exported
+from licquant.onnx_export.graph import Graph
 from licquant.program import ops
 from tests.formats.test_second_reader import CORPUS, MANIFEST, READ, digest
 from tests.latent_programs import FAMILIES, random_latents, random_program, random_tables
@@ -126,14 +132,14 @@ def test_analysis_gives_what_the_exact_engine_codes(name, corpus, embedded):
         rgb = picture(height, width)
         y, _ = codec._analysed(rgb)
         found = dict(zip(*named(folder / "analysis.onnx", image=rgb[None]), strict=True))
-        latents = codec.analyse(rgb)
+        coded = codec.analyse(rgb)
         if "y" in found:
             np.testing.assert_array_equal(found["y"][0], y)
         else:
             symbols = found["y_symbols"]
-            np.testing.assert_array_equal(restored(folder, symbols, found.get("z_symbols"))[0], latents.y)
+            np.testing.assert_array_equal(restored(folder, symbols, found.get("z_symbols"))[0], coded.y)
         if "z_symbols" in found:
-            np.testing.assert_array_equal(found["z_symbols"][0], latents.z)
+            np.testing.assert_array_equal(found["z_symbols"][0], coded.z)
 
 
 def named(file: Path, **inputs: np.ndarray) -> tuple[list[str], list[np.ndarray]]:
@@ -193,14 +199,49 @@ def test_hyper_of_symbols_beyond_all_limits(family):
             np.testing.assert_array_equal(means[0], coder.quantizer.mean(mean))
 
 
+INT32 = np.array([-(1 << 31) + 1, -(1 << 23), -(1 << 22) - 1, -129, -128, -1, 0, 1, 127, 128, 1 << 22, (1 << 31) - 1])
+
+
+def evaluated(emit: Callable[..., str], *inputs: np.ndarray) -> np.ndarray:
+    """What a function of ``latents`` makes of int32 vectors, as tensors of one channel."""
+    graph = Graph("formula")
+    names = [graph.input(f"x{i}", np.int32, [1, 1, 1, "n"]) for i in range(len(inputs))]
+    graph.output("y", emit(graph, *names), np.int32, [1, 1, 1, "n"])
+    tensors = (x.astype(np.int32)[None, None, None] for x in inputs)
+    return run(graph.model({}), **dict(zip(names, tensors, strict=True)))[0].ravel()
+
+
+@pytest.mark.parametrize("bits", [0, 8, 16])
+@pytest.mark.parametrize("median", [0, 77, -(1 << 30) + 1])
+def test_symbols_and_what_they_stand_for_at_the_ends_of_int32(bits, median):
+    tables = CodingTables.from_probabilities(*gaussian_pmfs([1.0]))
+    coder, plane = BottleneckCoder(tables, np.array([median]), bits), INT32[None, None]
+    found = evaluated(lambda graph, x: latents.bottleneck_restored(graph, coder, x), INT32)
+    np.testing.assert_array_equal(found, coder.restore(plane).ravel())
+    found = evaluated(lambda graph, x: latents.bottleneck_symbols(graph, coder, x), INT32)
+    np.testing.assert_array_equal(found, coder.round(plane).ravel())
+
+
+@pytest.mark.parametrize(
+    ("latent", "parameter", "output"), [(0, 0, 0), (8, 10, 8), (8, 16, 0), (16, 16, 16), (16, 4, 3)]
+)
+def test_means_symbols_and_latents_at_the_ends_of_int32(latent, parameter, output):
+    tables = artifact_of(FAMILIES[1]).tables
+    quantizer = GaussianQuantizer(tables, latent, parameter, output)
+    first, second = (side.ravel() for side in np.meshgrid(INT32, INT32))
+    mean = quantizer.mean(first)
+    np.testing.assert_array_equal(evaluated(lambda graph, x: latents.means(graph, quantizer, x), first), mean)
+    found = evaluated(lambda graph, y, mean: latents.gaussian_symbols(graph, quantizer, y, mean), second, mean)
+    np.testing.assert_array_equal(found, quantizer.symbols(second, mean))
+    found = evaluated(lambda graph, s, mean: latents.gaussian_restored(graph, quantizer, s, mean), second, mean)
+    np.testing.assert_array_equal(found, quantizer.restore(second, mean))
+
+
 @pytest.mark.parametrize("thresholds", [[], [5], [-3, 0, 0, 7, 7, (1 << 31) - 1], list(range(-10, 200, 3))])
 def test_table_indices(thresholds):
-    from licquant.onnx_export.graph import Graph
-    from licquant.onnx_export.latents import table_index
-
     graph = Graph("index")
     sigma = graph.input("sigma", np.int32, [1, "n"])
-    graph.output("index", table_index(graph, np.array(thresholds, dtype=np.int64), sigma), np.int32, [1, "n"])
+    graph.output("index", latents.table_index(graph, np.array(thresholds, dtype=np.int64), sigma), np.int32, [1, "n"])
     end = (1 << 31) - 1
     values = np.array([[-end, -4, -3, -1, 0, 1, 4, 5, 6, 7, 8, 198, 1000, end - 1, end]], np.int32)
     (found,) = run(graph.model({}), sigma=values)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from licquant.errors import ExportError
+from licquant.onnx_export import normalization as normalization_
 from licquant.onnx_export import numbers, sums
 from licquant.program import reference
 from licquant.program.arithmetic import INT32_MAX, activation_range
@@ -203,10 +204,55 @@ def test_sums_that_int32_may_not_hold_are_refused(products):
     assert run(model_of(part, doubles=False), x=stored(part, x))[0] == ExactEngine(part).run(x)[None]
 
 
-def test_float64_is_used_only_where_it_is_exact(monkeypatch):
-    """Without the proof, a rescaling that float64 rounds is computed wrongly: the proof is needed."""
-    rescaling = Rescaling(np.array([65535]), np.array([65535]), np.array([46]))
-    part = lone(Requantize("r", ("input",), Grid(8, np.ones(1), np.array([255])), rescaling), Grid.fixed_point(1, 8))
-    assert "f" not in {kind.kind for kind in types_of(model_of(part, doubles=True))}
+# --- where float64 would be wrong by one: found by factoring the products that lie just below a half
+
+
+def one(bits: int, zero_point: int) -> Grid:
+    return Grid(bits, np.ones(1), np.array([zero_point]))
+
+
+def normalization(out: Grid, beta: int, multiplier: int, shift: int, inverse: bool) -> Part:
+    """Of one channel and no gamma, so that the root is that of beta."""
+    vectors = (np.array([n]) for n in (1, 46, multiplier, shift))
+    no_gamma = np.zeros((1, 1), dtype=np.int32)
+    return lone(Gdn("n", ("input",), out, no_gamma, 8, np.array([beta]), 8, *vectors, inverse), one(16, 1 << 15))
+
+
+TOO_LONG = {
+    # 18867 · 1864863099 = 2^45 + 1
+    "rescaling": (
+        lone(
+            Requantize("r", ("input",), one(8, 255), Rescaling(*(np.array([n]) for n in (18867, 18867, 46)))),
+            Grid.fixed_point(1, 8),
+        ),
+        -1864863099,
+        254,
+    ),
+    # 22821 · 11822029 · 36255 = 69 · 2^47 + 2^46 - 1
+    "product": (normalization(one(8, 0), 2132574001, 36255, 39, inverse=True), (1 << 15) + 22821, 69),
+    # 16840 · 64716 · 2^24 + 21285731 = 2 · 21285731 · 429492006 - 1
+    "quotient": (
+        normalization(Grid.fixed_point(1, 0), 6913487919, 64716, 1, inverse=False),
+        (1 << 15) + 16840,
+        429492005,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LONG)
+def test_what_float64_would_round_is_computed_otherwise(name):
+    part, x, wanted = TOO_LONG[name]
+    q = np.full((1, 1, 1), x)
+    assert reference.run(part, q) == wanted
+    for doubles in (False, True):
+        assert run(model_of(part, doubles), x=stored(part, q))[0] == wanted
+
+
+@pytest.mark.parametrize("name", TOO_LONG)
+def test_the_proofs_are_needed(name, monkeypatch):
+    """Without them these are wrong."""
+    part, x, wanted = TOO_LONG[name]
     monkeypatch.setattr(numbers, "_fits_rescaling", lambda *_: True)
-    assert "f" in {kind.kind for kind in types_of(model_of(part, doubles=True))}
+    monkeypatch.setattr(normalization_, "_fits", lambda *_: True)
+    monkeypatch.setattr(normalization_, "_fits_whole", lambda *_: True)
+    assert run(model_of(part, doubles=True), x=stored(part, np.full((1, 1, 1), x)))[0] == wanted + 1
