@@ -121,9 +121,7 @@ def shuffled(graph: Graph, x: Value, grid: Grid, factor: int) -> Value:
     """Stored integers [N, C·factor², H, W] to [N, C, factor·H, factor·W]."""
     if factor == 1:
         return x
-    if stored_type(grid) is np.uint8:
-        return graph.node("DepthToSpace", x, blocksize=factor, mode="CRD")
-    # ONNX Runtime has DepthToSpace for no wider integers.
+    # Not DepthToSpace, which runtimes have for few types.
     r, height, width = graph.constant([factor], np.int64), graph.size(x, 2), graph.size(x, 3)
     head = [graph.size(x, 0), graph.constant([grid.channels], np.int64)]
     apart = graph.node("Concat", *head, r, r, height, width, axis=0)

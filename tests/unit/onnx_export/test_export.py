@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -119,6 +120,17 @@ def test_the_example_needs_numpy_and_onnxruntime_alone():
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
+
+
+@pytest.mark.parametrize("model", sorted(ASSETS.glob("*.licq")), ids=lambda path: path.stem[-6:])
+def test_pixels_are_within_the_stated_bound_of_the_fast_engine(model, tmp_path):
+    page = (EXAMPLE.parents[1] / "docs" / "onnx.md").read_text(encoding="utf-8")
+    (bound,) = re.findall(r"by at most (\d+)", page)
+    export(model, tmp_path / "out")
+    codec, decoder = licquant.load(model), example().Decoder(tmp_path / "out", options())
+    data = codec.encode(picture(128, 192))
+    difference = abs(codec.decode(data).astype(int) - decoder.decode(data))
+    assert difference.max() <= int(bound)
 
 
 # --- every model against licquant
