@@ -84,6 +84,13 @@ class Decoder:
         self.about = json.loads((folder / "tables.json").read_text())
         self.tables = {name: Tables(record) for name, record in self.about["tables"].items()}
 
+        if "check" in self.about:  # a runtime may compute in fewer bits than ONNX asks for
+            check, count = self.about["check"], len(self.tables["z"].starts)
+            c, row, column = np.indices((count, check["height"], check["width"]), np.int32)
+            found = self.run("hyper", z_symbols=((7 * c + 5 * row + 3 * column) % 11 - 5)[None])
+            if zlib.crc32(b"".join(values.astype("<i4").tobytes() for values in found)) != check["crc32"]:
+                raise SystemExit("this runtime computes hyper.onnx wrongly")
+
     def run(self, name: str, **inputs: np.ndarray) -> list:
         return self.models[name].run(None, inputs)
 
