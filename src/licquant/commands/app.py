@@ -13,7 +13,6 @@ import typer
 from licquant import __version__
 from licquant.commands import base as commands
 from licquant.commands import coding as coding_command
-from licquant.commands import inspect as inspect_command
 from licquant.commands import recipes
 from licquant.commands.base import finish
 from licquant.commands.image_options import Background, Depth, Frame, Metadata, NoAlpha, Srgb, reading_of
@@ -71,7 +70,7 @@ def encode(
     quality: Annotated[int | None, count("--quality", "Which of the models, by bit rate; default: the middle.")] = None,
     target_bpp: Annotated[float | None, positive("--target-bpp", "The best of the models within this rate.")] = None,
     target_psnr: Annotated[float | None, positive("--target-psnr", "The smallest file of this PSNR in dB.")] = None,
-    jobs: Jobs = 1,
+    jobs: Jobs = 2,
     skip_existing: SkipExisting = False,
     engine: Engine = "openvino",
     threads: Threads = None,
@@ -100,7 +99,7 @@ def decode(
     ] = None,
     form: Annotated[str | None, typer.Option("--format", help="png (default), ppm, bmp or tif, in a folder.")] = None,
     crop: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="This part only; it takes less time.")] = None,
-    jobs: Jobs = 1,
+    jobs: Jobs = 2,
     skip_existing: SkipExisting = False,
     engine: Engine = "openvino",
     threads: Threads = None,
@@ -129,6 +128,8 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what is in a .licq or .lic file, or what this machine's kernels do."""
+    from licquant.commands import inspect as inspect_command
+
     finish(inspect_command.machine() if machine else inspect_command.inspect(file, model, images or []), as_json)
 
 
