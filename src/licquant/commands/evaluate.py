@@ -90,6 +90,7 @@ class Measured:
 
     @property
     def record(self) -> dict[str, Any]:
+        """What ``--json`` prints: one report, or those against several references joined."""
         records = [report.report_of(curves, self.facts, reference) for curves, reference in self.compared]
         if len(records) == 1:
             return records[0]
@@ -112,6 +113,7 @@ class Measured:
                     allocation_pictures.pareto(picture, found, fp32.model_bytes, title)
 
     def show(self) -> None:
+        """Print a table of the curves for every reference, and the widths that images got."""
         for curves, reference in self.compared:
             report.print_table(report.results_table(curves, reference))
             if curves:

@@ -56,6 +56,7 @@ class FinetuneOptions(WidthOptions):
 
     @property
     def checkpoint(self) -> Path:
+        """The FP32 model that is finetuned."""
         assert self.run.init is not None
         return self.run.init
 

@@ -112,6 +112,7 @@ def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequen
 
 
 def told(size: FileSize | None) -> str:
+    """Budget and prediction in bytes for the result's line; nothing where the budget is none of bytes."""
     return "" if size is None else f"; budget {size.budget:,}, predicted {size.predicted:,}"
 
 

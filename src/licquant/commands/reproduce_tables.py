@@ -170,6 +170,7 @@ def table(name: str, options: ReproduceOptions) -> Report:
 
 
 def interrupted(name: str) -> Report:
+    """What stands for a table whose making was stopped and can go on."""
     line = f"{name}: interrupted; the same command goes on from there"
     return Report({"table": name, "status": INTERRUPTED}, lambda: say(line))
 

@@ -60,10 +60,12 @@ class QuantizedStage:
 
     @property
     def widths(self) -> tuple[int, ...]:
+        """Bits, ascending."""
         return tuple(self.parts)
 
     @property
     def widest(self) -> StagePart:
+        """The stage in the most bits: part of the wide network."""
         return self.parts[self.widths[-1]]
 
     @property
@@ -138,6 +140,7 @@ class DynamicModel(nn.Module):
 
     @property
     def candidates(self) -> dict[str, tuple[int, ...]]:
+        """Stage → its widths, without the first stages, which keep theirs."""
         return {stage.name: stage.widths for network in self.networks.values() for stage in network.stages[1:]}
 
     def run(self, name: str, value: Tensor, select: Select) -> Tensor:

@@ -181,6 +181,7 @@ class BitCosts:
     fixed: float = 0.0
 
     def to(self, device: torch.device) -> BitCosts:
+        """The same with the tables on a device."""
         return BitCosts({name: table.to(device) for name, table in self.tables.items()}, self.fixed)
 
 

@@ -85,6 +85,7 @@ class LatencyTable:
                 )
 
     def to_json(self) -> dict[str, Any]:
+        """What the file holds; ``load`` reads it again."""
         record = {key: value for key, value in vars(self).items() if key != "layers"}
         layers = {
             name: {
@@ -115,6 +116,7 @@ class LatencyTable:
             raise DataError(f"the latency table is damaged: {type(error).__name__}") from error
 
     def save(self, path: str | Path) -> None:
+        """Write the file, at once or not at all."""
         write_result(path, utf8(json.dumps(self.to_json(), indent=1, ensure_ascii=False)) + b"\n")
 
     @classmethod

@@ -15,6 +15,7 @@ from licquant.errors import ModelError
 
 
 def is_own(name: str) -> bool:
+    """Whether ``--model`` names a class, ``package.module:Class``, and none of CompressAI's models."""
     return ":" in name
 
 

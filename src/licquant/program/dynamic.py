@@ -48,10 +48,12 @@ class Stage:
 
     @property
     def widths(self) -> tuple[int, ...]:
+        """Bits, ascending."""
         return tuple(self.parts)
 
     @property
     def widest(self) -> Part:
+        """The stage at the most bits: as it is in the static program."""
         return self.parts[self.widths[-1]]
 
 

@@ -59,10 +59,12 @@ class QuantizedTensor(nn.Module):
 
     @property
     def scale(self) -> Tensor:
+        """The real value of one step, float [C], positive."""
         return self.log_scale.exp()
 
     @property
     def grid(self) -> Grid:
+        """The grid as the program will have it, without a gradient."""
         return Grid(
             self.bits,
             self.log_scale.detach().double().exp().numpy(),
@@ -74,6 +76,7 @@ class QuantizedTensor(nn.Module):
         return requantize(value, unit, self)
 
     def dequantize(self, q: Tensor) -> Tensor:
+        """Centred integers [B, C, H, W] to real values."""
         return q * self.scale.to(q.dtype).view(1, -1, 1, 1)
 
     @staticmethod
@@ -174,6 +177,7 @@ class QuantizedLayer(nn.Module):
         return self.rounding((self.folded(input_scale) / self.rows()).clamp(low, high))
 
     def integer_bias(self) -> Tensor:
+        """The bias in accumulator units, whole numbers as floats [O]."""
         return round_half_up(self.bias / self.unit)
 
     def operand(self, x: Tensor) -> Tensor:

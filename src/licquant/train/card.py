@@ -152,6 +152,7 @@ def make_card(
 
 
 def describe_init(init: Path | None) -> str:
+    """What the card says of the start: ``scratch``, or λ of the checkpoint, else its file's name."""
     if init is None:
         return "scratch"
     try:

@@ -41,6 +41,7 @@ class TrainResult:
     card: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
         return {"status": self.status, "checkpoint": str(self.checkpoint), "card": dict(self.card)}
 
 

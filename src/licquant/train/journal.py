@@ -36,9 +36,11 @@ class Journal:
         _write(self.path, self.text.encode())
 
     def last_row(self) -> dict[str, float]:
+        """Column → value of the latest row; there must be one."""
         return self._row(self.text.rsplit("\n", 2)[-2])
 
     def rows(self) -> list[dict[str, float]]:
+        """All rows, in the order of the steps."""
         return [self._row(line) for line in self.text.splitlines()[1:]]
 
     def draw(self, path: Path, title: str) -> bool:

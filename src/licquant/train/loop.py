@@ -43,9 +43,11 @@ class Loop:
 
     @property
     def seconds(self) -> float:
+        """Of training, those of the interrupted runs before included."""
         return self.seconds_before + self.clock.seconds
 
     def continue_from(self, saved: resume.Saved) -> None:
+        """Take over step, weights, log and time of a run that was interrupted; ``TrainingError`` if they do not fit."""
         self.trainer.restore(saved.trainer)
         self.journal.text = saved.journal
         self.seconds_before += saved.seconds

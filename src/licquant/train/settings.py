@@ -77,6 +77,7 @@ class BaseRecipe:
         return cls(**settings)
 
     def to_mapping(self) -> dict[str, Any]:
+        """Names and values; ``from_mapping`` is the inverse."""
         return asdict(self)
 
     def complaints(self) -> Iterator[tuple[str, str]]:
@@ -115,6 +116,7 @@ class Recipe(BaseRecipe):
     precision: str = AUTO
 
     def complaints(self) -> Iterator[tuple[str, str]]:
+        """Those of every recipe, and about widths, precision and the auxiliary rate."""
         yield from super().complaints()
         yield from _out_of_range(self, ("aux_learning_rate",), _positive, "must be a finite number above 0")
         yield from _out_of_range(self, ("N", "M"), lambda n: n is None or n >= 1, AT_LEAST_ONE)

@@ -49,12 +49,15 @@ class Trainer(Stepper):
             yield
 
     def begin(self, first_sample: int) -> None:
+        """The noise of a step depends on the step and the place in the joint batch, not on the process."""
         self.noise.begin(self.step, first_sample)
 
     def state(self) -> dict[str, Any]:
+        """The stepper's, with the devices that it was trained on."""
         return super().state() | {"made_on": self.made_on}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """The stepper's; devices of this run follow those of the runs before."""
         super().restore(state)
         self.made_on = list(dict.fromkeys([*state.get("made_on", []), *self.made_on]))
 

@@ -74,6 +74,7 @@ class Crops:
         self.random = np.random.default_rng(seed)
 
     def draw(self) -> Tensor:
+        """``BATCH`` crops at random places, half of them mirrored: float32 [B, 3, side, side] in [0, 1]."""
         crops = []
         for index in self.random.integers(len(self.images), size=BATCH):
             image = self.images[index]

@@ -172,10 +172,12 @@ class Finetuner(Stepper):
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
+        """Within it ``advance`` may be called: convolutions have bfloat16 gradients where the CPU has them."""
         with Bfloat16Gradients():
             yield
 
     def begin(self, first_sample: int) -> None:
+        """Fit the shared weights again, before the step at which the task wants that."""
         refit = self.task.refit
         if refit is None or self.step != refit.step:
             return
@@ -191,6 +193,7 @@ class Finetuner(Stepper):
         return chain(self.model.parameters(), self.model.buffers())
 
     def state(self) -> dict[str, Any]:
+        """The stepper's, with what the task decided before its first step."""
         return super().state() | {_DECIDED: json.dumps(dict(self.task.decided))}
 
     @torch.no_grad()

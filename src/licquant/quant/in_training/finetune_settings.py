@@ -34,6 +34,7 @@ class FinetuneRecipe(BaseRecipe):
     beta: float = 2.0
 
     def complaints(self) -> Iterator[tuple[str, str]]:
+        """Those of every recipe, and about the rates, β, the quantizer and the estimator."""
         yield from super().complaints()
         positive = ("bias_rate", "grid_rate", "beta")
         yield from ((name, "must be above 0") for name in positive if not 0 < getattr(self, name) < float("inf"))
@@ -51,8 +52,10 @@ class FinetuneRecipe(BaseRecipe):
 
     @property
     def grids(self) -> Quantizer:
+        """Which parameters of the grids are trained."""
         return QUANTIZERS[self.quantizer]
 
     @property
     def rounding(self) -> Estimator:
+        """The gradient of rounding."""
         return DistanceAware(self.beta) if self.estimator == DISTANCE_AWARE else straight_through
