@@ -95,14 +95,6 @@ class DynamicPart:
         chosen = iter(self.selector.choice(logits))
         return tuple(next(chosen) if len(stage.parts) > 1 else stage.widths[0] for stage in self.stages[1:])
 
-    def static(self, widths: Sequence[int]) -> Part:
-        """The part at these widths of all stages but the first: what a chain of them computes, as one program."""
-        operations: list[Operation] = []
-        for stage, width in zip(self.stages, (*self.stages[0].parts, *widths), strict=True):
-            before = operations[-1].name if operations else INPUT
-            operations += [_reading(op, INPUT, before) for op in stage.parts[width].operations]
-        return Part(self.part.name, self.part.input_grid, tuple(operations))
-
 
 def split(part: Part, lengths: Sequence[int]) -> list[Part]:
     """Consecutive pieces of that many operations, each a part that reads what the one before it writes.

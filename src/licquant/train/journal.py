@@ -17,13 +17,13 @@ class Journal:
     ``quality_db`` is -10·log10(distortion): the PSNR for the MSE, the usual dB form of MS-SSIM for the other.
     """
 
-    def __init__(self, path: Path, text: str = "", figures: Sequence[str] = FIGURES) -> None:
+    def __init__(self, path: Path, figures: Sequence[str] = FIGURES) -> None:
         """``figures``: names of what a step reports, ``loss``, ``bpp`` and ``distortion`` among them."""
         self.path, self.figures = path, tuple(figures)
         self.after_distortion = self.figures.index("distortion") + 1
         names = (*self.figures[: self.after_distortion], "quality_db", *self.figures[self.after_distortion :])
         self.columns = ("step", "learning_rate", "crop", *names)
-        self.text = text or ",".join(self.columns) + "\n"
+        self.text = ",".join(self.columns) + "\n"
 
     def add(self, step: int, learning_rate: float, crop: int, means: list[float]) -> None:
         """Append the row of the steps up to ``step``; ``means`` as ``Stepper.take_means`` gives them."""

@@ -137,12 +137,12 @@ def test_what_is_kept_is_what_would_be_computed(case: Case) -> None:
     assert len(set(losses)) >= 8  # the blocks do make a difference
 
 
-def test_seeds_repeat(case: Case) -> None:
+def test_runs_repeat(case: Case) -> None:
     start = {name: value.clone() for name, value in case.quantized.state_dict().items()}
     results = []
-    for seed in (1, 1, 2):
+    for images in (case.images, case.images, case.images[::-1]):
         case.quantized.load_state_dict(start)
-        rdo_ptq(case.quantized, case.images, LMBDA, 3, seed=seed)
+        rdo_ptq(case.quantized, images, LMBDA, 3)
         results.append(case.integers())
     same, other = ([np.array_equal(results[0][n], result[n]) for n in result] for result in results[1:])
     assert all(same)

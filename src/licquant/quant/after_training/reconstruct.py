@@ -38,7 +38,6 @@ def reconstruct(
     lmbda: float,
     steps: int,
     on_step: Callable[[int], None] = lambda _: None,
-    seed: int = 0,
 ) -> None:
     """Adjust the weights and biases of ``quantized`` in place; the grids stay.
 
@@ -46,7 +45,7 @@ def reconstruct(
     Raises ``DataError`` if no image is as large as a crop of 64×64.
     """
     check_lmbda(lmbda)
-    crops = Crops(images, seed)
+    crops = Crops(images, seed=0)
     weights, biases = weights_and_biases(quantized)
     groups = [{"params": weights, "lr": WEIGHT_RATE}, {"params": biases, "lr": BIAS_RATE}]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
