@@ -30,21 +30,28 @@ from licquant.train.threads import kept_threads
 REFERENCE_LABEL = "CompressAI FP32"
 
 
+@dataclass(frozen=True)
+class References:
+    """The FP32 checkpoints that artifacts are compared with; model, arguments: as ``card.load_checkpoint`` has them."""
+
+    checkpoints: Sequence[Path]
+    model: str | None
+    arguments: Mapping[str, Any] | None = None
+
+
 def evaluate(
     images: Sequence[Path],
     models: Sequence[Path],
     output: Path,
-    references: Sequence[Path],
-    name: str | None,
+    references: References,
     threads: int | None,
-    model_args: Mapping[str, Any] | None = None,
-    metric: str | None = None,
+    metric: str | None,
 ) -> Report:
     """Real files only: see ``evaluate/``. Pictures are written beside the JSON. images: as ``images_meant``"""
     paths = images_meant(images)
     check_places(output, output.with_name(f"{output.stem}-rd.png"))
     groups = grouped([Candidate.read(path) for path in models])
-    measured = measure(groups, references, paths, name, threads, model_args, metric)
+    measured = measure(groups, references, paths, threads, metric)
     measured.write(output)
     for group, curve in zip(groups, measured.curves, strict=True):
         for member, point in zip(group.members, curve.points, strict=True):
@@ -129,15 +136,13 @@ class Measured:
 @kept_threads()
 def measure(
     groups: Sequence[Group],
-    references: Sequence[Path],
+    references: References,
     paths: Sequence[Path],
-    name: str | None,
     threads: int | None,
-    model_args: Mapping[str, Any] | None = None,
     metric: str | None = None,
 ) -> Measured:
     """Every artifact and every FP32 checkpoint over the images; what is wrong with a checkpoint's λ is found first."""
-    losses = {path: loss_of(path, None, metric) for path in references}
+    losses = {path: loss_of(path, None, metric) for path in references.checkpoints}
     ordered = sorted(
         ((path, known_lmbda(path, lmbda)) for path, (lmbda, _) in losses.items()), key=lambda item: item[1]
     )
@@ -156,8 +161,8 @@ def measure(
             curves.append(Curve(group.label, tuple(points), group.method))
         baselines: dict[str, list[RatePoint]] = {}
         for path, lmbda in ordered:
-            family = name_of(path, name)
-            model = load_checkpoint(path, family, model_args)
+            family = name_of(path, references.model)
+            model = load_checkpoint(path, family, references.arguments)
             baselines.setdefault(family, []).append(
                 reference_point(model, path, lmbda, paths, on_progress, losses[path][1])
             )

@@ -159,16 +159,8 @@ class _Run(Loop):
         state = export.finished_state(recipe.model, widths, self.trainer.averaged_state())
         limit = None if options.max_file_mib is None else options.max_file_mib * 2**20
         files = export.write_checkpoint(output, state, limit)
-        description = card.make_card(
-            recipe,
-            options,
-            widths,
-            self.mine,
-            step=self.trainer.step,
-            seconds=seconds,
-            images=len(self.crops.pixels),
-            hardware="; ".join(self.trainer.made_on),
-        ) | card.file_hashes(files)
+        reached = card.Reached(self.trainer.step, seconds, len(self.crops.pixels), "; ".join(self.trainer.made_on))
+        description = card.make_card(recipe, options, widths, self.mine, reached) | card.file_hashes(files)
         complete = description["complete"]
         if complete:
             # The card must describe the files already when they are read back.
