@@ -33,8 +33,8 @@ from licquant.quant.in_training.finetune import finetune as train_quantized
 from licquant.quant.in_training.finetune_settings import Training
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.settings import Settings
+from licquant.train.process import kept_threads
 from licquant.train.progress import COMPLETE, Clock
-from licquant.train.threads import kept_threads
 
 __all__ = ["METHODS", "Outcome", "QuantizerSettings", "Result", "Settings", "Training", "finetune", "quantize"]
 

@@ -22,10 +22,10 @@ from licquant.evaluate.rd import MSE, check_loss
 from licquant.evaluate.reference import evaluate_reference
 from licquant.images import check_places
 from licquant.models.shards import checkpoint_sha256
-from licquant.reports import allocation_pictures, pictures, report, width_pictures
+from licquant.reports import allocation_pictures, dynaquant_pictures, pictures, report
 from licquant.terminal import say
 from licquant.train.card import load_checkpoint, loss_of, name_of
-from licquant.train.threads import kept_threads
+from licquant.train.process import kept_threads
 
 REFERENCE_LABEL = "CompressAI FP32"
 
@@ -59,7 +59,7 @@ def evaluate(
             write_layer_bars(member.path, output.with_name(f"{output.stem}-layers-{of_member}"))
             if point.choices:
                 named = {image.name: image.widths for image in point.images}
-                width_pictures.chosen(output.with_name(f"{output.stem}-widths-{of_member}"), named)
+                dynaquant_pictures.chosen(output.with_name(f"{output.stem}-widths-{of_member}"), named)
     return Report(measured.record, measured.show)
 
 

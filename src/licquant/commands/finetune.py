@@ -24,7 +24,7 @@ from licquant.errors import BudgetError, ModelError, TrainingError
 from licquant.evaluate import provenance
 from licquant.evaluate.rd import describe
 from licquant.images import calibration_files, read_calibration
-from licquant.models.own import parse_arguments
+from licquant.models.load import parse_arguments
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.in_training.finetune_settings import DISTANCE_AWARE, FinetuneRecipe, Training
 from licquant.terminal import note, say

@@ -30,7 +30,7 @@ from licquant.evaluate.codec_results import Curve, RatePoint
 from licquant.evaluate.widths import share_different
 from licquant.images import calibration_files, list_images
 from licquant.quant.in_training.finetune_settings import DISTANCE_AWARE, STRAIGHT_THROUGH
-from licquant.reports import ablation_pictures, report
+from licquant.reports import dynaquant_pictures, report
 from licquant.terminal import note, say
 from licquant.train.card import lmbda_of
 from licquant.train.progress import INTERRUPTED
@@ -160,7 +160,7 @@ def table(name: str, options: ReproduceOptions) -> Report:
     found = {row.name: [next(curves) for _ in seeds[row]] for row in rows}
     record = table_record(name, rows, found, measured, options)
     report.write_json(options.output / f"{name}.json", record)
-    ablation_pictures.losses(options.output / f"{name}.png", _losses(record), f"{name}: loss against FP32, each seed")
+    dynaquant_pictures.losses(options.output / f"{name}.png", _losses(record), f"{name}: loss against FP32, each seed")
 
     def show() -> None:
         report.print_table(rich_table(record))

@@ -84,7 +84,7 @@ def quantize(
 ) -> None:
     """Quantize a trained model to a .licq file."""
     from licquant.commands import quantize as quantize_command
-    from licquant.models.own import parse_arguments
+    from licquant.models.load import parse_arguments
 
     options = quantize_command.QuantizeOptions(
         model=model,
@@ -197,7 +197,7 @@ def evaluate(
 ) -> None:
     """Measure rate and quality on real files, against the FP32 model's own coder."""
     from licquant.commands import evaluate as evaluate_command
-    from licquant.models.own import parse_arguments
+    from licquant.models.load import parse_arguments
 
     references = evaluate_command.References(reference or [], model, parse_arguments(model_args))
     finish(evaluate_command.evaluate(images, models, output, references, threads, metric), as_json)
@@ -214,7 +214,7 @@ def profile(
 ) -> None:
     """Measure how long each layer takes at each class of widths on this machine."""
     from licquant.commands import profile as profile_command
-    from licquant.models.own import parse_arguments
+    from licquant.models.load import parse_arguments
 
     arguments = parse_arguments(model_args)
     options = profile_command.ProfileOptions(model, checkpoint, output, size, threads, arguments)

@@ -42,7 +42,7 @@ from licquant.quant.in_training.finetune import finetune as train_quantized
 from licquant.quant.in_training.finetune_settings import Training
 from licquant.quant.network import QuantizedModel
 from licquant.quant.settings import Settings
-from licquant.train.threads import kept_threads
+from licquant.train.process import kept_threads
 
 
 @kept_threads()

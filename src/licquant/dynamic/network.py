@@ -36,7 +36,7 @@ from licquant.quant.grids import squares_of, tensor_bits
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.layers import QuantizedLayer, QuantizedTensor, ShuffledTensor
 from licquant.quant.network import QuantizedModel, QuantizedPart
-from licquant.quant.weight_ranges import correct_bias, moments
+from licquant.quant.ranges import correct_bias, moments
 
 # The centred integers that a selector reads [B, C, H, W] → the weights of the widths [B, widths of all its stages].
 Select = Callable[[Tensor], Tensor]

@@ -36,8 +36,8 @@ from licquant.models.load import load_model, model_name, read_state
 from licquant.models.recognize import SUPPORTED
 from licquant.models.shards import joint_sha256
 from licquant.models.small import SUFFIX
-from licquant.train import architectures, schedule
-from licquant.train.settings import CARD, Recipe, RunOptions
+from licquant.train import architectures
+from licquant.train.settings import CARD, Recipe, RunOptions, phases
 
 
 def read_card(checkpoint: Path) -> dict[str, Any] | None:
@@ -141,7 +141,7 @@ def make_card(
         "data": f"{options.data.resolve().name} ({reached.images} images)",
         "steps": reached.step,
         "batch": ", then ".join(
-            f"{phase.batch} x {phase.crop}x{phase.crop} to step {phase.stop}" for phase in schedule.phases(recipe)
+            f"{phase.batch} x {phase.crop}x{phase.crop} to step {phase.stop}" for phase in phases(recipe)
         ),
         "init": describe_init(options.init),
         "seconds": round(reached.seconds, 1),

@@ -24,11 +24,10 @@ from licquant.terminal import plain_console
 from licquant.train import architectures, card, export, resume
 from licquant.train.batches import Crops
 from licquant.train.loop import Loop
-from licquant.train.memory import keep_freed_memory
 from licquant.train.pixels import Pixels, open_pixels
+from licquant.train.process import keep_freed_memory, kept_threads
 from licquant.train.progress import COMPLETE, Clock, decoding_bar
 from licquant.train.settings import PICTURE, STATE, BaseRecipe, Recipe, RunOptions
-from licquant.train.threads import kept_threads
 from licquant.train.trainer import Trainer
 
 

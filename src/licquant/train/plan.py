@@ -42,9 +42,9 @@ from licquant.models.shards import checkpoint_files
 from licquant.models.small import SUFFIX
 from licquant.terminal import plain_console
 from licquant.train.command import TrainResult, make_fabric, run_training
+from licquant.train.process import kept_threads
 from licquant.train.progress import COMPLETE, Clock
 from licquant.train.settings import Recipe, RunOptions
-from licquant.train.threads import kept_threads
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,9 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
-from licquant.models.convolutions import LAYOUT, channels_innermost
-from licquant.models.precision import multiplies_bfloat16
+from licquant.models.kernels import LAYOUT, channels_innermost, multiplies_bfloat16
 from licquant.train.card import describe_hardware
-from licquant.train.entropy import Noise, float32_entropy_models
-from licquant.train.objective import Objective
+from licquant.train.objective import Noise, Objective, float32_entropy_models
 from licquant.train.settings import AUTO, BFLOAT16, FLOAT32, Recipe
 from licquant.train.stepper import SCHEDULED, Stepper
 

@@ -17,9 +17,9 @@ from licquant.quant.in_training.finetune_settings import FinetuneRecipe, Trainin
 from licquant.quant.rd import evaluate_quantized
 from licquant.quant.synthetic import dead_leaves
 from licquant.train import progress
-from licquant.train.averaging import Average
 from licquant.train.progress import COMPLETE, TIME_LIMIT
 from licquant.train.settings import RunOptions
+from licquant.train.stepper import Average
 from tests.models_for_tests import small_hyperprior
 from tests.unit.train.small import write_images
 

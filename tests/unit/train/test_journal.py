@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from licquant.errors import TrainingError
-from licquant.train.journal import Journal
+from licquant.train.loop import Journal
 
 MEANS = [2.5, 0.5, 1e-3, 1200.0, 3.0]  # loss, bpp, distortion, auxiliary, gradient
 

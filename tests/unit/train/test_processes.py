@@ -8,7 +8,7 @@ import torch
 
 from licquant.train import architectures
 from licquant.train.command import run_training
-from licquant.train.journal import Journal
+from licquant.train.loop import Journal
 from tests.processes import finish, kill_twice
 from tests.unit.train.small import options, recipe
 

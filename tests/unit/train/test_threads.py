@@ -9,7 +9,7 @@ from licquant.dynamic.finetune import finetune_dynamic
 from licquant.errors import TrainingError
 from licquant.train.command import run_training
 from licquant.train.plan import run_plan
-from licquant.train.threads import kept_threads
+from licquant.train.process import kept_threads
 
 
 @pytest.mark.parametrize("call", [run_training, run_plan, pipeline.finetune, finetune_dynamic, measure])

@@ -24,10 +24,10 @@ from licquant.codec.files.artifact import Artifact
 from licquant.quant.bfloat16_gradients import Bfloat16Gradients
 from licquant.quant.calibrate import Statistics
 from licquant.quant.in_training.finetune_settings import FinetuneRecipe, Training
-from licquant.quant.in_training.objective import QuantizedObjective
 from licquant.quant.in_training.quantizers import learn_grids
 from licquant.quant.natural import settle, weights_and_biases
 from licquant.quant.network import QuantizedModel
+from licquant.quant.rd import QuantizedObjective
 from licquant.terminal import plain_console
 from licquant.train import resume
 from licquant.train.command import open_crops
