@@ -56,7 +56,7 @@ class PlannedRun:
     init: str | Path | None
 
 
-def read_plan(path: Path) -> list[PlannedRun]:
+def planned_runs(path: Path) -> list[PlannedRun]:
     """The runs of a plan file; ``TrainingError``, naming the run, for anything in it that cannot be used."""
     try:
         text = path.read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from licquant.models.trace import TracedModel, trace_model
 from licquant.program.arithmetic import Ints
 from licquant.quant.after_training import rdo_ptq as module
 from licquant.quant.after_training.rdo_ptq import _Codec, _SoftLayer, all_blocks, blocks_of, rdo_ptq
-from licquant.quant.after_training.reconstruct import Crops
+from licquant.quant.after_training.reconstruct import CalibrationCrops
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.constants import integer_weight
 from licquant.quant.insert import insert_quantizers
@@ -40,7 +40,7 @@ class Case:
 
     def loss(self) -> float:
         """Above the float model's, on crops that nothing was learned on."""
-        crops = Crops(self.images, seed=1)
+        crops = CalibrationCrops(self.images, seed=1)
         with torch.no_grad():
             batches = [crops.draw() for _ in range(4)]
             losses = [
@@ -125,7 +125,7 @@ def test_the_loss_falls(case: Case) -> None:
 
 def test_what_is_kept_is_what_would_be_computed(case: Case) -> None:
     """With every block carried through and nothing learned, the last loss is the quantized codec's own."""
-    batch = Crops(case.images, 0).draw()
+    batch = CalibrationCrops(case.images, 0).draw()
     codec = _Codec(case.quantized, [batch], LMBDA)
     losses = []
     for part, block in all_blocks(case.quantized):

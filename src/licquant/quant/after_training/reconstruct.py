@@ -45,7 +45,7 @@ def reconstruct(
     Raises ``DataError`` if no image is as large as a crop of 64×64.
     """
     check_lmbda(lmbda)
-    crops = Crops(images, seed=0)
+    crops = CalibrationCrops(images, seed=0)
     weights, biases = weights_and_biases(quantized)
     groups = [{"params": weights, "lr": WEIGHT_RATE}, {"params": biases, "lr": BIAS_RATE}]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
@@ -61,7 +61,7 @@ def reconstruct(
     settle(quantized)
 
 
-class Crops:
+class CalibrationCrops:
     """Random crops of the calibration images, mirrored at random: [BATCH, 3, CROP, CROP] in [0, 1]."""
 
     def __init__(self, images: Sequence[RGB], seed: int) -> None:

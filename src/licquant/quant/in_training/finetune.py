@@ -38,7 +38,8 @@ from licquant.train.stepper import SCHEDULED, Stepper
 
 _DECIDED = "decided"  # in the saved state, so that it is not searched for again
 
-Group = dict[str, Any]  # of Adam's parameters: ``params``, and ``share``, its rate over the recipe's learning rate
+# Of Adam's parameters: ``params``, and ``share``, its rate over the recipe's learning rate.
+ParameterGroup = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ class Task:
     model: nn.Module
     decided: Mapping[str, Any]
     objective: nn.Module
-    groups: Sequence[Group]
+    groups: Sequence[ParameterGroup]
     refit: Refit | None = None
 
 
@@ -105,7 +106,7 @@ def groups_of(
     weights: Sequence[nn.Parameter],
     biases: Sequence[nn.Parameter],
     grids: Sequence[nn.Parameter],
-) -> list[Group]:
+) -> list[ParameterGroup]:
     """Offsets as ``natural.py`` and ``quantizers.py`` give them, each kind at its rate."""
     kinds = ((weights, recipe.learning_rate), (biases, recipe.bias_rate), (grids, recipe.grid_rate))
     return [{"params": list(kind), "share": rate / recipe.learning_rate} for kind, rate in kinds if kind]
