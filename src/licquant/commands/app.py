@@ -83,7 +83,9 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Encode images."""
-    options = coding_command.CodingOptions(images, output, model, engine, threads, jobs, skip_existing, as_json)
+    options = coding_command.CodingOptions(
+        images, output, model, engine, threads, jobs=jobs, skip_existing=skip_existing, as_json=as_json
+    )
     reading = reading_of(srgb, metadata, background, no_alpha, depth, frame)
     finish(coding_command.encode(options, quality, target_bpp, target_psnr, reading), as_json)
 
@@ -109,7 +111,9 @@ def decode(
 ) -> None:
     """Decode coded images. A file names its model, which is looked for among the embedded ones, in the folders that
     LICQUANT_MODELS lists, and beside the file."""
-    options = coding_command.CodingOptions(files, output, model, engine, threads, jobs, skip_existing, as_json)
+    options = coding_command.CodingOptions(
+        files, output, model, engine, threads, jobs=jobs, skip_existing=skip_existing, as_json=as_json
+    )
     part = None if crop is None else coding_command.parse_crop(crop)
     colour = None if background is None else parse_colour(background)
     finish(coding_command.decode(options, form, commands.Wanted(part, srgb, colour)), as_json)

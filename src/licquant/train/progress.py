@@ -29,9 +29,11 @@ class Clock:
 
     @property
     def seconds(self) -> float:
+        """Since the start."""
         return time.monotonic() - self.start
 
     def stop_reason(self) -> str | None:
+        """``INTERRUPTED``, ``TIME_LIMIT`` or None."""
         if self.interrupted:
             return INTERRUPTED
         return TIME_LIMIT if self.limit is not None and self.seconds >= self.limit else None
