@@ -37,7 +37,7 @@ from licquant.quant.network import QuantizedModel, uniform_plan
 from licquant.quant.rd import RateDistortion, evaluate
 from licquant.quant.settings import Settings
 from licquant.reports import report
-from licquant.train.memory import keep_freed_memory
+from licquant.train.process import keep_freed_memory
 
 WIDTHS = tuple(range(2, 9))
 SIZE = 0.14  # of the FP32 bytes: where the layers have to compete

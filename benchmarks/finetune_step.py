@@ -29,7 +29,7 @@ from licquant.quant.network import uniform_plan
 from licquant.quant.synthetic import dead_leaves
 from licquant.reports.report import write_json
 from licquant.train import architectures
-from licquant.train.memory import keep_freed_memory
+from licquant.train.process import keep_freed_memory
 from licquant.train.settings import Recipe
 from licquant.train.trainer import Trainer
 

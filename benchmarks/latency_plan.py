@@ -35,7 +35,7 @@ from licquant.quant.calibrate import collect_statistics
 from licquant.quant.network import uniform_plan
 from licquant.quant.settings import Settings
 from licquant.reports import report
-from licquant.train.memory import keep_freed_memory
+from licquant.train.process import keep_freed_memory
 
 WIDEST = 12  # of weights and activations: INT8 kernels end at 8
 UNIFORM = 7  # the budgets are what this uniform width costs

@@ -27,7 +27,7 @@ from rich.table import Table
 import licquant
 from licquant.evaluate import provenance
 from licquant.reports import report
-from licquant.reports.drawing import SERIES, save
+from licquant.reports.pictures import SERIES, save
 
 PROCESSES = 2
 EMBEDDED = Path(licquant.__file__).parent / "assets"

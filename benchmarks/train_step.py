@@ -28,12 +28,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from licquant.evaluate import provenance
 from licquant.evaluate.rd import rd_loss
 from licquant.images import write_image
-from licquant.models.convolutions import channels_innermost
+from licquant.models.kernels import channels_innermost
 from licquant.reports.report import write_json
 from licquant.train import architectures
 from licquant.train.batches import Crops, ahead
-from licquant.train.memory import keep_freed_memory
 from licquant.train.pixels import open_pixels
+from licquant.train.process import keep_freed_memory
 from licquant.train.settings import Recipe
 from licquant.train.trainer import Trainer
 

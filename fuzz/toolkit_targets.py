@@ -29,7 +29,7 @@ def plan(data: bytes) -> None:
 def plan_of_runs(data: bytes) -> None:
     """A training plan, JSON or TOML."""
     name = "runs.json" if data.lstrip()[:1] in (b"{", b"[") else "runs.toml"
-    for run in training_plan.read_plan(file_of(name, data)):
+    for run in training_plan.planned_runs(file_of(name, data)):
         Recipe.from_mapping(run.recipe.to_mapping())
 
 

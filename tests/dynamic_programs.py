@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -118,3 +118,15 @@ def dynamic_artifact(seed: int = 14, widths: Mapping[str, tuple[tuple[int, ...],
     plan = Plan({op.name: LayerBits(8, 8) for name in ("g_a", "g_s") for op in parts[name].operations})
     tables = random_tables(program, families.SCALE_HYPERPRIOR)
     return Artifact(families.SCALE_HYPERPRIOR, program, tables, plan, dynamic=dynamic)
+
+
+def static_part(dynamic: DynamicPart, widths: Sequence[int]) -> Part:
+    """The part at these widths of all stages but the first: what a chain of them must compute, as one program."""
+    operations: list[Operation] = []
+    for stage, width in zip(dynamic.stages, (*dynamic.stages[0].parts, *widths), strict=True):
+        before = operations[-1].name if operations else INPUT
+        operations += [
+            replace(op, inputs=tuple(before if name == INPUT else name for name in op.inputs))
+            for op in stage.parts[width].operations
+        ]
+    return Part(dynamic.part.name, dynamic.part.input_grid, tuple(operations))

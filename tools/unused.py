@@ -3,9 +3,10 @@ default which no caller ever replaces.
 
     python tools/unused.py            prints what it finds, and exits with status 1 if there is anything
 
-Names are compared, not objects: a name that stands anywhere else in ``src`` counts as used. So
-something unused may be missed, but what is reported is used by nobody, unless it is reached through a library that
-calls it by its name: those are in ``ALLOWED``, each with its reason.
+Names are compared, not objects: a name counts as used in its own file, in files that import it, and wherever an
+attribute or a string is called so; a method only there. So something unused may be missed, but what is reported is
+used by nobody, unless it is reached through a library that calls it by its name: those are in ``ALLOWED``, each with
+its reason. The parameters of a class are those of its ``__init__``, or a dataclass's fields.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +29,7 @@ ALLOWED = {
     "Codec.memory": "tells what an image would take, for those who set max_memory",
     "Codec.synthesise": "the public counterpart of Codec.analyse",
     "OpenVinoEngine.execution_types": "tells which kernels run; the tests of INT8 speed read it",
-    "LatencyTable.check_fits(here)": "another machine than this one can only be told",
-    "weight_hessian_traces(vectors)": "the paper's number; an estimate is tested with more",
-    "weight_hessian_traces(seed)": "other draws of one estimate",
-    "rdo_ptq(seed)": "other draws of the crops",
-    "reconstruct(seed)": "other draws of the crops",
-    "dead_leaves(seed)": "other images",
-    "repair(tries)": "tests stop it early",
+    "dead_leaves(seed)": "other images: also for those who measure a model of their own",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -43,11 +38,15 @@ Definition = Function | ast.ClassDef
 
 @dataclass(frozen=True)
 class Use:
-    """A name that stands somewhere: in which file and line, and the call whose function it is, if it is one."""
+    """A name that stands somewhere: in which file and line, and the call whose function it is, if it is one.
+
+    bare: it stands there as a variable does, and no object's attribute
+    """
 
     path: Path
     line: int
     call: ast.Call | None
+    bare: bool = False
 
 
 def main() -> int:
@@ -65,6 +64,16 @@ def files() -> list[Path]:
 def unused(trees: dict[Path, ast.Module], source: Path, allowed: Mapping[str, str]) -> Iterator[str]:
     """One line for everything defined below ``source`` that the trees do not use, and for what is allowed in vain."""
     uses, excused = uses_of(trees), set[str]()
+    imports = {path: imported_names(tree) for path, tree in trees.items()}
+    bases = {
+        ast.unparse(b) for t in trees.values() for c in ast.walk(t) if isinstance(c, ast.ClassDef) for b in c.bases
+    }
+    changed = {
+        keyword.arg or ""
+        for use in uses["replace"]
+        if use.call is not None  # of a dataclass
+        for keyword in use.call.keywords
+    }
     for path, tree in trees.items():
         if not path.is_relative_to(source):
             continue
@@ -73,10 +82,18 @@ def unused(trees: dict[Path, ast.Module], source: Path, allowed: Mapping[str, st
             own = name.rpartition(".")[2]
             label = f"{place}:{node.lineno}: {name}"
             elsewhere = [use for use in uses[own] if use.path != path or not _within(use.line, node)]
+            if "." in name:
+                elsewhere = [use for use in elsewhere if not use.bare]
+            else:
+                elsewhere = [use for use in elsewhere if not use.bare or use.path == path or own in imports[use.path]]
             complaints = {name: f"{label} is used by tests at most"} if not elsewhere else {}
+            idle: Iterator[str] = iter(())
             if elsewhere and isinstance(node, Function):
-                for parameter in idle_parameters(node, "." in name, elsewhere):
-                    complaints[f"{name}({parameter})"] = f"{label}: no caller gives its parameter {parameter}"
+                idle = idle_parameters(node, "." in name, elsewhere)
+            elif elsewhere and isinstance(node, ast.ClassDef) and own not in bases:
+                idle = idle_of_class(node, [*elsewhere, *constructions(node, path)], changed)
+            for parameter in idle:
+                complaints[f"{name}({parameter})"] = f"{label}: no caller gives its parameter {parameter}"
             for key, complaint in complaints.items():
                 reason = {key, own} & allowed.keys()
                 excused |= reason
@@ -121,7 +138,7 @@ def uses_of(trees: dict[Path, ast.Module]) -> dict[str, list[Use]]:
         calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-                uses[node.id].append(Use(path, node.lineno, calls.get(id(node))))
+                uses[node.id].append(Use(path, node.lineno, calls.get(id(node)), bare=True))
             elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 uses[node.attr].append(Use(path, node.lineno, calls.get(id(node))))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
@@ -131,6 +148,42 @@ def uses_of(trees: dict[Path, ast.Module]) -> dict[str, list[Use]]:
                     if alias.asname not in (None, alias.name):
                         uses[alias.name].append(Use(path, node.lineno, None))  # used under another name
     return uses
+
+
+def imported_names(tree: ast.Module) -> set[str]:
+    """What the ``from`` imports of a module bring into it, wherever they stand."""
+    return {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+
+def constructions(node: ast.ClassDef, path: Path) -> Iterator[Use]:
+    """The calls by which a class makes its own objects."""
+    for call in ast.walk(node):
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") in ("cls", node.name):
+            yield Use(path, call.lineno, call)
+
+
+def idle_of_class(node: ast.ClassDef, uses: list[Use], changed: Set[str]) -> Iterator[str]:
+    """Parameters with a default of a class's constructor that no call replaces; changed: names of copied fields.
+
+    None where a call passes on arguments that cannot be seen.
+    """
+    calls = [use.call for use in uses if use.call is not None]
+    if not calls or any(_is_open(call) for call in calls):
+        return
+    made = [Use(use.path, use.line, use.call) for use in uses if use.call is not None]
+    for inner in node.body:
+        if isinstance(inner, Function) and inner.name == "__init__":
+            yield from idle_parameters(inner, True, made)
+            return
+    if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        given = {keyword.arg for call in calls for keyword in call.keywords} | changed
+        most = max(len(call.args) for call in calls)
+        fields = [inner for inner in node.body if isinstance(inner, ast.AnnAssign)]
+        fields = [field for field in fields if "ClassVar" not in ast.unparse(field.annotation)]
+        for position, field in enumerate(fields):
+            name = getattr(field.target, "id", "_")
+            if field.value is not None and position >= most and name not in given and not name.startswith("_"):
+                yield name
 
 
 def idle_parameters(node: Function, method: bool, uses: list[Use]) -> Iterator[str]:

@@ -89,6 +89,7 @@ class Plan(Mapping[str, LayerBits]):
             raise PlanError(f"the plan names layers that the model lacks: {', '.join(unknown[:4])}{more}")
 
     def to_json(self) -> dict[str, Any]:
+        """What ``plan.json`` holds; ``from_json`` is the inverse."""
         return {
             "format": "licquant.plan",
             "version": PLAN_VERSION,

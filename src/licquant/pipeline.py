@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lightning.fabric import Fabric
 from torch import nn
 
 from licquant.allocate.file_budget import check_fixed, make_within
@@ -31,16 +30,13 @@ from licquant.quant.after_training.fit import fit
 from licquant.quant.calibrate import calibrate
 from licquant.quant.in_training.finetune import Finetuned, Outcome, decided_before, forget_state, static_task
 from licquant.quant.in_training.finetune import finetune as train_quantized
-from licquant.quant.in_training.finetune_settings import FinetuneRecipe
+from licquant.quant.in_training.finetune_settings import Training
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.settings import Settings
-from licquant.train.command import make_fabric
+from licquant.train.process import kept_threads
 from licquant.train.progress import COMPLETE, Clock
-from licquant.train.resume import identity
-from licquant.train.settings import RunOptions
-from licquant.train.threads import kept_threads
 
-__all__ = ["METHODS", "Outcome", "QuantizerSettings", "Result", "Settings", "finetune", "quantize"]
+__all__ = ["METHODS", "Outcome", "QuantizerSettings", "Result", "Settings", "Training", "finetune", "quantize"]
 
 # Reconstruction and training hardly ever make weights compress worse by more than this.
 _MARGIN, _TRAINED_MARGIN = 0.005, 0.01
@@ -90,29 +86,23 @@ def quantize(
 def finetune(
     model: nn.Module,
     images: Sequence[RGB],
-    recipe: FinetuneRecipe,
-    options: RunOptions,
+    training: Training,
     method: str = "uniform",
     budget: Budget | None = None,
     settings: Settings | None = None,
-    provenance: Mapping[str, Any] | None = None,
     on_progress: OnProgress = silent,
-    fabric: Fabric | None = None,
 ) -> tuple[Result, Outcome]:
     """Quantize a trained model, then train the quantized one: as ``quantize``, with further
 
-    recipe:     how it is trained, and with which quantizer;  options: on which images, for how long, on what
-    provenance: also decides whether a saved run may be resumed, whose widths are then used again
-    fabric:     launched already, ``train.command.make_fabric(options)``
+    training: recipe and options, and in place of the provenance its facts; they also decide whether a saved run may
+              be resumed, whose widths are then used again
 
     Raises also ``TrainingError`` for all that keeps the training from starting or going on.
     """
-    facts, clock = dict(provenance or {}), Clock(options.max_minutes)
+    recipe, facts, clock = training.recipe, dict(training.facts), Clock(training.options.max_minutes)
     chosen = recipe.starting(settings or Settings()).of_method(check_method(method))
-    mine, budget = identity(recipe, options, **facts), budget or Budget("bits", 8)
-    decided = decided_before(options, mine)
+    decided, budget = decided_before(training), budget or Budget("bits", 8)
     first = chosen.plan if decided is None else Plan.from_json(decided)
-    fabric = fabric or make_fabric(options)
     traced, statistics = calibrate(model, images, chosen.metric, on_progress)
     search = Search(traced, images, statistics, chosen, method, recipe.to_mapping() | facts, on_progress)
 
@@ -121,14 +111,14 @@ def finetune(
         if plan.to_json() != decided:  # the state that is resumed replaces what reconstruction would learn
             fit(quantized, images, method, chosen, on_progress)
         task = static_task(quantized, statistics, recipe)
-        outcome = train_quantized(task, recipe, options, mine, fabric, clock=clock)
+        outcome = train_quantized(task, training, clock)
         artifact = lower_to_artifact(quantized, outcome.told(recipe, facts), chosen.licence)
         return Finetuned(artifact, quantized, outcome)
 
     def once_more(made: Finetuned) -> bool:
         again = chosen.plan is None and made.outcome.status == COMPLETE
         if again:  # from the start, with a smaller plan
-            forget_state(options, fabric)
+            forget_state(training)
         return again
 
     if chosen.plan and decided is None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+if TYPE_CHECKING:  # Rich takes as long to import as decoding an image, and most commands say a line or two
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
 
 # All but the new line; those of C1 too, which some terminals obey, and those that turn the direction of writing.
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(10), *range(11, 32), *range(127, 160))}
@@ -47,6 +48,8 @@ def note(text: str) -> None:
 
 def plain_console(*, stderr: bool = False) -> Console:
     """Rich's, but text is printed as it is."""
+    from rich.console import Console
+
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
@@ -60,6 +63,8 @@ def show_table(table: Table, least: int = 80) -> None:
 
 def progress_bars() -> Progress:
     """Bars on standard error for whatever long work goes on."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns: tuple[Any, ...] = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -61,3 +61,9 @@ def test_the_codec_is_offered_when_asked_for() -> None:
     assert set(licquant.__all__) >= {"Codec", "load"}
     with pytest.raises(AttributeError, match="no attribute 'save'"):
         getattr(licquant, "save")  # noqa: B009
+
+
+def test_the_command_line_waits_for_neither_an_engine_nor_rich() -> None:
+    found = "sorted({'rich', 'openvino', 'torch', 'scipy'} & set(sys.modules))"
+    program = f"import sys, licquant.commands.app; print({found})"
+    assert run_python(program).strip() == "[]"

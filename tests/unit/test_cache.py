@@ -98,7 +98,7 @@ def versions() -> dict[str, str]:
 @pytest.mark.parametrize(
     ("changed", "kinds"),
     [
-        ("images/padding.py", {"pixels", "sensitivity", "bytes", "hessian"}),
+        ("images/picture.py", {"pixels", "sensitivity", "bytes", "hessian"}),
         ("train/pixels.py", {"pixels"}),
         ("quant/layers.py", {"sensitivity", "bytes", "hessian"}),
         ("quant/rd.py", {"sensitivity", "hessian"}),

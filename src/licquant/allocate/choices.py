@@ -63,6 +63,7 @@ class Choices:
 
     @staticmethod
     def plan(widths: Mapping[str, tuple[int | None, int]]) -> Plan:
+        """The plan of layer → (weight bits, None for a layer without weights; activation bits)."""
         return Plan({layer: LayerBits(weight, activation) for layer, (weight, activation) in widths.items()})
 
 

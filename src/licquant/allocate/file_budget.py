@@ -34,7 +34,8 @@ class Made(Protocol):
     """What came of a plan."""
 
     @property
-    def artifact(self) -> Artifact: ...
+    def artifact(self) -> Artifact:
+        """What the model was lowered to: its file's bytes are what counts."""
 
 
 MadeT = TypeVar("MadeT", bound=Made)

@@ -37,29 +37,27 @@ def weight_hessian_traces(
     traced: TracedModel,
     crops: Tensor,
     lmbda: float,
-    vectors: int = VECTORS,
-    seed: int = 0,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> dict[str, float]:
     """Layer → an unbiased estimate of the trace of the Hessian of J = R + λ·255²·MSE in the layer's weights.
 
-    crops:   [B, 3, H, W] in [0, 1], sides in 64s; J is their mean, computed ``BATCH`` at a time
-    vectors: Rademacher vectors for each batch; ``on_step`` hears how many of ceil(B / BATCH) · vectors are done
+    crops: [B, 3, H, W] in [0, 1], sides in 64s; J is their mean, computed ``BATCH`` at a time, each with ``VECTORS``
+           Rademacher vectors; ``on_step`` hears how many of ceil(B / BATCH) · VECTORS are done
 
     The unit is that of J, bits per pixel, per squared weight. An estimate, and the trace itself, can be negative.
     """
     check_lmbda(lmbda)
     layers = {step.name: QuantizedLayer(step, 8) for step in traced.layers if step.has_weights}
     weights = {name: layer.weight for name, layer in layers.items()}
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     totals = dict.fromkeys(weights, 0.0)
     done = 0
     for batch in crops.split(BATCH):
         loss = evaluate(traced, run_layers(traced, layers), batch).loss(lmbda)
-        products = hutchinson(loss, weights, vectors, generator)
+        products = hutchinson(loss, weights, VECTORS, generator)
         for found in products:
             for name, value in found.items():
-                totals[name] += value * len(batch) / (len(crops) * vectors)
+                totals[name] += value * len(batch) / (len(crops) * VECTORS)
             done += 1
             on_step(done)
     return totals

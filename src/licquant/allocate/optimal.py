@@ -21,6 +21,7 @@ from licquant.config import LayerBits, Plan
 from licquant.errors import BudgetError
 from licquant.program.arithmetic import Floats, Ints
 
+EXCHANGES = 12  # that are measured in search of a better plan
 _NO_GAP = {"mip_rel_gap": 0.0}
 
 
@@ -51,17 +52,16 @@ def repair(
     limit: float,
     plan: Plan,
     measure: Callable[[Plan], float],
-    tries: int = 12,
 ) -> Plan:
     """Exchange widths between layers as long as the measured loss of the whole plan falls.
 
-    measure: plan → its measured loss;  tries: how many exchanges are measured
+    measure: plan → its measured loss;  at most ``EXCHANGES`` of them
     Exchanges are one layer's weights a width wider, another's a width narrower (or none), within the limit, tried in
     the order of what the table promises; the plan returned is never worse than the one given.
     """
     best = measure(plan)
     tried = {plan.hash}
-    for _ in range(tries):
+    for _ in range(EXCHANGES):
         found = next((p for p in _exchanges(choices, costs, limit, plan) if p.hash not in tried), None)
         if found is None:
             break

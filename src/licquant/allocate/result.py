@@ -31,4 +31,5 @@ class Result:
 
     @property
     def plan(self) -> Plan:
+        """The widths that were chosen, those of the quantized model."""
         return self.quantized.plan

@@ -68,6 +68,7 @@ class Search:
 
     @property
     def weight_bits(self) -> list[int]:
+        """The widths that a layer's weights may get, ascending."""
         return list(range(MIN_BITS, self.settings.max_bits + 1))
 
     def costs(self, budget: Budget) -> tuple[Costs, float]:
@@ -100,6 +101,7 @@ class Search:
 
     @cached_property
     def crops(self) -> Tensor:
+        """What losses are measured on, the same for the whole search: see ``draw_crops``."""
         return draw_crops(self.images)
 
     @cached_property
@@ -109,6 +111,7 @@ class Search:
 
     @cached_property
     def table(self) -> Sensitivity:
+        """ζ of every layer at every width; measured once, or taken from the cache."""
         widths = range(MIN_BITS, max(self.settings.max_bits, self.settings.activation_bits) + 1)
         return measure_sensitivity(
             self.traced,

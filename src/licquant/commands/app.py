@@ -13,8 +13,6 @@ import typer
 from licquant import __version__
 from licquant.commands import base as commands
 from licquant.commands import coding as coding_command
-from licquant.commands import export as export_command
-from licquant.commands import inspect as inspect_command
 from licquant.commands import recipes
 from licquant.commands.base import finish
 from licquant.commands.image_options import Background, Depth, Frame, Metadata, NoAlpha, Srgb, reading_of
@@ -74,7 +72,7 @@ def encode(
     quality: Annotated[int | None, count("--quality", "Which of the models, by bit rate; default: the middle.")] = None,
     target_bpp: Annotated[float | None, positive("--target-bpp", "The best of the models within this rate.")] = None,
     target_psnr: Annotated[float | None, positive("--target-psnr", "The smallest file of this PSNR in dB.")] = None,
-    jobs: Jobs = 1,
+    jobs: Jobs = 2,
     skip_existing: SkipExisting = False,
     engine: Engine = "openvino",
     threads: Threads = None,
@@ -87,7 +85,9 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Encode images."""
-    options = coding_command.CodingOptions(images, output, model, engine, threads, jobs, skip_existing, as_json)
+    options = coding_command.CodingOptions(
+        images, output, model, engine, threads, jobs=jobs, skip_existing=skip_existing, as_json=as_json
+    )
     reading = reading_of(srgb, metadata, background, no_alpha, depth, frame)
     finish(coding_command.encode(options, quality, target_bpp, target_psnr, reading), as_json)
 
@@ -103,7 +103,7 @@ def decode(
     ] = None,
     form: Annotated[str | None, typer.Option("--format", help="png (default), ppm, bmp or tif, in a folder.")] = None,
     crop: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="This part only; it takes less time.")] = None,
-    jobs: Jobs = 1,
+    jobs: Jobs = 2,
     skip_existing: SkipExisting = False,
     engine: Engine = "openvino",
     threads: Threads = None,
@@ -113,7 +113,9 @@ def decode(
 ) -> None:
     """Decode coded images. A file names its model, which is looked for among the embedded ones, in the folders that
     LICQUANT_MODELS lists, and beside the file."""
-    options = coding_command.CodingOptions(files, output, model, engine, threads, jobs, skip_existing, as_json)
+    options = coding_command.CodingOptions(
+        files, output, model, engine, threads, jobs=jobs, skip_existing=skip_existing, as_json=as_json
+    )
     part = None if crop is None else coding_command.parse_crop(crop)
     colour = None if background is None else parse_colour(background)
     finish(coding_command.decode(options, form, commands.Wanted(part, srgb, colour)), as_json)
@@ -132,6 +134,8 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what is in a .licq or .lic file, or what this machine's kernels do."""
+    from licquant.commands import inspect as inspect_command
+
     finish(inspect_command.machine() if machine else inspect_command.inspect(file, model, images or []), as_json)
 
 
@@ -142,6 +146,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a model for other runtimes, with which they decode and make the same files; see docs/onnx.md."""
+    from licquant.commands import export as export_command
+
     finish(export_command.onnx(model, onnx), as_json)
 
 

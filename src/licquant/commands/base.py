@@ -149,6 +149,7 @@ def synthesis_widths(codec: Codec, data: bytes) -> dict[str, int]:
 
 
 def read_file(file: Path) -> bytes:
+    """A coded file's bytes; ``BitstreamError`` for one that cannot be read or is larger than 1 GiB."""
     try:
         if file.stat().st_size > 1 << 30:
             raise BitstreamError(f"{file}: larger than 1 GiB: not a licquant file")

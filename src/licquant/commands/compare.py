@@ -12,7 +12,7 @@ from typing import Any
 from licquant import pipeline
 from licquant.codec.files.artifact import Artifact, read_artifact_bytes
 from licquant.commands.base import Report
-from licquant.commands.evaluate import measure
+from licquant.commands.evaluate import References, measure
 from licquant.commands.quantize import QuantizeOptions, made_with, quantize
 from licquant.commands.toolkit import lmbdas_of, make_folder
 from licquant.config import Budget
@@ -61,9 +61,8 @@ def compare(options: CompareOptions) -> Report:
             missed.append({"method": job.method, "budget": job.budget, "lmbda": job.lmbda, "reason": str(error)})
     if not made:
         raise BudgetError(f"no method met its budget: {missed[0]['reason']}")
-    measured = measure(
-        grouped([Candidate.read(path) for path in made]), options.checkpoints, tests, options.model, options.threads
-    )
+    references = References(options.checkpoints, options.model)
+    measured = measure(grouped([Candidate.read(path) for path in made]), references, tests, options.threads)
     measured.facts["missed"] = missed
     measured.write(options.output / "results.json")
 

@@ -47,6 +47,7 @@ class Assets:
 
     @classmethod
     def find(cls) -> Assets:
+        """What lies beside the code; ``LicquantError`` without models, while the checkpoint may be missing."""
         folder = Path(str(resources.files("licquant"))) / "assets"
         artifacts = sorted(folder.glob("*.licq"))
         if not artifacts:

@@ -22,29 +22,36 @@ from licquant.evaluate.rd import MSE, check_loss
 from licquant.evaluate.reference import evaluate_reference
 from licquant.images import check_places
 from licquant.models.shards import checkpoint_sha256
-from licquant.reports import allocation_pictures, pictures, report, width_pictures
+from licquant.reports import allocation_pictures, dynaquant_pictures, pictures, report
 from licquant.terminal import say
 from licquant.train.card import load_checkpoint, loss_of, name_of
-from licquant.train.threads import kept_threads
+from licquant.train.process import kept_threads
 
 REFERENCE_LABEL = "CompressAI FP32"
+
+
+@dataclass(frozen=True)
+class References:
+    """The FP32 checkpoints that artifacts are compared with; model, arguments: as ``card.load_checkpoint`` has them."""
+
+    checkpoints: Sequence[Path]
+    model: str | None
+    arguments: Mapping[str, Any] | None = None
 
 
 def evaluate(
     images: Sequence[Path],
     models: Sequence[Path],
     output: Path,
-    references: Sequence[Path],
-    name: str | None,
+    references: References,
     threads: int | None,
-    model_args: Mapping[str, Any] | None = None,
-    metric: str | None = None,
+    metric: str | None,
 ) -> Report:
     """Real files only: see ``evaluate/``. Pictures are written beside the JSON. images: as ``images_meant``"""
     paths = images_meant(images)
     check_places(output, output.with_name(f"{output.stem}-rd.png"))
     groups = grouped([Candidate.read(path) for path in models])
-    measured = measure(groups, references, paths, name, threads, model_args, metric)
+    measured = measure(groups, references, paths, threads, metric)
     measured.write(output)
     for group, curve in zip(groups, measured.curves, strict=True):
         for member, point in zip(group.members, curve.points, strict=True):
@@ -52,7 +59,7 @@ def evaluate(
             write_layer_bars(member.path, output.with_name(f"{output.stem}-layers-{of_member}"))
             if point.choices:
                 named = {image.name: image.widths for image in point.images}
-                width_pictures.chosen(output.with_name(f"{output.stem}-widths-{of_member}"), named)
+                dynaquant_pictures.chosen(output.with_name(f"{output.stem}-widths-{of_member}"), named)
     return Report(measured.record, measured.show)
 
 
@@ -90,6 +97,7 @@ class Measured:
 
     @property
     def record(self) -> dict[str, Any]:
+        """What ``--json`` prints: one report, or those against several references joined."""
         records = [report.report_of(curves, self.facts, reference) for curves, reference in self.compared]
         if len(records) == 1:
             return records[0]
@@ -112,6 +120,7 @@ class Measured:
                     allocation_pictures.pareto(picture, found, fp32.model_bytes, title)
 
     def show(self) -> None:
+        """Print a table of the curves for every reference, and the widths that images got."""
         for curves, reference in self.compared:
             report.print_table(report.results_table(curves, reference))
             if curves:
@@ -127,15 +136,13 @@ class Measured:
 @kept_threads()
 def measure(
     groups: Sequence[Group],
-    references: Sequence[Path],
+    references: References,
     paths: Sequence[Path],
-    name: str | None,
     threads: int | None,
-    model_args: Mapping[str, Any] | None = None,
     metric: str | None = None,
 ) -> Measured:
     """Every artifact and every FP32 checkpoint over the images; what is wrong with a checkpoint's λ is found first."""
-    losses = {path: loss_of(path, None, metric) for path in references}
+    losses = {path: loss_of(path, None, metric) for path in references.checkpoints}
     ordered = sorted(
         ((path, known_lmbda(path, lmbda)) for path, (lmbda, _) in losses.items()), key=lambda item: item[1]
     )
@@ -154,8 +161,8 @@ def measure(
             curves.append(Curve(group.label, tuple(points), group.method))
         baselines: dict[str, list[RatePoint]] = {}
         for path, lmbda in ordered:
-            family = name_of(path, name)
-            model = load_checkpoint(path, family, model_args)
+            family = name_of(path, references.model)
+            model = load_checkpoint(path, family, references.arguments)
             baselines.setdefault(family, []).append(
                 reference_point(model, path, lmbda, paths, on_progress, losses[path][1])
             )

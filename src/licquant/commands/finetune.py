@@ -12,8 +12,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric import Fabric
-
 from licquant import pipeline
 from licquant.cache import cache_folder
 from licquant.commands.base import Report
@@ -26,12 +24,11 @@ from licquant.errors import BudgetError, ModelError, TrainingError
 from licquant.evaluate import provenance
 from licquant.evaluate.rd import describe
 from licquant.images import calibration_files, read_calibration
-from licquant.models.own import parse_arguments
+from licquant.models.load import parse_arguments
 from licquant.models.shards import checkpoint_sha256
-from licquant.quant.in_training.finetune_settings import DISTANCE_AWARE, FinetuneRecipe
+from licquant.quant.in_training.finetune_settings import DISTANCE_AWARE, FinetuneRecipe, Training
 from licquant.terminal import note, say
 from licquant.train import card, resume
-from licquant.train.command import make_fabric
 from licquant.train.progress import COMPLETE, INTERRUPTED
 from licquant.train.settings import STATE, RunOptions
 
@@ -56,6 +53,7 @@ class FinetuneOptions(WidthOptions):
 
     @property
     def checkpoint(self) -> Path:
+        """The FP32 model that is finetuned."""
         assert self.run.init is not None
         return self.run.init
 
@@ -106,28 +104,24 @@ def run(options: FinetuneOptions) -> Report:
     settings = replace(options.settings(), reconstruction_steps=options.reconstruction, cache=options.tables)
     if options.dynamic and options.dynamic.bit_cost == LATENCY and options.latency is None:
         raise BudgetError("--bit-cost latency needs --latency: a table made with licquant profile")
-    facts = made_with(options, recipe, paths)
-    done = resume.finished_card(resume.identity(recipe, options.run, **facts), options.run)
+    training = Training(recipe, options.run, made_with(options, recipe, paths))
+    done = resume.finished_card(training.identity, options.run)
     if done is not None:
         options.run.companion(STATE).unlink(missing_ok=True)
         return _report(options, done, COMPLETE)
-    fabric = make_fabric(options.run)
+    fabric = training.fabric
     model = card.load_checkpoint(options.checkpoint, recipe.model, options.model_args)
     calibration = read_calibration(paths, options.strict)
     images = calibration.images
     with progress() as on_progress:
         if options.dynamic:
-            result, outcome = finetune_dynamic(
-                model, images, recipe, options.run, options.dynamic, settings, facts, on_progress, fabric
-            )
+            result, outcome = finetune_dynamic(model, images, training, options.dynamic, settings, on_progress)
         else:
-            result, outcome = pipeline.finetune(
-                model, images, recipe, options.run, options.method, budget, settings, facts, on_progress, fabric
-            )
+            result, outcome = pipeline.finetune(model, images, training, options.method, budget, settings, on_progress)
     described: dict[str, Any] = {}
     if fabric.is_global_zero:
         result.artifact.save(options.run.output)
-        described = _card(options, recipe, facts, result, outcome, fabric)
+        described = _card(options, training, result, outcome)
         card.write_card(options.run.output, described)
         if outcome.status == COMPLETE:
             options.run.companion(STATE).unlink(missing_ok=True)
@@ -166,15 +160,10 @@ def made_with(options: FinetuneOptions, recipe: FinetuneRecipe, calibration: Seq
 
 
 def _card(
-    options: FinetuneOptions,
-    recipe: FinetuneRecipe,
-    facts: Mapping[str, Any],
-    result: pipeline.Result,
-    outcome: pipeline.Outcome,
-    fabric: Fabric,
+    options: FinetuneOptions, training: Training, result: pipeline.Result, outcome: pipeline.Outcome
 ) -> dict[str, Any]:
     """The model card; ``train.card`` explains its entries."""
-    output = options.run.output
+    output, recipe, fabric = options.run.output, training.recipe, training.fabric
     return {
         "model": recipe.model,
         "lmbda": recipe.lmbda,
@@ -185,7 +174,7 @@ def _card(
         "hardware": card.describe_hardware(fabric.device, fabric.world_size),
         "licence": options.licence,
         "note": options.run.note,
-        **resume.identity(recipe, options.run, **facts),
+        **training.identity,
         "plan": result.plan.to_json(),
         "plan_hash": result.plan.hash,
         "bytes": output.stat().st_size,

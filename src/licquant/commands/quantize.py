@@ -33,7 +33,7 @@ from licquant.quant.ranges import RANGE_METHODS
 from licquant.reports import allocation_pictures
 from licquant.terminal import say
 from licquant.train.card import load_checkpoint, loss_of, name_of
-from licquant.train.memory import keep_freed_memory
+from licquant.train.process import keep_freed_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +112,7 @@ def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequen
 
 
 def told(size: FileSize | None) -> str:
+    """Budget and prediction in bytes for the result's line; nothing where the budget is none of bytes."""
     return "" if size is None else f"; budget {size.budget:,}, predicted {size.predicted:,}"
 
 

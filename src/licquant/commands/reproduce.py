@@ -24,7 +24,7 @@ from licquant.errors import LicquantError
 from licquant.evaluate import widths
 from licquant.images import check_places, list_images, read_image
 from licquant.quant.gradients import DistanceAware
-from licquant.reports import estimator_pictures, report, width_pictures
+from licquant.reports import dynaquant_pictures, report
 from licquant.terminal import say
 
 BETAS = (1.0, 2.0, 4.0, 8.0)
@@ -36,7 +36,7 @@ def figure2(options: ReproduceOptions) -> Report:
     estimators = {f"β = {beta:g}": DistanceAware(beta) for beta in BETAS}
     slopes = {name: estimator.slope(x) for name, estimator in estimators.items()}
     path = options.output / "fig2.png"
-    estimator_pictures.proxies(
+    dynaquant_pictures.proxies(
         path,
         x.numpy(),
         {name: estimator.proxy(x).numpy() for name, estimator in estimators.items()},
@@ -71,7 +71,7 @@ def figure6(options: ReproduceOptions) -> Report:
             on_progress("choosing widths", number, len(paths))
     sentence = widths.sentence(list(chosen.values()))
     output = options.output / "fig6.png"
-    width_pictures.chosen(output, chosen, f"{artifact.name}: bits chosen for each image")
+    dynaquant_pictures.chosen(output, chosen, f"{artifact.name}: bits chosen for each image")
     record = {
         "schema": "licquant-fig6/1",
         "artifact": codec.id.hex(),

@@ -20,7 +20,7 @@ from rich.table import Table
 from licquant.commands import finetune as finetune_command
 from licquant.commands.base import Report
 from licquant.commands.compare import is_made
-from licquant.commands.evaluate import Measured, measure
+from licquant.commands.evaluate import Measured, References, measure
 from licquant.commands.quantize import QuantizeOptions, quantize
 from licquant.commands.toolkit import lmbdas_of
 from licquant.dynamic.settings import DynamicSettings
@@ -30,7 +30,7 @@ from licquant.evaluate.codec_results import Curve, RatePoint
 from licquant.evaluate.widths import share_different
 from licquant.images import calibration_files, list_images
 from licquant.quant.in_training.finetune_settings import DISTANCE_AWARE, STRAIGHT_THROUGH
-from licquant.reports import ablation_pictures, report
+from licquant.reports import dynaquant_pictures, report
 from licquant.terminal import note, say
 from licquant.train.card import lmbda_of
 from licquant.train.progress import INTERRUPTED
@@ -155,12 +155,12 @@ def table(name: str, options: ReproduceOptions) -> Report:
         for row in rows
         for seed in seeds[row]
     ]
-    measured = measure(groups, options.checkpoints, tests, options.model, options.threads)
+    measured = measure(groups, References(options.checkpoints, options.model), tests, options.threads)
     curves = iter(measured.curves)
     found = {row.name: [next(curves) for _ in seeds[row]] for row in rows}
     record = table_record(name, rows, found, measured, options)
     report.write_json(options.output / f"{name}.json", record)
-    ablation_pictures.losses(options.output / f"{name}.png", _losses(record), f"{name}: loss against FP32, each seed")
+    dynaquant_pictures.losses(options.output / f"{name}.png", _losses(record), f"{name}: loss against FP32, each seed")
 
     def show() -> None:
         report.print_table(rich_table(record))
@@ -170,6 +170,7 @@ def table(name: str, options: ReproduceOptions) -> Report:
 
 
 def interrupted(name: str) -> Report:
+    """What stands for a table whose making was stopped and can go on."""
     line = f"{name}: interrupted; the same command goes on from there"
     return Report({"table": name, "status": INTERRUPTED}, lambda: say(line))
 

@@ -48,6 +48,7 @@ class WidthOptions:
         }
 
     def settings(self) -> pipeline.Settings:
+        """What these options mean to the pipeline; reads the plan and the latency table that they name."""
         return pipeline.Settings(
             activation_bits=self.act_bits,
             max_bits=self.max_bits,
@@ -95,6 +96,7 @@ def lmbdas_of(checkpoints: Sequence[Path]) -> list[float]:
 
 
 def known_lmbda(path: Path, lmbda: float | None) -> float:
+    """λ, if the card of the checkpoint at ``path`` or an option told it; ``ModelError`` otherwise."""
     if lmbda is None:
         raise ModelError(f"{path}: no model card beside it says λ ({path.with_suffix('.json').name}, key lmbda)")
     return lmbda

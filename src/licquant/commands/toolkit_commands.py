@@ -84,7 +84,7 @@ def quantize(
 ) -> None:
     """Quantize a trained model to a .licq file."""
     from licquant.commands import quantize as quantize_command
-    from licquant.models.own import parse_arguments
+    from licquant.models.load import parse_arguments
 
     options = quantize_command.QuantizeOptions(
         model=model,
@@ -197,12 +197,10 @@ def evaluate(
 ) -> None:
     """Measure rate and quality on real files, against the FP32 model's own coder."""
     from licquant.commands import evaluate as evaluate_command
-    from licquant.models.own import parse_arguments
+    from licquant.models.load import parse_arguments
 
-    arguments = parse_arguments(model_args)
-    finish(
-        evaluate_command.evaluate(images, models, output, reference or [], model, threads, arguments, metric), as_json
-    )
+    references = evaluate_command.References(reference or [], model, parse_arguments(model_args))
+    finish(evaluate_command.evaluate(images, models, output, references, threads, metric), as_json)
 
 
 def profile(
@@ -216,7 +214,7 @@ def profile(
 ) -> None:
     """Measure how long each layer takes at each class of widths on this machine."""
     from licquant.commands import profile as profile_command
-    from licquant.models.own import parse_arguments
+    from licquant.models.load import parse_arguments
 
     arguments = parse_arguments(model_args)
     options = profile_command.ProfileOptions(model, checkpoint, output, size, threads, arguments)
@@ -242,8 +240,9 @@ def compare(
     from licquant.commands import compare as compare_command
 
     options = compare_command.CompareOptions(
-        model, checkpoint, calib, images, budget, methods, output, act_bits, max_bits, steps, threads, strict
-    )
+        model=model, checkpoints=checkpoint, calib=calib, images=images, budgets=budget, methods=methods,
+        output=output, act_bits=act_bits, max_bits=max_bits, steps=steps, threads=threads, strict=strict,
+    )  # fmt: skip
     finish(compare_command.compare(options), as_json)
 
 
@@ -271,8 +270,9 @@ def reproduce(
 
     folder = cache_folder(cache)
     options = reproduce_tables.ReproduceOptions(
-        output, model, checkpoint or [], calib, data, images, artifact, seeds, steps, full, threads, folder
-    )
+        output=output, model=model, checkpoints=checkpoint or [], calib=calib, train=data, images=images,
+        artifact=artifact, seeds=seeds, steps=steps, full=full, threads=threads, cache=folder,
+    )  # fmt: skip
     result = reproduce_command.run(name, options)
     finish(result, as_json)
     if result.record.get("status") == INTERRUPTED:

@@ -127,13 +127,13 @@ def _run(given: Mapping[str, Any], options: RunOptions, plan: Path | None) -> "t
     """(one run from the settings, or those of a plan; how often a crash had the plan started again)."""
     # Here, since they take seconds to import, which the help text need not wait for.
     from licquant.train.command import run_training
-    from licquant.train.plan import read_plan, run_plan
+    from licquant.train.plan import planned_runs, run_plan
 
     if plan is None:
         return [run_training(Recipe.from_mapping(given), options)], 0
     if given or options.init:
         raise TrainingError(f"with --plan, {next(iter(given), 'init')} stands in the plan file")
-    runs = read_plan(plan)
+    runs = planned_runs(plan)
     if options.devices > 1 or "LOCAL_RANK" in os.environ:  # several processes: whoever started them looks after them
         return run_plan(runs, options), 0
     return survive(run_plan, runs, options, on_crash=_say_crash)

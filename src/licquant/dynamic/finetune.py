@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from licquant.allocate.result import Result
@@ -40,26 +39,20 @@ from licquant.quant.after_training.fit import fit
 from licquant.quant.calibrate import MEASURED, calibrate, to_tensor
 from licquant.quant.in_training.finetune import Outcome, Refit, decided_before
 from licquant.quant.in_training.finetune import finetune as train_quantized
-from licquant.quant.in_training.finetune_settings import FinetuneRecipe
+from licquant.quant.in_training.finetune_settings import Training
 from licquant.quant.network import QuantizedModel
 from licquant.quant.settings import Settings
-from licquant.train.command import make_fabric
-from licquant.train.resume import identity
-from licquant.train.settings import RunOptions
-from licquant.train.threads import kept_threads
+from licquant.train.process import kept_threads
 
 
 @kept_threads()
 def finetune_dynamic(
     model: nn.Module,
     images: Sequence[RGB],
-    recipe: FinetuneRecipe,
-    options: RunOptions,
+    training: Training,
     dynamic: DynamicSettings,
     settings: Settings | None = None,
-    provenance: Mapping[str, Any] | None = None,
     on_progress: OnProgress = silent,
-    fabric: Fabric | None = None,
 ) -> tuple[Result, Outcome]:
     """Train a model whose widths are chosen for every image, and what chooses them: as ``pipeline.finetune``, but
 
@@ -70,10 +63,8 @@ def finetune_dynamic(
     Raises also ``ModelError`` for a model whose g_a or g_s is not a chain of modules, and ``BudgetError`` if the
     latency of the widths is to count and ``settings.latency`` is missing, or if they cannot cost as little as asked.
     """
-    facts = dict(provenance or {}) | dynamic.to_mapping()
-    mine, chosen = identity(recipe, options, **facts), recipe.starting(settings or Settings())
-    decided = decided_before(options, mine)
-    fabric = fabric or make_fabric(options)
+    training, recipe = training.also(dynamic.to_mapping()), training.recipe
+    chosen, decided = recipe.starting(settings or Settings()), decided_before(training)
     traced, statistics = calibrate(model, images, recipe.metric, on_progress)
     search = Search(traced, images, statistics, replace(chosen, max_bits=max(dynamic.widths)), on_progress=on_progress)
     cost = stage_cost(dynamic, search)
@@ -106,9 +97,9 @@ def finetune_dynamic(
     if decided is None:
         refit()
     task = replace(task, refit=Refit(sampling_steps(recipe), refit, list(adaptive.selectors.parameters())))
-    outcome = train_quantized(task, recipe, options, mine, fabric)
+    outcome = train_quantized(task, training)
     refit()
-    made = outcome.told(recipe, facts | {"gamma": float(adaptive.price)})
+    made = outcome.told(recipe, {**training.facts, "gamma": float(adaptive.price)})
     return Result(lowered_dynamic(adaptive, made, chosen.licence), wide, statistics), outcome
 
 

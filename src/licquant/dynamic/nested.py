@@ -53,10 +53,12 @@ class NestedTensor(QuantizedTensor):
 
     @property
     def wider(self) -> QuantizedTensor:
+        """The grid that this one is nested in."""
         return self._wider[0]
 
     @property
     def factor(self) -> Tensor:
+        """k, a positive number: a step of this grid over one of the wider."""
         return self.log_factor.exp()
 
 

@@ -36,7 +36,7 @@ from licquant.quant.grids import squares_of, tensor_bits
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
 from licquant.quant.layers import QuantizedLayer, QuantizedTensor, ShuffledTensor
 from licquant.quant.network import QuantizedModel, QuantizedPart
-from licquant.quant.weight_ranges import correct_bias, moments
+from licquant.quant.ranges import correct_bias, moments
 
 # The centred integers that a selector reads [B, C, H, W] → the weights of the widths [B, widths of all its stages].
 Select = Callable[[Tensor], Tensor]
@@ -60,10 +60,12 @@ class QuantizedStage:
 
     @property
     def widths(self) -> tuple[int, ...]:
+        """Bits, ascending."""
         return tuple(self.parts)
 
     @property
     def widest(self) -> StagePart:
+        """The stage in the most bits: part of the wide network."""
         return self.parts[self.widths[-1]]
 
     @property
@@ -138,6 +140,7 @@ class DynamicModel(nn.Module):
 
     @property
     def candidates(self) -> dict[str, tuple[int, ...]]:
+        """Stage → its widths, without the first stages, which keep theirs."""
         return {stage.name: stage.widths for network in self.networks.values() for stage in network.stages[1:]}
 
     def run(self, name: str, value: Tensor, select: Select) -> Tensor:

@@ -24,9 +24,9 @@ from licquant.quant.dataflow import Coded, code
 from licquant.quant.gradients import Estimator
 from licquant.quant.in_training.finetune import Task, groups_of
 from licquant.quant.in_training.finetune_settings import FinetuneRecipe
-from licquant.quant.in_training.objective import entropy_models, rate_distortion
 from licquant.quant.in_training.quantizers import learn_grids
 from licquant.quant.natural import bias_offset, weights_and_biases
+from licquant.quant.rd import entropy_models, rate_distortion
 from licquant.train import seeds
 
 # The paper does not say its schedule: from mixtures to nearly one-hot ones, since a mix of widths
@@ -181,6 +181,7 @@ class BitCosts:
     fixed: float = 0.0
 
     def to(self, device: torch.device) -> BitCosts:
+        """The same with the tables on a device."""
         return BitCosts({name: table.to(device) for name, table in self.tables.items()}, self.fixed)
 
 

@@ -28,7 +28,7 @@ from licquant.dynamic.settings import DynamicSettings
 from licquant.errors import BudgetError
 from licquant.quant.dataflow import code
 from licquant.quant.in_training.finetune_settings import FinetuneRecipe
-from licquant.quant.in_training.objective import rate_distortion
+from licquant.quant.rd import rate_distortion
 from licquant.train import seeds
 
 SELECTOR_CROPS = 64

@@ -27,7 +27,7 @@ from licquant.models.graph import INPUT, NORMALIZATION, Step
 from licquant.quant.calibrate import Statistics
 from licquant.quant.in_training.finetune_settings import FinetuneRecipe
 from licquant.quant.network import QuantizedPart
-from licquant.quant.weight_ranges import mean_output, moments
+from licquant.quant.ranges import mean_output, moments
 
 _MOST = 0.5  # steps of the stored integers, where only fewer bits are wanted
 _EVERY = 2  # of the crops: shares need not be exact

@@ -28,6 +28,7 @@ class StageSteps:
 
     @property
     def output(self) -> str:
+        """The tensor that the next stage reads."""
         return self.steps[-1].name
 
     def __contains__(self, layer: object) -> bool:

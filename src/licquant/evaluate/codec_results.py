@@ -23,9 +23,11 @@ from licquant.images import RGB, read_image
 class Codec(Protocol):
     """Anything that turns an image (uint8 H×W×3) into bytes and back."""
 
-    def encode(self, rgb: RGB, /) -> bytes: ...
+    def encode(self, rgb: RGB, /) -> bytes:
+        """An image, uint8 H×W×3, to the bytes of its file."""
 
-    def decode(self, data: bytes, /) -> RGB: ...
+    def decode(self, data: bytes, /) -> RGB:
+        """The bytes back to an image of the same size."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,17 @@ class RatePoint:
 
     @property
     def bpp(self) -> float:
+        """Bits of the file a pixel."""
         return fmean(image.bpp for image in self.images)
 
     @property
     def mse(self) -> float:
+        """Mean squared error on the [0, 1] scale."""
         return fmean(image.mse for image in self.images)
 
     @property
     def psnr(self) -> float:
+        """dB: the average of the images' PSNR, not that of their average error."""
         return fmean(image.psnr for image in self.images)
 
     @property
@@ -94,14 +99,17 @@ class RatePoint:
 
     @property
     def rd_loss(self) -> float:
+        """J = R + λ·w·D of ``rd.py``, R the bits of the file a pixel."""
         return fmean(image.rd_loss for image in self.images)
 
     @property
     def encode_seconds(self) -> float:
+        """From an array to bytes."""
         return fmean(image.encode_seconds for image in self.images)
 
     @property
     def decode_seconds(self) -> float:
+        """From bytes to an array."""
         return fmean(image.decode_seconds for image in self.images)
 
 

@@ -72,19 +72,20 @@ class LatencyTable:
     check: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    def check_fits(self, geometry: str, here: Mapping[str, Any] | None = None) -> None:
-        """``ModelError`` for a table of another model; ``DataError`` for one of another machine than ``here``."""
+    def check_fits(self, geometry: str) -> None:
+        """``ModelError`` for a table of another model; ``DataError`` for one of another machine than this."""
         if geometry != self.geometry:
             raise ModelError("the latency table was measured with another model: run licquant profile on this one")
-        found = machine() if here is None else here
+        here = machine()
         for key, value in self.machine.items():
-            if found.get(key) != value:
+            if here.get(key) != value:
                 raise DataError(
-                    f"the latency table was measured on another machine ({key!r}: {value!r}, here {found.get(key)!r}): "
+                    f"the latency table was measured on another machine ({key!r}: {value!r}, here {here.get(key)!r}): "
                     "run licquant profile here"
                 )
 
     def to_json(self) -> dict[str, Any]:
+        """What the file holds; ``load`` reads it again."""
         record = {key: value for key, value in vars(self).items() if key != "layers"}
         layers = {
             name: {
@@ -115,6 +116,7 @@ class LatencyTable:
             raise DataError(f"the latency table is damaged: {type(error).__name__}") from error
 
     def save(self, path: str | Path) -> None:
+        """Write the file, at once or not at all."""
         write_result(path, utf8(json.dumps(self.to_json(), indent=1, ensure_ascii=False)) + b"\n")
 
     @classmethod

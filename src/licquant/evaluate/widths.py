@@ -65,11 +65,13 @@ class Recording:
         self.widths: list[dict[str, int]] = []
 
     def encode(self, rgb: RGB) -> bytes:
+        """The codec's bytes; begins the image's entry in ``widths`` with what the encoder chose."""
         data, widths = self.codec.encode_with_widths(rgb)
         self.widths.append(widths)
         return data
 
     def decode(self, data: bytes) -> RGB:
+        """The codec's image; adds what the decoder chose to the last entry of ``widths``."""
         rgb, widths = self.codec.decode_with_widths(data)
         self.widths[-1] |= widths
         return rgb

@@ -40,6 +40,7 @@ class Header:
 
     @property
     def read_here(self) -> bool:
+        """Whether this module reads the pixels; Pillow reads those of the other kinds."""
         return self.kind in _HERE
 
 

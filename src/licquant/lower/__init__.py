@@ -1,10 +1,9 @@
 """From the quantized graph to the integer program, its coding tables and the artifact.
 
-Read in this order: ``program`` (every operation), ``tables`` (of the entropy coder), ``artifact`` (all of it together).
+Read in this order: ``program`` (every operation), ``artifact`` (that and the tables of the entropy coder).
 """
 
-from licquant.lower.artifact import lower_to_artifact
+from licquant.lower.artifact import latent_tables, lower_to_artifact
 from licquant.lower.program import lower_model
-from licquant.lower.tables import latent_tables
 
 __all__ = ["latent_tables", "lower_model", "lower_to_artifact"]

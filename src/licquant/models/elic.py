@@ -34,6 +34,7 @@ class Reimplementation(Architecture):
     weights: Mapping[str, Tensor]
 
     def build(self) -> nn.Module:
+        """CompressAI's model, with random weights, after its layers got the shapes of these."""
         model: Any = super().build()
         for part in [f"{_LATENT}latent_codec.y{k}.entropy_parameters" for k in range(len(self.arguments["groups"]))]:
             for name, layer in model.get_submodule(part).named_children():

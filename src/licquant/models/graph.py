@@ -52,6 +52,7 @@ class Step:
 
     @property
     def has_weights(self) -> bool:
+        """Whether it is a layer of the model, and no addition or other function."""
         return self.module is not None
 
     @property
@@ -75,6 +76,7 @@ class Graph:
 
     @property
     def output(self) -> str:
+        """The tensor that the part writes."""
         return self.steps[-1].name
 
     @property
@@ -87,6 +89,7 @@ class Graph:
         return len(module.beta)
 
     def consumers(self, tensor: str) -> list[Step]:
+        """The steps that read a tensor, in their order."""
         return [step for step in self.steps if tensor in step.inputs]
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

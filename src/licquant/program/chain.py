@@ -17,7 +17,8 @@ from licquant.program.selector import centred, pool, positions, sample
 class Engine(Protocol):
     """What runs one part: stored integers [C, H, W] to the same."""
 
-    def run(self, q: Ints, /) -> Ints: ...
+    def run(self, q: Ints, /) -> Ints:
+        """Stored integers of the input grid [C, H, W] to those of the output grid."""
 
     def hand_on(self, q: Ints, /) -> Handed:
         """``run``, for another engine to read before this one is used again."""

@@ -48,10 +48,12 @@ class Stage:
 
     @property
     def widths(self) -> tuple[int, ...]:
+        """Bits, ascending."""
         return tuple(self.parts)
 
     @property
     def widest(self) -> Part:
+        """The stage at the most bits: as it is in the static program."""
         return self.parts[self.widths[-1]]
 
 
@@ -92,14 +94,6 @@ class DynamicPart:
         """The widths of all stages but the first, given what the selector's network puts out."""
         chosen = iter(self.selector.choice(logits))
         return tuple(next(chosen) if len(stage.parts) > 1 else stage.widths[0] for stage in self.stages[1:])
-
-    def static(self, widths: Sequence[int]) -> Part:
-        """The part at these widths of all stages but the first: what a chain of them computes, as one program."""
-        operations: list[Operation] = []
-        for stage, width in zip(self.stages, (*self.stages[0].parts, *widths), strict=True):
-            before = operations[-1].name if operations else INPUT
-            operations += [_reading(op, INPUT, before) for op in stage.parts[width].operations]
-        return Part(self.part.name, self.part.input_grid, tuple(operations))
 
 
 def split(part: Part, lengths: Sequence[int]) -> list[Part]:

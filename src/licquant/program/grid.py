@@ -64,6 +64,7 @@ class Grid:
 
     @property
     def channels(self) -> int:
+        """C, of scale and zero point."""
         return self.scale.size
 
     @property

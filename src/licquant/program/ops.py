@@ -81,6 +81,7 @@ class Rescaling:
 
     @property
     def linear(self) -> bool:
+        """Whether negative accumulators are multiplied as positive ones are."""
         return bool((self.positive == self.negative).all())
 
     @property
@@ -142,9 +143,11 @@ class Convolution(Operation):
 
     @property
     def kernel(self) -> tuple[int, int]:
+        """(height, width)."""
         return self.weight.shape[2], self.weight.shape[3]
 
     def bound(self, inputs: Sequence[Grid]) -> int:
+        """max over output channels of Σ|w| · max|q - zero_point| + |bias|."""
         outputs = len(self.weight) // self.groups
         weight = abs(self.weight).sum(axis=(2, 3), dtype=np.int64).reshape(self.groups, outputs, -1)
         magnitude = inputs[0].magnitude.reshape(self.groups, -1)
@@ -174,6 +177,7 @@ class TransposedConvolution(Operation):
 
     @property
     def kernel(self) -> tuple[int, int]:
+        """(height, width)."""
         return self.weight.shape[2], self.weight.shape[3]
 
     def bound(self, inputs: Sequence[Grid]) -> int:
@@ -182,6 +186,7 @@ class TransposedConvolution(Operation):
         return largest_sum(weight, inputs[0].magnitude, self.bias)
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(n - 1) · stride - 2 · padding + k + output_padding, for height and width."""
         height, width = (
             (n - 1) * self.stride - 2 * self.padding + k + self.output_padding
             for n, k in zip(size, self.kernel, strict=True)
@@ -189,6 +194,7 @@ class TransposedConvolution(Operation):
         return height, width
 
     def check(self, inputs: Sequence[Grid]) -> None:
+        """As of every operation; the output padding must also be smaller than the stride."""
         if self.output_padding >= self.stride:
             raise LoweringError(f"{self.name}: its output padding is not smaller than its stride")
         super().check(inputs)
@@ -217,10 +223,12 @@ class Gdn(Operation):
     inverse: bool
 
     def bound(self, inputs: Sequence[Grid]) -> int:
+        """β + Σ γ · the largest square: of the norm, which is this operation's accumulator."""
         squares = activation_range(self.square_bits)[1]
         return largest_sum(self.gamma, np.full(len(self.gamma), squares), self.beta)
 
     def check(self, inputs: Sequence[Grid]) -> None:
+        """The norm must stay below 2^35, so that its root and products fit int64; γ must not be negative."""
         if inputs[0].channels != self.grid.channels or inputs[0].bits > MAX_BITS:
             raise LoweringError(f"{self.name}: its input does not fit")
         if (self.gamma < 0).any():
@@ -252,11 +260,13 @@ class Add(Operation):
     rescaling: Rescaling
 
     def bound(self, inputs: Sequence[Grid]) -> int:
+        """Σ over the inputs of multiplier · max|q - zero_point|, at the channel where it is largest."""
         magnitude = np.stack([grid.magnitude for grid in inputs], axis=1)  # channels, inputs
         weight = np.stack(self.multipliers, axis=1)[:, None]
         return largest_sum(weight, magnitude, np.zeros((len(magnitude), 1), dtype=np.int64))
 
     def check(self, inputs: Sequence[Grid]) -> None:
+        """As of every operation; all tensors must have the output's number of channels."""
         if {grid.channels for grid in inputs} != {self.grid.channels}:
             raise LoweringError(f"{self.name}: the tensors added do not fit")
         super().check(inputs)
@@ -269,9 +279,11 @@ class Requantize(Operation):
     rescaling: Rescaling
 
     def bound(self, inputs: Sequence[Grid]) -> int:
+        """max|q - zero_point|: the accumulator is the input itself."""
         return int(inputs[0].magnitude.max())
 
     def check(self, inputs: Sequence[Grid]) -> None:
+        """As of every operation; the channels stay."""
         if inputs[0].channels != self.grid.channels:
             raise LoweringError(f"{self.name}: its input does not fit")
         super().check(inputs)
@@ -284,9 +296,11 @@ class Multiply(Operation):
     rescaling: Rescaling
 
     def bound(self, inputs: Sequence[Grid]) -> int:
+        """The largest product at one channel."""
         return int((inputs[0].magnitude * inputs[1].magnitude).max())
 
     def check(self, inputs: Sequence[Grid]) -> None:
+        """As of every operation; channels must agree, and neither input be in fixed point."""
         if {grid.channels for grid in inputs} != {self.grid.channels}:
             raise LoweringError(f"{self.name}: the tensors multiplied do not fit")
         if max(grid.bits for grid in inputs) > MAX_BITS:
@@ -304,9 +318,11 @@ class Sigmoid(Operation):
     table: Ints
 
     def bound(self, inputs: Sequence[Grid]) -> int:
+        """max|q - zero_point|: the accumulator is the input itself."""
         return int(inputs[0].magnitude.max())
 
     def check(self, inputs: Sequence[Grid]) -> None:
+        """As of every operation; the channels stay, and the table's values lie in the output's range."""
         if inputs[0].channels != self.grid.channels:
             raise LoweringError(f"{self.name}: its input does not fit")
         if not lies_within(self.table, *self.grid.range):
@@ -324,12 +340,15 @@ class PixelShuffle(Operation):
     factor: int
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Both sides ``factor`` times as long."""
         return size[0] * self.factor, size[1] * self.factor
 
     def bound(self, inputs: Sequence[Grid]) -> int:
+        """max|q - zero_point|: values only move."""
         return int(inputs[0].magnitude.max())
 
     def check(self, inputs: Sequence[Grid]) -> None:
+        """The output has a factor²-th of the channels, and their bits and zero points."""
         if inputs[0].channels != self.grid.channels * self.factor**2:
             raise LoweringError(f"{self.name}: its channels do not fit")
         repeated = self.grid.zero_point.repeat(self.factor**2)

@@ -45,10 +45,12 @@ class Part:
 
     @property
     def output_grid(self) -> Grid:
+        """That of the last operation."""
         return self.operations[-1].grid
 
     @property
     def output(self) -> str:
+        """The tensor that the part writes."""
         return self.operations[-1].name
 
     def input_grids(self, op: Operation) -> list[Grid]:
@@ -56,6 +58,7 @@ class Part:
         return [self.grid_of(name) for name in op.inputs]
 
     def grid_of(self, tensor: str) -> Grid:
+        """The grid of a tensor by its name: ``INPUT``, or an operation's."""
         if tensor == INPUT:
             return self.input_grid
         return next(op.grid for op in self.operations if op.name == tensor)

@@ -217,9 +217,22 @@ def _part(name: str, weights: Callable[[int, int], Ints]) -> Part:
     op: Operation
     if kind.transposed:
         weight = weight.transpose(1, 0, 2, 3).copy()
-        op = TransposedConvolution(name, (INPUT,), out, weight, BYTE_BITS, bias, 2, 2, 1, rescaling)
+        op = TransposedConvolution(
+            name, (INPUT,), out, weight, BYTE_BITS, bias, stride=2, padding=2, output_padding=1, rescaling=rescaling
+        )
     else:
-        op = Convolution(name, (INPUT,), out, weight, BYTE_BITS, bias, 1, size // 2, kind.groups, rescaling)
+        op = Convolution(
+            name,
+            (INPUT,),
+            out,
+            weight,
+            BYTE_BITS,
+            bias,
+            stride=1,
+            padding=size // 2,
+            groups=kind.groups,
+            rescaling=rescaling,
+        )
     zero_point = np.broadcast_to(kind.zero_point, inputs).astype(np.int64)
     return Part("self-test", Grid(BYTE_BITS, np.ones(inputs), zero_point), (op,))
 

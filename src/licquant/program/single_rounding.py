@@ -30,8 +30,11 @@ def examples() -> tuple[Part, Ints, Ints]:
     grid = Grid(_BITS, np.ones(_CHANNELS), np.full(_CHANNELS, 1 << (_BITS - 1)))
     none, ones = np.zeros((_CHANNELS, _CHANNELS), dtype=np.int32), np.ones(_CHANNELS, dtype=np.int64)
     multiplier = rng.integers(1 << 15, 1 << 16, _CHANNELS)
-    square = (_BITS, ones, 30 * ones)
-    op = Gdn("sums", (INPUT,), grid, none, _BITS, ones, *square, multiplier, _SHIFT * ones, inverse=False)
+    op = Gdn(
+        "sums", (INPUT,), grid, none, _BITS, ones,
+        square_bits=_BITS, square_multiplier=ones, square_shift=30 * ones,
+        multiplier=multiplier, shift=_SHIFT * ones, inverse=False,
+    )  # fmt: skip
     ratio = np.ldexp(multiplier.astype(np.float64), 16 - _SHIFT)
     scale, shift = (v[:, None].astype(np.float32) for v in scale_and_shift(grid, ratio))
     every = np.arange(1 << MAX_BITS)

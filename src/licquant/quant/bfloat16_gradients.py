@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from licquant.models.precision import multiplies_bfloat16
+from licquant.models.kernels import multiplies_bfloat16
 
 Sides = int | tuple[int, int]  # one number for both, or height and width
 

@@ -17,6 +17,7 @@ LARGEST_RATIO = 2.0 ** (MULTIPLIER_BITS - 1) - 1  # that ``arithmetic.dyadic`` e
 
 
 def integers(value: Tensor) -> Ints:
+    """A float tensor that holds whole numbers, as int64."""
     return value.detach().double().numpy().astype(np.int64)
 
 

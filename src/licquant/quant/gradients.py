@@ -26,6 +26,7 @@ class Estimator:
         return None
 
     def __call__(self, v: Tensor) -> Tensor:
+        """floor(v + 1/2), differentiable."""
         rounded: Tensor = _Round.apply(v, self)
         return rounded
 

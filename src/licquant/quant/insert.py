@@ -31,13 +31,13 @@ from licquant.quant.ranges import (
     RangeMethod,
     ScaleRule,
     activation_scale,
+    fit_weight_ranges,
     free_scale,
     largest_magnitude,
     min_mse,
     scale_of_multiples,
     shared_zero_point_scale,
 )
-from licquant.quant.weight_ranges import fit_weight_ranges
 
 
 @dataclass(frozen=True)

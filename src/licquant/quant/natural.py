@@ -28,9 +28,11 @@ class Shifted(nn.Module):
         self.register_buffer("size", size.detach().clone())
 
     def forward(self, offset: Tensor) -> Tensor:
+        """The parameter of its offset."""
         return self.get_buffer("start") + self.get_buffer("size") * offset
 
     def right_inverse(self, value: Tensor) -> Tensor:
+        """0: the offset at which the parameter is what it was."""
         return torch.zeros_like(value)
 
 
@@ -46,9 +48,11 @@ class Scaled(nn.Module):
         self.register_buffer("start", start.detach().clone())
 
     def forward(self, offset: Tensor) -> Tensor:
+        """The parameter of its offset."""
         return self.get_buffer("start") * offset.exp()
 
     def right_inverse(self, value: Tensor) -> Tensor:
+        """0: the offset at which the parameter is what it was."""
         return torch.zeros_like(value)
 
 

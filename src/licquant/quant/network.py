@@ -107,6 +107,7 @@ class QuantizedModel(nn.Module):
         return part.tensors[part.graph.output].dequantize(part(part.tensors[INPUT].quantize(value)))
 
     def part(self, name: str) -> QuantizedPart:
+        """The part of that name; ``KeyError`` where the model has none of it."""
         return self.parts[name]
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from licquant.errors import DataError
-from licquant.reports.drawing import STYLE, line_style, save
+from licquant.reports.pictures import STYLE, line_style, save
 
 COLOURS = "YlOrRd"
 # 0.001 %: below, differences are noise of the measurement; and 10: above, every width is unusable.

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from licquant.errors import DataError
-from licquant.train import schedule, seeds
+from licquant.train import seeds
 from licquant.train.pixels import Pixels
-from licquant.train.settings import BaseRecipe
+from licquant.train.settings import BaseRecipe, phase_at, phases
 
 
 class Crops:
@@ -25,8 +25,8 @@ class Crops:
     def __init__(self, pixels: Pixels, recipe: BaseRecipe, rank: int = 0, world: int = 1) -> None:
         """Raises ``DataError`` if a phase has no image that is large enough, or a batch not to be shared."""
         self.pixels, self.recipe, self.rank, self.world = pixels, recipe, rank, world
-        self.usable = {phase.crop: pixels.at_least(phase.crop) for phase in schedule.phases(recipe)}
-        for phase in schedule.phases(recipe):
+        self.usable = {phase.crop: pixels.at_least(phase.crop) for phase in phases(recipe)}
+        for phase in phases(recipe):
             if not self.usable[phase.crop]:
                 raise DataError(
                     f"no image is as large as the {phase.crop}x{phase.crop} crops: "
@@ -43,11 +43,11 @@ class Crops:
 
     def first_sample(self, step: int) -> int:
         """Position in the joint batch of this process's first crop."""
-        return self.rank * schedule.phase_at(self.recipe, step).batch // self.world
+        return self.rank * phase_at(self.recipe, step).batch // self.world
 
     def batch(self, step: int) -> Tensor:
         """This process's crops for ``step``: uint8 B×3×crop×crop in channels-last memory layout."""
-        phase = schedule.phase_at(self.recipe, step)
+        phase = phase_at(self.recipe, step)
         share, first = phase.batch // self.world, self.first_sample(step)
         crops = np.empty((share, phase.crop, phase.crop, 3), np.uint8)
         for slot in range(share):

@@ -19,6 +19,7 @@ note, licence        for whoever uses the weights
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
@@ -35,8 +36,8 @@ from licquant.models.load import load_model, model_name, read_state
 from licquant.models.recognize import SUPPORTED
 from licquant.models.shards import joint_sha256
 from licquant.models.small import SUFFIX
-from licquant.train import architectures, schedule
-from licquant.train.settings import CARD, Recipe, RunOptions
+from licquant.train import architectures
+from licquant.train.settings import CARD, Recipe, RunOptions, phases
 
 
 def read_card(checkpoint: Path) -> dict[str, Any] | None:
@@ -118,16 +119,18 @@ def file_hashes(files: Mapping[str, str]) -> dict[str, Any]:
     return {"sha256": joint_sha256(files.values()), **({"shards": dict(files)} if len(files) > 1 else {})}
 
 
+@dataclass(frozen=True)
+class Reached:
+    """How far a run came: steps taken, seconds of all its parts, images that it drew from, and on what."""
+
+    step: int
+    seconds: float
+    images: int
+    hardware: str
+
+
 def make_card(
-    recipe: Recipe,
-    options: RunOptions,
-    widths: Mapping[str, int],
-    identity: Mapping[str, Any],
-    *,
-    step: int,
-    seconds: float,
-    images: int,
-    hardware: str,
+    recipe: Recipe, options: RunOptions, widths: Mapping[str, int], identity: Mapping[str, Any], reached: Reached
 ) -> dict[str, Any]:
     """The card without what is known only once the checkpoint is written: its hashes, its RD point."""
     return {
@@ -135,23 +138,24 @@ def make_card(
         **widths,
         "lmbda": recipe.lmbda,
         "loss": describe(recipe.metric),
-        "data": f"{options.data.resolve().name} ({images} images)",
-        "steps": step,
+        "data": f"{options.data.resolve().name} ({reached.images} images)",
+        "steps": reached.step,
         "batch": ", then ".join(
-            f"{phase.batch} x {phase.crop}x{phase.crop} to step {phase.stop}" for phase in schedule.phases(recipe)
+            f"{phase.batch} x {phase.crop}x{phase.crop} to step {phase.stop}" for phase in phases(recipe)
         ),
         "init": describe_init(options.init),
-        "seconds": round(seconds, 1),
-        "hardware": hardware,
-        "note": options.note or _default_note(options, recipe, step),
+        "seconds": round(reached.seconds, 1),
+        "hardware": reached.hardware,
+        "note": options.note or _default_note(options, recipe, reached.step),
         "licence": options.licence,
-        "complete": step == recipe.steps,
+        "complete": reached.step == recipe.steps,
         **identity,
         "versions": {name: _version(name) for name in ("licquant", "torch", "compressai", "lightning", "numpy")},
     }
 
 
 def describe_init(init: Path | None) -> str:
+    """What the card says of the start: ``scratch``, or λ of the checkpoint, else its file's name."""
     if init is None:
         return "scratch"
     try:

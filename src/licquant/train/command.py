@@ -24,11 +24,10 @@ from licquant.terminal import plain_console
 from licquant.train import architectures, card, export, resume
 from licquant.train.batches import Crops
 from licquant.train.loop import Loop
-from licquant.train.memory import keep_freed_memory
 from licquant.train.pixels import Pixels, open_pixels
+from licquant.train.process import keep_freed_memory, kept_threads
 from licquant.train.progress import COMPLETE, Clock, decoding_bar
 from licquant.train.settings import PICTURE, STATE, BaseRecipe, Recipe, RunOptions
-from licquant.train.threads import kept_threads
 from licquant.train.trainer import Trainer
 
 
@@ -41,6 +40,7 @@ class TrainResult:
     card: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
         return {"status": self.status, "checkpoint": str(self.checkpoint), "card": dict(self.card)}
 
 
@@ -158,16 +158,8 @@ class _Run(Loop):
         state = export.finished_state(recipe.model, widths, self.trainer.averaged_state())
         limit = None if options.max_file_mib is None else options.max_file_mib * 2**20
         files = export.write_checkpoint(output, state, limit)
-        description = card.make_card(
-            recipe,
-            options,
-            widths,
-            self.mine,
-            step=self.trainer.step,
-            seconds=seconds,
-            images=len(self.crops.pixels),
-            hardware="; ".join(self.trainer.made_on),
-        ) | card.file_hashes(files)
+        reached = card.Reached(self.trainer.step, seconds, len(self.crops.pixels), "; ".join(self.trainer.made_on))
+        description = card.make_card(recipe, options, widths, self.mine, reached) | card.file_hashes(files)
         complete = description["complete"]
         if complete:
             # The card must describe the files already when they are read back.

@@ -42,9 +42,9 @@ from licquant.models.shards import checkpoint_files
 from licquant.models.small import SUFFIX
 from licquant.terminal import plain_console
 from licquant.train.command import TrainResult, make_fabric, run_training
+from licquant.train.process import kept_threads
 from licquant.train.progress import COMPLETE, Clock
 from licquant.train.settings import Recipe, RunOptions
-from licquant.train.threads import kept_threads
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class PlannedRun:
     init: str | Path | None
 
 
-def read_plan(path: Path) -> list[PlannedRun]:
+def planned_runs(path: Path) -> list[PlannedRun]:
     """The runs of a plan file; ``TrainingError``, naming the run, for anything in it that cannot be used."""
     try:
         text = path.read_text(encoding="utf-8")

@@ -1,25 +1,20 @@
 """The progress bar, and the wish to stop: Ctrl-C, a termination signal, or the end of the given time."""
 
+from __future__ import annotations
+
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from typing import TYPE_CHECKING, Any
 
 from licquant.train.settings import BaseRecipe
+
+if TYPE_CHECKING:  # as in ``terminal.py``: whoever decodes an image does not wait for Rich
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
 
 COMPLETE, TIME_LIMIT, INTERRUPTED = "complete", "time limit", "interrupted"
 
@@ -34,9 +29,11 @@ class Clock:
 
     @property
     def seconds(self) -> float:
+        """Since the start."""
         return time.monotonic() - self.start
 
     def stop_reason(self) -> str | None:
+        """``INTERRUPTED``, ``TIME_LIMIT`` or None."""
         if self.interrupted:
             return INTERRUPTED
         return TIME_LIMIT if self.limit is not None and self.seconds >= self.limit else None
@@ -65,6 +62,8 @@ class Clock:
 @contextmanager
 def training_bar(console: Console, recipe: BaseRecipe, step: int, *, shown: bool) -> Iterator[Any]:
     """A progress bar; yields a function of (step, log row's text) that moves it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description}", style="progress.description", markup=False),
         BarColumn(),
@@ -93,4 +92,6 @@ def decoding_bar(console: Console, *, shown: bool) -> Iterator[Any]:
 
 def _bar(console: Console, shown: bool, *columns: ProgressColumn) -> Progress:
     """A bar that is drawn on terminals alone: in a file it would only leave blank lines."""
+    from rich.progress import Progress
+
     return Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))

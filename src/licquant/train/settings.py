@@ -1,4 +1,7 @@
-"""What a training run is told: ``Recipe`` decides the result, ``RunOptions`` only how it is reached."""
+"""What a training run is told: ``Recipe`` decides the result, ``RunOptions`` only how it is reached.
+
+Crop size, batch size and learning rate of a step are pure functions of the recipe and the step, so nothing to save.
+"""
 
 import math
 import sys
@@ -77,6 +80,7 @@ class BaseRecipe:
         return cls(**settings)
 
     def to_mapping(self) -> dict[str, Any]:
+        """Names and values; ``from_mapping`` is the inverse."""
         return asdict(self)
 
     def complaints(self) -> Iterator[tuple[str, str]]:
@@ -115,6 +119,7 @@ class Recipe(BaseRecipe):
     precision: str = AUTO
 
     def complaints(self) -> Iterator[tuple[str, str]]:
+        """Those of every recipe, and about widths, precision and the auxiliary rate."""
         yield from super().complaints()
         yield from _out_of_range(self, ("aux_learning_rate",), _positive, "must be a finite number above 0")
         yield from _out_of_range(self, ("N", "M"), lambda n: n is None or n >= 1, AT_LEAST_ONE)
@@ -213,3 +218,35 @@ class RunOptions:
 
 CARD, STATE, LOG, PICTURE = ".json", ".state", ".csv", ".png"
 COMPANIONS = (CARD, STATE, LOG, PICTURE)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps ``start`` to ``stop`` - 1 take ``batch`` crops of ``crop``×``crop`` pixels each."""
+
+    start: int
+    stop: int
+    crop: int
+    batch: int
+
+
+def phases(recipe: BaseRecipe) -> tuple[Phase, ...]:
+    """Small crops first, for many steps in little time; large ones at the end, for borders and long range."""
+    turn = round(recipe.large_from * recipe.steps)
+    both = (
+        Phase(0, turn, recipe.crop, recipe.batch),
+        Phase(turn, recipe.steps, recipe.large_crop, recipe.large_batch),
+    )
+    return tuple(phase for phase in both if phase.stop > phase.start)
+
+
+def phase_at(recipe: BaseRecipe, step: int) -> Phase:
+    """The phase that ``step``, 0 to steps - 1, falls in."""
+    return next(phase for phase in phases(recipe) if step < phase.stop)
+
+
+def learning_rate(recipe: BaseRecipe, step: int) -> float:
+    """Linear from 0 over the warm-up, times a half cosine over all steps down to ``final_rate``."""
+    warm = min(1.0, (step + 1) / max(1, recipe.warmup))
+    cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+    return recipe.learning_rate * warm * (recipe.final_rate + (1 - recipe.final_rate) * cosine)

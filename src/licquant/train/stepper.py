@@ -1,4 +1,6 @@
-"""One optimizer step, and what a resumed run needs to take the next one as if nothing had happened."""
+"""One optimizer step, the moving average of the weights, which is what is exported, and what a resumed run needs to
+take the next step as if nothing had happened.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,9 +11,8 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from licquant.errors import TrainingError
-from licquant.train import schedule, seeds
-from licquant.train.averaging import Average
-from licquant.train.settings import BaseRecipe
+from licquant.train import seeds
+from licquant.train.settings import BaseRecipe, learning_rate
 
 # The optimizer whose learning rate follows the schedule; the others keep theirs.
 SCHEDULED = "optimizer"
@@ -68,7 +69,7 @@ class Stepper:
 
     def advance(self, samples: Tensor, first_sample: int) -> None:
         """Take one step on this process's share, uint8 B×3×H×W, of the batch, from ``first_sample`` on."""
-        rate = schedule.learning_rate(self.recipe, self.step)
+        rate = learning_rate(self.recipe, self.step)
         for group in self.optimizers[SCHEDULED].param_groups:
             group["lr"] = rate * group.get("share", 1.0)
         self.begin(first_sample)
@@ -138,3 +139,30 @@ class Stepper:
             self.step, self.summed = int(state["step"]), int(state["summed"])
         except (KeyError, ValueError, RuntimeError) as error:
             raise TrainingError(f"the saved state does not fit the model: {error}") from error
+
+
+class Average:
+    """average ← d·average + (1 - d)·weights with d = min(decay, (1 + n)/(10 + n)) after n updates.
+
+    The early, smaller d lets the average forget the initial weights, which matters for short runs.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
+        self.parameters = list[Tensor](parameters)
+        self.values = [parameter.detach().clone() for parameter in self.parameters]
+        self.decay = decay
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the parameters' present values."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self.values, self.parameters, 1 - decay)
+        self.updates += 1
+
+    @torch.no_grad()
+    def restore(self, values: Iterable[Tensor], updates: int) -> None:
+        """Go on from saved values."""
+        for mine, saved in zip(self.values, values, strict=True):
+            mine.copy_(saved)
+        self.updates = updates

@@ -8,11 +8,9 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
-from licquant.models.convolutions import LAYOUT, channels_innermost
-from licquant.models.precision import multiplies_bfloat16
+from licquant.models.kernels import LAYOUT, channels_innermost, multiplies_bfloat16
 from licquant.train.card import describe_hardware
-from licquant.train.entropy import Noise, float32_entropy_models
-from licquant.train.objective import Objective
+from licquant.train.objective import Noise, Objective, float32_entropy_models
 from licquant.train.settings import AUTO, BFLOAT16, FLOAT32, Recipe
 from licquant.train.stepper import SCHEDULED, Stepper
 
@@ -49,12 +47,15 @@ class Trainer(Stepper):
             yield
 
     def begin(self, first_sample: int) -> None:
+        """The noise of a step depends on the step and the place in the joint batch, not on the process."""
         self.noise.begin(self.step, first_sample)
 
     def state(self) -> dict[str, Any]:
+        """The stepper's, with the devices that it was trained on."""
         return super().state() | {"made_on": self.made_on}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """The stepper's; devices of this run follow those of the runs before."""
         super().restore(state)
         self.made_on = list(dict.fromkeys([*state.get("made_on", []), *self.made_on]))
 

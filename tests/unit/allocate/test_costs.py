@@ -14,7 +14,7 @@ from licquant.evaluate import latency
 from licquant.evaluate.bops import bops_per_pixel, macs_per_pixel
 from licquant.evaluate.latency import EXACT, NARROW, OPENVINO, WIDE, LatencyTable, LayerTimes
 from licquant.lower import lower_model
-from licquant.lower.tables import latent_tables
+from licquant.lower.artifact import latent_tables
 from licquant.models import load_model
 from licquant.models.geometry import geometry_hash
 from licquant.models.trace import TracedModel, trace_model

@@ -19,7 +19,7 @@ from licquant.program.openvino_engine import OpenVinoEngine
 from licquant.program.part import Part
 from licquant.program.selector import positions
 from licquant.quant.synthetic import dead_leaves
-from tests.dynamic_programs import UNEVEN, WIDTHS, dynamic_artifact
+from tests.dynamic_programs import UNEVEN, WIDTHS, dynamic_artifact, static_part
 from tests.fuzz.test_fuzz_artifact import rebuilt
 
 IMAGES = [image // shade for image in dead_leaves(3, 96, seed=1) for shade in (1, 8)]
@@ -102,7 +102,7 @@ def test_a_chain_computes_what_the_static_program_does(artifact, name):
     seen = set()
     for widths in [(a, b) for a in WIDTHS for b in WIDTHS]:
         found = chain.finish(chain.start(q), widths)
-        np.testing.assert_array_equal(found, ExactEngine(part.static(widths)).run(q))
+        np.testing.assert_array_equal(found, ExactEngine(static_part(part, widths)).run(q))
         seen.add(found.tobytes())
     assert len(seen) == 9, "widths that change nothing prove nothing"
 
@@ -110,7 +110,7 @@ def test_a_chain_computes_what_the_static_program_does(artifact, name):
 def test_the_widest_chain_is_the_static_program(artifact):
     part = artifact.dynamic["g_s"]
     q = np.random.default_rng(0).integers(-9, 10, (6, 4, 5))
-    np.testing.assert_array_equal(ExactEngine(part.static((8, 8))).run(q), ExactEngine(part.part).run(q))
+    np.testing.assert_array_equal(ExactEngine(static_part(part, (8, 8))).run(q), ExactEngine(part.part).run(q))
 
 
 def test_a_stage_that_keeps_its_width_has_it_in_every_choice():
@@ -123,7 +123,7 @@ def test_a_stage_that_keeps_its_width_has_it_in_every_choice():
         assert analysed["g_a.2"] in (6, 8)
         assert synthesised["g_s.1"] == 8
         seen |= {("g_a", *analysed.values()), ("g_s", *synthesised.values())}
-        static = ExactEngine(again.dynamic["g_s"].static(tuple(synthesised.values()))).run(y)
+        static = ExactEngine(static_part(again.dynamic["g_s"], tuple(synthesised.values()))).run(y)
         np.testing.assert_array_equal(codec.synthesise(y, 96, 96), np.moveaxis(static, 0, -1)[:96, :96])
     assert len(seen) > 2
 
@@ -157,7 +157,7 @@ def test_images_survive_and_engines_agree(codecs):
 def test_the_codec_runs_what_was_chosen(codecs, artifact):
     codec = codecs["exact"]
     y = codec.analyse(IMAGES[0]).y
-    static = artifact.dynamic["g_s"].static(tuple(codec.synthesis_widths(y).values()))
+    static = static_part(artifact.dynamic["g_s"], tuple(codec.synthesis_widths(y).values()))
     np.testing.assert_array_equal(codec.synthesise(y, 96, 96), np.moveaxis(ExactEngine(static).run(y), 0, -1)[:96, :96])
 
 

@@ -14,7 +14,7 @@ from licquant.images import write_image
 from licquant.models.shards import checkpoint_files, checkpoint_sha256
 from licquant.quant.synthetic import dead_leaves
 from licquant.train import card, export
-from licquant.train.plan import read_plan
+from licquant.train.plan import planned_runs
 from tests.models_for_tests import save_small_checkpoint, small_hyperprior
 
 SMALL_RUN = ("--crop", 64, "--batch-size", 1, "--large-crop", 64, "--large-batch-size", 1, "--accelerator", "cpu")
@@ -118,7 +118,7 @@ def test_training_from_shards_to_shards(place: Path, capsys: pytest.CaptureFixtu
     again = run(capsys, *words, *options, "-o", place / "t.pt", "--resume")
     assert again["status"] == "complete"
     (place / "plan.json").write_text(json.dumps({"runs": [{"model": "mbt2018", "lmbda": 0.02, "init": "s.pt"}]}))
-    assert read_plan(place / "plan.json")[0].init == place / "s.pt"
+    assert planned_runs(place / "plan.json")[0].init == place / "s.pt"
 
 
 def test_a_missing_shard_and_a_lone_one_are_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from licquant.errors import BudgetError, ModelError, TrainingError
 from licquant.evaluate.widths import chosen_widths
 from licquant.images import read_image
 from licquant.quant.in_training.finetune import Finetuner
-from licquant.quant.in_training.finetune_settings import FinetuneRecipe
+from licquant.quant.in_training.finetune_settings import FinetuneRecipe, Training
 from licquant.quant.synthetic import dead_leaves
 from licquant.train.progress import COMPLETE
 from licquant.train.settings import RunOptions
@@ -47,7 +47,7 @@ def run(
     recipe: FinetuneRecipe, options: RunOptions, dynamic: DynamicSettings, **settings: Any
 ) -> tuple[pipeline.Result, pipeline.Outcome]:
     chosen = pipeline.Settings(**settings)
-    return finetune_dynamic(small_hyperprior(), dead_leaves(1, 64), recipe, options, dynamic, chosen)
+    return finetune_dynamic(small_hyperprior(), dead_leaves(1, 64), Training(recipe, options), dynamic, chosen)
 
 
 def test_a_price_on_bits_is_obeyed_and_the_codec_chooses_as_trained(

@@ -24,7 +24,7 @@ from licquant.models.trace import trace_model
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.dataflow import code
 from licquant.quant.in_training.finetune_settings import FinetuneRecipe
-from licquant.quant.in_training.objective import rate_distortion
+from licquant.quant.rd import rate_distortion
 from licquant.quant.synthetic import dead_leaves
 from tests.dynamic_networks import insert_dynamic
 from tests.models_for_tests import small_hyperprior

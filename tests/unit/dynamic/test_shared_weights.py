@@ -17,8 +17,8 @@ from licquant.models.graph import NORMALIZATION
 from licquant.models.trace import trace_model
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.in_training.finetune_settings import FinetuneRecipe
+from licquant.quant.ranges import moments
 from licquant.quant.synthetic import dead_leaves
-from licquant.quant.weight_ranges import moments
 from tests.models_for_tests import small_hyperprior
 
 WIDTHS = (4, 6, 8)

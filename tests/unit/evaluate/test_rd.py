@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from licquant.evaluate.rd import DISTORTION_WEIGHTS, describe, rd_loss
-from licquant.quant.in_training.objective import rate_distortion
-from licquant.quant.rd import RateDistortion
+from licquant.quant.rd import RateDistortion, rate_distortion
 
 
 def test_by_hand() -> None:

@@ -11,7 +11,7 @@ from licquant.evaluate import widths
 from licquant.evaluate.widths import AverageBits
 from licquant.images import read_image
 from licquant.quant.synthetic import dead_leaves
-from licquant.reports import width_pictures
+from licquant.reports import dynaquant_pictures
 from tests.dynamic_programs import dynamic_artifact
 
 A, B = {"g_a.1": 6, "g_s.1": 8}, {"g_a.1": 6, "g_s.1": 4}
@@ -75,11 +75,11 @@ def test_a_codec_tells_both_sides(codec: Codec) -> None:
 def test_the_picture(tmp_path: Path) -> None:
     images = {f"kodim{number:02}.png": A if number % 3 else B for number in range(12)}
     for name in ("a.png", "b.png"):
-        width_pictures.chosen(tmp_path / name, images)
+        dynaquant_pictures.chosen(tmp_path / name, images)
     assert min(read_image(tmp_path / "a.png").shape[:2]) > 300
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    width_pictures.chosen(tmp_path / "one.png", {"a.png": {"g_a.1": 8}})
+    dynaquant_pictures.chosen(tmp_path / "one.png", {"a.png": {"g_a.1": 8}})
     for wrong in ({}, {"a.png": {}}, {"a.png": A, "b.png": {"g_a.1": 6}}):
         with pytest.raises(DataError, match="no widths to draw"):
-            width_pictures.chosen(tmp_path / "c.png", wrong)
+            dynaquant_pictures.chosen(tmp_path / "c.png", wrong)
     assert not (tmp_path / "c.png").exists()

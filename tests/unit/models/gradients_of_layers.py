@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from licquant.models.convolutions import channels_innermost
+from licquant.models.kernels import channels_innermost
 from licquant.train import architectures
 
 TOLERANCES = {False: 1e-4, True: 3e-2}  # in bfloat16 or not

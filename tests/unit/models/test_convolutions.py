@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from licquant.models.convolutions import StridedPointwise, channels_innermost, conv2d
+from licquant.models.kernels import StridedPointwise, channels_innermost, conv2d
 
 ROOT = Path(__file__).parents[3]
 

@@ -13,13 +13,13 @@ from licquant.config import Budget
 from licquant.errors import BudgetError, TrainingError
 from licquant.images import read_image
 from licquant.quant.in_training.finetune import Finetuner, Task
-from licquant.quant.in_training.finetune_settings import FinetuneRecipe
+from licquant.quant.in_training.finetune_settings import FinetuneRecipe, Training
 from licquant.quant.rd import evaluate_quantized
 from licquant.quant.synthetic import dead_leaves
 from licquant.train import progress
-from licquant.train.averaging import Average
 from licquant.train.progress import COMPLETE, TIME_LIMIT
 from licquant.train.settings import RunOptions
+from licquant.train.stepper import Average
 from tests.models_for_tests import small_hyperprior
 from tests.unit.train.small import write_images
 
@@ -44,7 +44,7 @@ def run(recipe: FinetuneRecipe, options: RunOptions, **changes: Any) -> tuple[pi
     """Weights of 4 bits, activations of 6."""
     settings = pipeline.Settings(activation_bits=6, **changes)
     return pipeline.finetune(
-        small_hyperprior(), dead_leaves(1, 64), recipe, options, budget=Budget("bits", 4), settings=settings
+        small_hyperprior(), dead_leaves(1, 64), Training(recipe, options), budget=Budget("bits", 4), settings=settings
     )
 
 
@@ -156,7 +156,7 @@ def test_the_average_is_what_is_kept(images: Path, tmp_path: Path, monkeypatch: 
 def test_the_users_model_is_left_as_it_was(images: Path, tmp_path: Path) -> None:
     model = small_hyperprior()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    pipeline.finetune(model, dead_leaves(1, 64), recipe(steps=2), options(images, tmp_path / "model.licq"))
+    pipeline.finetune(model, dead_leaves(1, 64), Training(recipe(steps=2), options(images, tmp_path / "model.licq")))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
@@ -181,7 +181,8 @@ LIMIT = Budget("bytes", 42_000)  # between the files of 2 and of 6 bits
 
 def within_bytes(mine: RunOptions, **changes: Any) -> tuple[pipeline.Result, pipeline.Outcome]:
     settings = pipeline.Settings(activation_bits=6, max_bits=6, **changes)
-    return pipeline.finetune(small_hyperprior(), dead_leaves(1, 64), recipe(), mine, budget=LIMIT, settings=settings)
+    training = Training(recipe(), mine)
+    return pipeline.finetune(small_hyperprior(), dead_leaves(1, 64), training, budget=LIMIT, settings=settings)
 
 
 @pytest.fixture

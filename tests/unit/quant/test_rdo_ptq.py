@@ -14,7 +14,7 @@ from licquant.models.trace import TracedModel, trace_model
 from licquant.program.arithmetic import Ints
 from licquant.quant.after_training import rdo_ptq as module
 from licquant.quant.after_training.rdo_ptq import _Codec, _SoftLayer, all_blocks, blocks_of, rdo_ptq
-from licquant.quant.after_training.reconstruct import Crops
+from licquant.quant.after_training.reconstruct import CalibrationCrops
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.constants import integer_weight
 from licquant.quant.insert import insert_quantizers
@@ -40,7 +40,7 @@ class Case:
 
     def loss(self) -> float:
         """Above the float model's, on crops that nothing was learned on."""
-        crops = Crops(self.images, seed=1)
+        crops = CalibrationCrops(self.images, seed=1)
         with torch.no_grad():
             batches = [crops.draw() for _ in range(4)]
             losses = [
@@ -125,7 +125,7 @@ def test_the_loss_falls(case: Case) -> None:
 
 def test_what_is_kept_is_what_would_be_computed(case: Case) -> None:
     """With every block carried through and nothing learned, the last loss is the quantized codec's own."""
-    batch = Crops(case.images, 0).draw()
+    batch = CalibrationCrops(case.images, 0).draw()
     codec = _Codec(case.quantized, [batch], LMBDA)
     losses = []
     for part, block in all_blocks(case.quantized):
@@ -137,12 +137,12 @@ def test_what_is_kept_is_what_would_be_computed(case: Case) -> None:
     assert len(set(losses)) >= 8  # the blocks do make a difference
 
 
-def test_seeds_repeat(case: Case) -> None:
+def test_runs_repeat(case: Case) -> None:
     start = {name: value.clone() for name, value in case.quantized.state_dict().items()}
     results = []
-    for seed in (1, 1, 2):
+    for images in (case.images, case.images, case.images[::-1]):
         case.quantized.load_state_dict(start)
-        rdo_ptq(case.quantized, case.images, LMBDA, 3, seed=seed)
+        rdo_ptq(case.quantized, images, LMBDA, 3)
         results.append(case.integers())
     same, other = ([np.array_equal(results[0][n], result[n]) for n in result] for result in results[1:])
     assert all(same)

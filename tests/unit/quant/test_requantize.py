@@ -6,8 +6,7 @@ from torch import Tensor
 
 from licquant.program.arithmetic import FIXED_POINT_BITS
 from licquant.quant.gradients import DistanceAware, Estimator, straight_through
-from licquant.quant.layers import QuantizedTensor
-from licquant.quant.requantize import requantize
+from licquant.quant.layers import QuantizedTensor, requantize
 
 ESTIMATORS = [straight_through, DistanceAware(2.0)]
 

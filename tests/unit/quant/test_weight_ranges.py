@@ -10,7 +10,7 @@ from licquant.quant.calibrate import BINS, TensorStatistics
 from licquant.quant.grids import squares_of
 from licquant.quant.layers import QuantizedLayer, QuantizedTensor
 from licquant.quant.network import QuantizedPart
-from licquant.quant.weight_ranges import fit_weight_ranges, moments
+from licquant.quant.ranges import fit_weight_ranges, moments
 
 STEP = "g.0"
 

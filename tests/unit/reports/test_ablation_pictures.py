@@ -6,7 +6,7 @@ import pytest
 
 from licquant.errors import DataError
 from licquant.images import read_image
-from licquant.reports.ablation_pictures import losses
+from licquant.reports.dynaquant_pictures import losses
 
 ROWS = {"FPQ": {0.013: [3.1], 0.025: [4.0]}, "DPA": {0.013: [-0.2, 0.1, 0.3], 0.025: [0.4, 0.5, 0.6]}}
 

@@ -6,8 +6,7 @@ import torch
 from licquant.errors import ModelError
 from licquant.train import architectures, export
 from licquant.train.architectures import build, names, resolve_widths, widths_of
-from licquant.train.entropy import Noise, float32_entropy_models
-from licquant.train.objective import Objective
+from licquant.train.objective import Noise, Objective, float32_entropy_models
 
 
 def test_the_image_models_of_one_rate_are_known() -> None:

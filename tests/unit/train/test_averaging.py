@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from licquant.train.averaging import Average
+from licquant.train.stepper import Average
 
 
 def test_it_follows_its_formula() -> None:

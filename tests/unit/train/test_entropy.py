@@ -4,7 +4,7 @@ import pytest
 import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 
-from licquant.train.entropy import Noise, float32_entropy_models
+from licquant.train.objective import Noise, float32_entropy_models
 
 CPU = torch.device("cpu")
 

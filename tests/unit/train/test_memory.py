@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[3] / "src"
 PROBE = """
 import resource, sys
 import numpy as np
-from licquant.train.memory import keep_freed_memory
+from licquant.train.process import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -9,7 +9,7 @@ import torch
 
 from licquant.errors import TrainingError
 from licquant.train import progress, trainer
-from licquant.train.plan import read_plan, run_plan
+from licquant.train.plan import planned_runs, run_plan
 from licquant.train.progress import COMPLETE, INTERRUPTED
 from tests.unit.train.small import RECIPE, options
 
@@ -31,8 +31,8 @@ def test_toml_and_json_say_the_same(tmp_path: Path) -> None:
         '[[runs]]\nlmbda = 0.0483\n[[runs]]\nlmbda = 0.025\ninit = "mbt2018-mean-lambda0.0483"\nsteps = 5\n'
     )
     runs = [{"lmbda": 0.0483}, {"lmbda": 0.025, "init": "mbt2018-mean-lambda0.0483", "steps": 5}]
-    plan = read_plan(toml)
-    assert plan == read_plan(write_plan(tmp_path, runs, {"model": "mbt2018-mean", "N": 8}))
+    plan = planned_runs(toml)
+    assert plan == planned_runs(write_plan(tmp_path, runs, {"model": "mbt2018-mean", "N": 8}))
     assert [(run.name, run.recipe.lmbda, run.recipe.steps, run.init) for run in plan] == [
         ("mbt2018-mean-lambda0.0483", 0.0483, 15_000, None),
         ("mbt2018-mean-lambda0.0250", 0.025, 5, "mbt2018-mean-lambda0.0483"),
@@ -54,16 +54,16 @@ def test_toml_and_json_say_the_same(tmp_path: Path) -> None:
 )
 def test_a_plan_that_cannot_be_followed_is_refused(tmp_path: Path, runs: list[Any], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
-        read_plan(write_plan(tmp_path, runs))
+        planned_runs(write_plan(tmp_path, runs))
 
 
 @pytest.mark.parametrize(("name", "text"), [("a.toml", "runs = ["), ("a.json", "{"), ("a.toml", "[oops]\nruns=1")])
 def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(TrainingError, match=name):
-        read_plan(tmp_path / name)
+        planned_runs(tmp_path / name)
     with pytest.raises(TrainingError, match="No such file"):
-        read_plan(tmp_path / "nothing.toml")
+        planned_runs(tmp_path / "nothing.toml")
 
 
 def test_an_interrupted_plan_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_an_interrupted_plan_is_continued(tmp_path: Path, monkeypatch: pytest.Mo
     ]
     runs[1]["name"] = "second"
     runs[2]["init"] = "second"
-    plan = read_plan(write_plan(tmp_path, runs))
+    plan = planned_runs(write_plan(tmp_path, runs))
     whole = run_plan(plan, options(tmp_path, output=tmp_path / "whole"))
     assert [result.status for result in whole] == [COMPLETE] * 3
     assert [result.card["init"] for result in whole] == ["scratch", "lambda 0.01", "lambda 0.02"]

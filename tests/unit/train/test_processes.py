@@ -8,7 +8,7 @@ import torch
 
 from licquant.train import architectures
 from licquant.train.command import run_training
-from licquant.train.journal import Journal
+from licquant.train.loop import Journal
 from tests.processes import finish, kill_twice
 from tests.unit.train.small import options, recipe
 
@@ -49,8 +49,9 @@ def test_two_processes_are_one_with_the_joint_batch(place: Path) -> None:
     assert "2 processes" in json.loads((place / "together" / "model.json").read_text())["hardware"]
 
     def log(output: str) -> torch.Tensor:
-        text = (place / output / "model.csv").read_text()
-        return torch.tensor([list(row.values()) for row in Journal(Path(), text).rows()])
+        journal = Journal(Path())
+        journal.text = (place / output / "model.csv").read_text()
+        return torch.tensor([list(row.values()) for row in journal.rows()])
 
     torch.testing.assert_close(log("together"), log("out"), rtol=1e-4, atol=1e-6)
     together, whole = (torch.load(place / name / "model.pt", weights_only=True) for name in ("together", "out"))

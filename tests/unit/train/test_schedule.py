@@ -2,7 +2,7 @@
 
 import pytest
 
-from licquant.train.schedule import Phase, learning_rate, phase_at, phases
+from licquant.train.settings import Phase, learning_rate, phase_at, phases
 from tests.unit.train.small import recipe
 
 

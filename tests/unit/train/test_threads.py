@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from licquant import pipeline
-from licquant.commands.evaluate import measure
+from licquant.commands.evaluate import References, measure
 from licquant.dynamic.finetune import finetune_dynamic
 from licquant.errors import TrainingError
 from licquant.train.command import run_training
 from licquant.train.plan import run_plan
-from licquant.train.threads import kept_threads
+from licquant.train.process import kept_threads
 
 
 @pytest.mark.parametrize("call", [run_training, run_plan, pipeline.finetune, finetune_dynamic, measure])
@@ -34,5 +34,5 @@ def test_they_are_put_back_after_errors_too() -> None:
 
 def test_measuring() -> None:
     before = torch.get_num_threads()
-    measure([], [], [], None, before + 1)
+    measure([], References([], None), [], before + 1)
     assert torch.get_num_threads() == before

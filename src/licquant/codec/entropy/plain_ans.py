@@ -46,6 +46,7 @@ class Uniform:
         self.lefts, self.widths = range(0, _QUANTILES, width), [width] * size
 
     def slot(self, quantile: int) -> int:
+        """The slot whose interval holds the quantile, 0 .. 2^24 - 1."""
         return quantile // self._width
 
 

@@ -44,6 +44,7 @@ class BlobWriter:
         self.elements = 0  # of all tensors, counted as the reader counts them
 
     def data(self, data: bytes) -> dict[str, Any]:
+        """Bytes as they are."""
         self.blobs.append(data)
         return {"blob": len(self.blobs) - 1}
 
@@ -59,6 +60,7 @@ class BlobWriter:
         return {**self.data(stored.tobytes()), "dtype": dtype, "shape": shape}
 
     def weights(self, values: np.ndarray, bits: int) -> dict[str, Any]:
+        """Integers of any shape within ``bits`` signed bits, entropy-coded."""
         self.elements += values.size
         return {**self.data(pack_integers(values, bits)), "bits": bits, "shape": list(values.shape)}
 
@@ -80,6 +82,7 @@ class BlobReader:
         self._weights: dict[tuple[int, tuple[int, ...], int], np.ndarray] = {}  # nested weights are read many times
 
     def data(self, reference: Any) -> bytes:
+        """The bytes of the blob that is referred to."""
         index = get(reference, "blob", int)
         if not 0 <= index < len(self.blobs):
             raise ArtifactError(f"refers to a blob beyond the {len(self.blobs)} there are")
@@ -161,4 +164,5 @@ def name_of(record: Any, key: str = "name") -> str:
 
 
 def is_name(value: Any) -> bool:
+    """Whether a value is a string that can name something in a message of one line."""
     return isinstance(value, str) and 1 <= len(value) <= _MAX_NAME and value.isprintable()

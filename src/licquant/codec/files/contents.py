@@ -47,8 +47,8 @@ def layer_contents(data: bytes, artifact: Artifact) -> list[LayerContents]:
                     bits.weight if bits else None,
                     bits.activation if bits else None,
                     _bytes(stored, sizes),
-                    0 if weight is None else weight.size,
-                    op.bound(part.input_grids(op)).bit_length() + 1,
+                    weights=0 if weight is None else weight.size,
+                    accumulator_bits=op.bound(part.input_grids(op)).bit_length() + 1,
                 )
             )
     return layers

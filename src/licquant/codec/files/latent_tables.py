@@ -40,10 +40,12 @@ class FactorizedTables:
         _check_medians(self.y, self.medians)
 
     def to_json(self, writer: BlobWriter) -> dict[str, Any]:
+        """What the artifact's header holds; the numbers go to the writer."""
         return {"y": writer.data(self.y.to_bytes()), "medians": writer.vector(self.medians)}
 
     @classmethod
     def from_json(cls, record: dict[str, Any], reader: BlobReader) -> FactorizedTables:
+        """The inverse; ``ArtifactError`` for tables that do not hold."""
         y = CodingTables.from_bytes(reader.data(record.get("y")))
         return cls(y, reader.integers(record.get("medians")))
 
@@ -87,6 +89,7 @@ class HyperpriorTables:
         return level
 
     def to_json(self, writer: BlobWriter) -> dict[str, Any]:
+        """What the artifact's header holds; the numbers go to the writer."""
         return {
             "z": writer.data(self.z.to_bytes()),
             "medians": writer.vector(self.medians),
@@ -96,6 +99,7 @@ class HyperpriorTables:
 
     @classmethod
     def from_json(cls, record: dict[str, Any], reader: BlobReader) -> HyperpriorTables:
+        """The inverse; ``ArtifactError`` for tables that do not hold."""
         return cls(
             CodingTables.from_bytes(reader.data(record.get("z"))),
             reader.integers(record.get("medians")),

@@ -26,6 +26,7 @@ _RESCALING = ("positive", "negative", "shift")
 
 
 def program_to_json(program: Program, writer: BlobWriter) -> list[dict[str, Any]]:
+    """One record a part, in their order; the numbers go to the writer."""
     return [part_to_json(part, writer) for part in program.values()]
 
 
@@ -44,6 +45,7 @@ def program_from_json(record: Any, reader: BlobReader) -> Program:
 
 
 def part_to_json(part: Part, writer: BlobWriter) -> dict[str, Any]:
+    """Name, input grid and operations of a part."""
     return {
         "name": part.name,
         "input_grid": _grid_to_json(part.input_grid, writer),
@@ -58,6 +60,7 @@ def part_from_json(record: Any, reader: BlobReader) -> Part:
 
 
 def operations_from_json(record: Any, reader: BlobReader) -> tuple[Operation, ...]:
+    """The operations of a record of a part or stage, none of them checked against its inputs yet."""
     return tuple(_operation_from_json(op, reader) for op in get(record, "operations", list))
 
 

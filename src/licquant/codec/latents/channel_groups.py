@@ -37,6 +37,7 @@ class ChannelGroupsCoder(GaussianCoder):
     """elic2022-official: uneven channel groups with checkerboards."""
 
     def parameters_of(self, program: Program) -> list[Part]:
+        """``entropy_parameters`` of every group; ``ArtifactError`` also for groups that are not y together."""
         self.groups: list[_Group] = []
         first, found = 0, []
         while first < self.latent_channels:
@@ -59,6 +60,7 @@ class ChannelGroupsCoder(GaussianCoder):
         return found
 
     def code_passes(self, parameters: Ints, code: CodePass) -> None:
+        """Two passes a group, each from h_s and all groups before it."""
         decoded: list[Ints] = []
         for group in self.groups:
             known = parameters

@@ -23,6 +23,7 @@ class AutoregressiveCoder(GaussianCoder):
     order: ClassVar[type[Diagonals] | type[Checkerboard]] = Diagonals
 
     def parameters_of(self, program: Program) -> list[Part]:
+        """``entropy_parameters``, which writes σ and μ from h_s and the context."""
         context, parameters = program["context_prediction"], program["entropy_parameters"]
         check_reads_latent(context, program["g_s"], self.latent_channels)
         known = [self.h_s.output_grid]
@@ -30,6 +31,7 @@ class AutoregressiveCoder(GaussianCoder):
         return [with_channels(parameters, 2 * self.latent_channels)]
 
     def code_passes(self, parameters: Ints, code: CodePass) -> None:
+        """One pass after another in the family's order: diagonals, or the halves of a checkerboard."""
         self.context.code_passes(parameters, EVERYTHING, code)
 
 

@@ -64,6 +64,7 @@ class LatentWriter:
         self._groups: list[tuple[Ints, Ints]] = []
 
     def __call__(self, channels: slice, positions: Ints | slice, sigma: Ints, mean: Ints | int) -> Ints:
+        """One pass, as ``CodePass`` says."""
         level, mean = self.quantizer.tables.level(sigma), self.quantizer.mean(mean)
         symbols = self.quantizer.symbols(self._y[channels, positions], mean)
         self._groups.append((symbols.ravel(), level.ravel()))

@@ -103,9 +103,11 @@ class HyperpriorCoder(GaussianCoder):
     """The scale hyperprior (Ballé 2018): h_s gives σ, the means are 0."""
 
     def parameters_of(self, program: Program) -> list[Part]:
+        """h_s, which must write one σ for each channel of y."""
         return [with_channels(program["h_s"], self.latent_channels)]
 
     def code_passes(self, parameters: Ints, code: CodePass) -> None:
+        """One pass: nothing waits for another symbol of y."""
         code(EVERYTHING, EVERYTHING, parameters.reshape(len(parameters), -1), 0)
 
 
@@ -113,9 +115,11 @@ class MeanScaleCoder(GaussianCoder):
     """The mean-scale hyperprior (Minnen 2018): h_s gives σ, then μ."""
 
     def parameters_of(self, program: Program) -> list[Part]:
+        """h_s, which must write σ and μ for each channel of y."""
         return [with_channels(program["h_s"], 2 * self.latent_channels)]
 
     def code_passes(self, parameters: Ints, code: CodePass) -> None:
+        """One pass: nothing waits for another symbol of y."""
         sigma, mean = np.split(parameters.reshape(len(parameters), -1), 2)
         code(EVERYTHING, EVERYTHING, sigma, mean)
 

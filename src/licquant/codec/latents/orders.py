@@ -52,6 +52,7 @@ class Checkerboard:
         self.lags = np.ones(len(taps), dtype=np.int64)
 
     def passes(self, height: int, width: int) -> list[Pass]:
+        """The even squares, which have no context, then the odd ones; positions count row by row."""
         row, column = np.divmod(np.arange(height * width), width)
         odd = (row + column) % 2 == 1
         return [Pass(np.flatnonzero(~odd), has_context=False), Pass(np.flatnonzero(odd))]

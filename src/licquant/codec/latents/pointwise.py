@@ -47,6 +47,7 @@ class Rescale:
         self.high: Floats = (high - zero_point).astype(self.dtype)
 
     def __call__(self, acc: Floats) -> Centred:
+        """acc: without the bias, integers that their float type holds exactly."""
         if not self.in_floats:
             total = acc.astype(np.int64) + self.bias
             stored = self.op.rescaling.apply(total[:, None], self.op.grid)[:, 0]

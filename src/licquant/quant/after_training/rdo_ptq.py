@@ -25,7 +25,7 @@ from licquant.images import RGB
 from licquant.models.graph import INPUT, NORMALIZATION, SIGMOID, Graph, Step
 from licquant.models.graph import run_float as run_step
 from licquant.program.arithmetic import weight_range
-from licquant.quant.after_training.reconstruct import Crops
+from licquant.quant.after_training.reconstruct import CalibrationCrops
 from licquant.quant.dataflow import run_float
 from licquant.quant.grids import squares_of
 from licquant.quant.layers import QuantizedLayer, QuantizedTensor
@@ -52,7 +52,6 @@ def rdo_ptq(
     lmbda: float,
     steps_per_block: int,
     on_step: Callable[[int], None] = lambda _: None,
-    seed: int = 0,
 ) -> None:
     """Learn the rounding of every weight and the scale of every activation that a layer writes, in place.
 
@@ -65,7 +64,7 @@ def rdo_ptq(
     Raises ``DataError`` if no image is as large as a crop of 64×64.
     """
     check_lmbda(lmbda)
-    crops = Crops(images, seed)
+    crops = CalibrationCrops(images, seed=0)
     codec = _Codec(quantized, [crops.draw() for _ in range(POOL)], lmbda)
     shares = _unit_shares(quantized)
     done = 0

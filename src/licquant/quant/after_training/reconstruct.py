@@ -38,7 +38,6 @@ def reconstruct(
     lmbda: float,
     steps: int,
     on_step: Callable[[int], None] = lambda _: None,
-    seed: int = 0,
 ) -> None:
     """Adjust the weights and biases of ``quantized`` in place; the grids stay.
 
@@ -46,7 +45,7 @@ def reconstruct(
     Raises ``DataError`` if no image is as large as a crop of 64×64.
     """
     check_lmbda(lmbda)
-    crops = Crops(images, seed)
+    crops = CalibrationCrops(images, seed=0)
     weights, biases = weights_and_biases(quantized)
     groups = [{"params": weights, "lr": WEIGHT_RATE}, {"params": biases, "lr": BIAS_RATE}]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
@@ -62,7 +61,7 @@ def reconstruct(
     settle(quantized)
 
 
-class Crops:
+class CalibrationCrops:
     """Random crops of the calibration images, mirrored at random: [BATCH, 3, CROP, CROP] in [0, 1]."""
 
     def __init__(self, images: Sequence[RGB], seed: int) -> None:
@@ -74,6 +73,7 @@ class Crops:
         self.random = np.random.default_rng(seed)
 
     def draw(self) -> Tensor:
+        """``BATCH`` crops at random places, half of them mirrored: float32 [B, 3, side, side] in [0, 1]."""
         crops = []
         for index in self.random.integers(len(self.images), size=BATCH):
             image = self.images[index]

@@ -1,4 +1,4 @@
 """Quantization-aware finetuning.
 
-Read ``quantizers`` (DPA, LSQ, PAMS), ``objective``, ``finetune_settings``, ``finetune``.
+Read ``quantizers`` (DPA, LSQ, PAMS), ``finetune_settings``, ``finetune``.
 """

@@ -18,28 +18,28 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from rich.console import Console
 from torch import Tensor, nn
 
 from licquant.codec.files.artifact import Artifact
 from licquant.quant.bfloat16_gradients import Bfloat16Gradients
 from licquant.quant.calibrate import Statistics
-from licquant.quant.in_training.finetune_settings import FinetuneRecipe
-from licquant.quant.in_training.objective import QuantizedObjective
+from licquant.quant.in_training.finetune_settings import FinetuneRecipe, Training
 from licquant.quant.in_training.quantizers import learn_grids
 from licquant.quant.natural import settle, weights_and_biases
 from licquant.quant.network import QuantizedModel
+from licquant.quant.rd import QuantizedObjective
 from licquant.terminal import plain_console
 from licquant.train import resume
 from licquant.train.command import open_crops
 from licquant.train.loop import Loop
 from licquant.train.progress import Clock
-from licquant.train.settings import PICTURE, STATE, RunOptions
+from licquant.train.settings import PICTURE, STATE
 from licquant.train.stepper import SCHEDULED, Stepper
 
 _DECIDED = "decided"  # in the saved state, so that it is not searched for again
 
-Group = dict[str, Any]  # of Adam's parameters: ``params``, and ``share``, its rate over the recipe's learning rate
+# Of Adam's parameters: ``params``, and ``share``, its rate over the recipe's learning rate.
+ParameterGroup = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class Task:
     model: nn.Module
     decided: Mapping[str, Any]
     objective: nn.Module
-    groups: Sequence[Group]
+    groups: Sequence[ParameterGroup]
     refit: Refit | None = None
 
 
@@ -106,46 +106,39 @@ def groups_of(
     weights: Sequence[nn.Parameter],
     biases: Sequence[nn.Parameter],
     grids: Sequence[nn.Parameter],
-) -> list[Group]:
+) -> list[ParameterGroup]:
     """Offsets as ``natural.py`` and ``quantizers.py`` give them, each kind at its rate."""
     kinds = ((weights, recipe.learning_rate), (biases, recipe.bias_rate), (grids, recipe.grid_rate))
     return [{"params": list(kind), "share": rate / recipe.learning_rate} for kind, rate in kinds if kind]
 
 
-def decided_before(options: RunOptions, mine: Mapping[str, Any]) -> dict[str, Any] | None:
+def decided_before(training: Training) -> dict[str, Any] | None:
     """``Task.decided`` of the interrupted run that is to be resumed; None if there is none."""
-    saved = _saved(options, mine)
+    saved = _saved(training)
     return None if saved is None else json.loads(saved.trainer[_DECIDED])
 
 
-def forget_state(options: RunOptions, fabric: Fabric) -> None:
+def forget_state(training: Training) -> None:
     """Delete what an interrupted run would be resumed from; all processes wait for that."""
-    if fabric.is_global_zero:
-        options.companion(STATE).unlink(missing_ok=True)
-    fabric.barrier()
+    if training.fabric.is_global_zero:
+        training.options.companion(STATE).unlink(missing_ok=True)
+    training.fabric.barrier()
 
 
-def finetune(
-    task: Task,
-    recipe: FinetuneRecipe,
-    options: RunOptions,
-    mine: Mapping[str, Any],
-    fabric: Fabric,
-    console: Console | None = None,
-    clock: Clock | None = None,
-) -> Outcome:
+def finetune(task: Task, training: Training, clock: Clock | None = None) -> Outcome:
     """Train ``task.model`` in place: afterwards it is on the CPU, has the averaged weights, and can be lowered.
 
-    mine: the run's identity (``train.resume``): with another one, a saved state is refused
+    A saved state of a run of another identity is refused.
     Raises ``DataError`` for images that cannot be used, ``TrainingError`` for all else that keeps the run from
     starting or going on.
     """
-    console, clock = console or plain_console(stderr=True), clock or Clock(options.max_minutes)
-    saved = _saved(options, mine)
+    recipe, options, fabric = training.recipe, training.options, training.fabric
+    console, clock = plain_console(stderr=True), clock or Clock(options.max_minutes)
+    saved = _saved(training)
     crops = open_crops(fabric, recipe, options, console)
     with _only_trained(task):
         finetuner = Finetuner(fabric, recipe, task)
-        loop = Loop(finetuner, crops, mine, options, clock, console)
+        loop = Loop(finetuner, crops, training.identity, options, clock, console)
         if saved is not None:
             loop.continue_from(saved)
         status = loop.train()
@@ -155,8 +148,9 @@ def finetune(
     return Outcome(status, finetuner.step, loop.seconds)
 
 
-def _saved(options: RunOptions, mine: Mapping[str, Any]) -> resume.Saved | None:
-    return resume.load_state(options.companion(STATE), mine) if options.resume else None
+def _saved(training: Training) -> resume.Saved | None:
+    options = training.options
+    return resume.load_state(options.companion(STATE), training.identity) if options.resume else None
 
 
 class Finetuner(Stepper):
@@ -172,10 +166,12 @@ class Finetuner(Stepper):
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
+        """Within it ``advance`` may be called: convolutions have bfloat16 gradients where the CPU has them."""
         with Bfloat16Gradients():
             yield
 
     def begin(self, first_sample: int) -> None:
+        """Fit the shared weights again, before the step at which the task wants that."""
         refit = self.task.refit
         if refit is None or self.step != refit.step:
             return
@@ -191,6 +187,7 @@ class Finetuner(Stepper):
         return chain(self.model.parameters(), self.model.buffers())
 
     def state(self) -> dict[str, Any]:
+        """The stepper's, with what the task decided before its first step."""
         return super().state() | {_DECIDED: json.dumps(dict(self.task.decided))}
 
     @torch.no_grad()

@@ -61,6 +61,7 @@ class Dpa:
     per_channel = free_zero_points = True
 
     def activations(self, tensor: QuantizedTensor, values: float, zero_points: ZeroPoints) -> list[nn.Parameter]:
+        """Offsets of a scale and of a zero point per channel, of the latter as far as the kernels allow it."""
         found = [parametrized(tensor, "log_scale", _LogScale(tensor.log_scale))] if self.scales else []
         if self.zero_points and zero_points != ZeroPoints.FIXED:
             shared = zero_points == ZeroPoints.SHARED
@@ -68,31 +69,40 @@ class Dpa:
         return found
 
     def weights(self, layer: QuantizedLayer, read: QuantizedTensor) -> list[nn.Parameter]:
+        """Offsets of one scale per output channel."""
         return [parametrized(layer, "unit", _Unit(layer.unit, read))] if self.scales else []
 
 
 @dataclass(frozen=True)
 class Lsq:
+    """One step a tensor (Esser 2020)."""
+
     per_channel = free_zero_points = False
 
     def activations(self, tensor: QuantizedTensor, values: float, zero_points: ZeroPoints) -> list[nn.Parameter]:
+        """The offset of one step; its gradient times 1/√(N·Q), N values and Q the largest integer."""
         factor = 1 / math.sqrt(values * _largest(tensor))
         return [parametrized(tensor, "log_scale", _LogScale(tensor.log_scale, shared=True, gradient=factor))]
 
     def weights(self, layer: QuantizedLayer, read: QuantizedTensor) -> list[nn.Parameter]:
+        """The same with the number of weights and the largest of their integers."""
         factor = 1 / math.sqrt(layer.weight.numel() * weight_range(layer.bits)[1])
         return [parametrized(layer, "unit", _Unit(_one_for_all(layer), read, shared=True, gradient=factor))]
 
 
 @dataclass(frozen=True)
 class Pams:
+    """One largest magnitude α a tensor (Li 2020)."""
+
     per_channel = free_zero_points = False
 
     def activations(self, tensor: QuantizedTensor, values: float, zero_points: ZeroPoints) -> list[nn.Parameter]:
+        """The offset of α; only values outside the range give it a gradient."""
         tensor.bounds_only = True
         return [parametrized(tensor, "log_scale", _LogScale(tensor.log_scale, shared=True))]
 
     def weights(self, layer: QuantizedLayer, read: QuantizedTensor) -> list[nn.Parameter]:
+        """None: one unit for all channels from the largest weight, which is not trained."""
         parametrized(layer, "unit", _Unit(_one_for_all(layer), read, shared=True)).requires_grad_(False)
         return []
 
