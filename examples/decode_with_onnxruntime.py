@@ -29,6 +29,7 @@ class Stack:
             self.state = self.state << 32 | self.words.pop()
 
     def slots(self, starts: list, count: int) -> np.ndarray:
+        """So many slots, one after another, of the model whose slots start there."""
         found = np.empty(count, np.int64)
         for i in range(count):
             quantile = self.state & 0xFFFFFF
@@ -39,6 +40,7 @@ class Stack:
         return found
 
     def raw(self, count: int, bits: int) -> np.ndarray:
+        """So many values of as many bits."""
         values = np.zeros(count, np.int64)
         for low in reversed(range(0, bits, 16)):
             equal = min(16, bits - low)
@@ -47,6 +49,7 @@ class Stack:
 
 
 def starts_of(frequencies: list) -> list:
+    """Where each slot starts, and 2^24."""
     n, before = len(frequencies), np.cumsum([0, *frequencies])
     return [int(c) * ((1 << 24) - n) // 65536 + i for i, c in enumerate(before[:-1])] + [1 << 24]
 
@@ -57,6 +60,8 @@ for j in range(33):
 
 
 class Tables:
+    """The coding tables of a latent."""
+
     def __init__(self, record: dict) -> None:
         self.starts, self.first = [starts_of(f) for f in record["frequencies"]], np.array(record["offsets"])
         self.length = np.array([len(f) - 1 for f in record["frequencies"]])
@@ -78,6 +83,8 @@ class Tables:
 
 
 class Decoder:
+    """The models of an exported folder."""
+
     def __init__(self, folder: Path, options: onnxruntime.SessionOptions | None = None) -> None:
         files, cpu = sorted(folder.glob("*.onnx")), ["CPUExecutionProvider"]
         self.models = {file.stem: onnxruntime.InferenceSession(str(file), options, cpu) for file in files}
@@ -92,6 +99,7 @@ class Decoder:
                 raise SystemExit("this runtime computes hyper.onnx wrongly")
 
     def run(self, name: str, **inputs: np.ndarray) -> list:
+        """The outputs of a model."""
         return self.models[name].run(None, inputs)
 
     def decode(self, data: bytes) -> np.ndarray:
@@ -121,6 +129,7 @@ class Decoder:
         return self.in_passes(strings[1], found[0])
 
     def in_passes(self, string: Stack, hyper: np.ndarray) -> dict:
+        """What synthesis reads, where symbols depend on symbols before them."""
         order, channels = self.about["order"], self.models["synthesis"].get_inputs()[0].shape[1]
         symbols, means, y_hat = np.zeros((3, channels, *hyper.shape[2:]), np.int32)
         row, column = np.indices(hyper.shape[2:])

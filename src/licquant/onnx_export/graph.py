@@ -64,9 +64,11 @@ class Graph:
         return self.constant(values[0] if same else values.reshape(1, -1, 1, 1), dtype)
 
     def cast(self, value: Value, dtype: DTypeLike) -> Value:
+        """The value in another type; from floating point, without its fraction."""
         return self.node("Cast", value, to=_type(dtype))
 
     def clip(self, value: Value, low: int, high: int, dtype: DTypeLike) -> Value:
+        """The value, of that type, within low..high."""
         return self.node("Clip", value, self.constant(low, dtype), self.constant(high, dtype))
 
     def size(self, value: Value, axis: int) -> Value:
