@@ -9,6 +9,7 @@
     ├── ModelError                   an unknown model, a checkpoint that does not fit, a graph that cannot be traced
     ├── DataError                    a folder without usable images, or data that a figure cannot be made from
     ├── LoweringError                a quantized graph that has no integer program (an accumulator too wide, ...)
+    ├── ExportError                  an artifact that has no form in ONNX, or a folder that cannot take it
     ├── EngineError                  kernels of this machine that compute wrongly in every way
     └── TrainingError                training that cannot start or go on
 
@@ -58,6 +59,10 @@ class DataError(LicquantError):
 
 class LoweringError(LicquantError):
     """A quantized graph has no integer program, for instance because an accumulator would not fit int32."""
+
+
+class ExportError(LicquantError):
+    """An artifact holds what ONNX, or ONNX Runtime, has no exact form for; or its folder cannot be written."""
 
 
 class EngineError(LicquantError):

@@ -11,6 +11,7 @@ ORDER = [
     ["cache"],
     ["program"],
     ["codec"],
+    ["onnx_export"],
     ["evaluate"],
     ["reports"],
     ["models"],
@@ -34,9 +35,9 @@ ROOT = {"errors", "config", "digests", "images", "cache", "program", "codec"}
 NARROW = {"models": {"errors", "config", "digests", "codec"}}
 
 # What runs where files are decoded: none of these libraries, not even inside a function.
-LEAN = ROOT | {"__init__", "terminal"}
+LEAN = ROOT | {"__init__", "terminal", "onnx_export"}
 LEAN_COMMANDS = {
-    *("base", "cache", "coding", "file_lists", "image_options", "inspect", "model_choice", "model_search"),
+    *("base", "cache", "coding", "export", "file_lists", "image_options", "inspect", "model_choice", "model_search"),
     *("options", "recipes"),
 }
 HEAVY = {

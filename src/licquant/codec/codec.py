@@ -70,7 +70,7 @@ class Codec:
         program = artifact.program
         run = partial(_engine, engine=engine, threads=threads)
         self._h_a = run(program["h_a"]).run if "h_a" in program else None
-        self._strides = latent_stride, self._coded_stride = _strides(program)
+        self._strides = latent_stride, self._coded_stride = strides_of(program)
         self._g_a, self._g_s = (
             DynamicTransform(artifact.dynamic[name], run, tile)
             if name in artifact.dynamic
@@ -268,7 +268,7 @@ def load(
     return Codec(artifact, artifact_id(data), engine, threads, max_memory)
 
 
-def _strides(program: Program) -> tuple[int, int]:
+def strides_of(program: Program) -> tuple[int, int]:
     """Pixels per element of y, and of the latent that is coded first (z where there is one).
 
     Raises ``ArtifactError`` unless every synthesis undoes the strides of its analysis.
@@ -288,7 +288,7 @@ def _strides(program: Program) -> tuple[int, int]:
 def _check_sizes(program: Program, strides: tuple[int, int], coded: tuple[int, int]) -> None:
     """Raise ``ArtifactError`` unless the parts fit one another for an image of so many positions of the coded latent.
 
-    strides: as ``_strides`` gives them
+    strides: as ``strides_of`` gives them
     """
     image = coded[0] * strides[1], coded[1] * strides[1]
     latent = image[0] // strides[0], image[1] // strides[0]

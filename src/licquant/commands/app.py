@@ -48,6 +48,8 @@ _LISTS = {
     "reproduce": ("--checkpoint",),
 }
 
+_EXTRAS = {"onnx": "onnx"}  # library → what to install for it, where that is not the toolkit
+
 
 @app.callback()
 def _root(
@@ -137,6 +139,18 @@ def inspect(
     finish(inspect_command.machine() if machine else inspect_command.inspect(file, model, images or []), as_json)
 
 
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A .licq file of fixed widths.")],
+    onnx: Annotated[Path, typer.Option("--onnx", help="A new folder for ONNX models, tables and how they are joined.")],
+    as_json: Json = False,
+) -> None:
+    """Write a model for other runtimes, with which they decode and make the same files; see docs/onnx.md."""
+    from licquant.commands import export as export_command
+
+    finish(export_command.onnx(model, onnx), as_json)
+
+
 @app.command("cache")
 def cache_(
     cache: Annotated[
@@ -174,7 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except LicquantError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        _fail(f"this command needs {error.name}: install licquant[toolkit]")
+        extra = _EXTRAS.get(error.name or "", "toolkit")
+        _fail(f"this command needs {error.name}: install licquant[{extra}]")
     except MemoryError:
         _fail("not enough memory for this image")
 

@@ -11,7 +11,7 @@ from licquant.codec.entropy.coder import decode_symbols, encode_symbols
 from licquant.codec.entropy.tables import CodingTables
 from licquant.program.arithmetic import INT32_MAX, Ints, as_int32
 
-_LARGEST_SYMBOL = 1 << 22  # symbols are read in fixed point: far beyond this they could leave int32
+LARGEST_SYMBOL = 1 << 22  # symbols are read in fixed point: far beyond this they could leave int32
 
 
 class BottleneckCoder:
@@ -32,7 +32,7 @@ class BottleneckCoder:
 
     def restore(self, symbols: Ints) -> Ints:
         """The latent that symbols [C, H, W] stand for, int64 in fixed point: symbol + median, within ±(2^31 - 1)."""
-        limited = np.clip(symbols, -_LARGEST_SYMBOL, _LARGEST_SYMBOL).astype(np.int64)
+        limited = np.clip(symbols, -LARGEST_SYMBOL, LARGEST_SYMBOL).astype(np.int64)
         return np.clip((limited << self.fraction_bits) + self.medians, -INT32_MAX, INT32_MAX)
 
     def encode(self, symbols: Ints) -> bytes:

@@ -23,8 +23,8 @@ class FactorizedCoder:
         if grid.channels != len(tables.y):
             raise ArtifactError("g_a and the coding tables of y have different numbers of channels")
         self.latent = BottleneckCoder(tables.y, tables.medians, fraction_bits(grid))
-        self._shift = self.latent.fraction_bits - fraction_bits(program["g_s"].input_grid)
-        if self._shift < 0:
+        self.shift = self.latent.fraction_bits - fraction_bits(program["g_s"].input_grid)
+        if self.shift < 0:
             raise ArtifactError("g_s reads a finer fixed point than g_a writes")
 
     def encode(self, y: Ints, z: Ints) -> tuple[bytes, ...]:
@@ -44,10 +44,10 @@ class FactorizedCoder:
 
     def entropy_bits(self, y_hat: Ints, z: Ints) -> float:
         """Ideal code length in bits, under the integer tables, of ŷ as ``decode`` gives it."""
-        return self.latent.entropy_bits(self.latent.round(y_hat.astype(np.int64) << self._shift))
+        return self.latent.entropy_bits(self.latent.round(y_hat.astype(np.int64) << self.shift))
 
     def _restore(self, symbols: Ints) -> Ints:
-        y_hat = (self.latent.restore(symbols) + (1 << self._shift >> 1)) >> self._shift
+        y_hat = (self.latent.restore(symbols) + (1 << self.shift >> 1)) >> self.shift
         return as_int32(y_hat)
 
 

@@ -1,0 +1,130 @@
+"""The README of an exported folder: how its models are joined, for the family at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+_HEAD = """\
+# {family}, model {model}, as ONNX
+
+Written by licquant; licence of the weights: {licence}. Opset {opset}. All tensors that go in and out are integers;
+batches are of one image.
+
+| file | |
+|---|---|
+{files}
+
+`tables.json` has the coding tables: table k holds the symbols from `offsets[k]` on, a frequency each, and at the end
+the frequency of the escape. How a string is coded, and what is in a `.lic` file, is said in `docs/formats.md` of
+licquant, from "The ANS stack" on; `examples/decode_with_onnxruntime.py` is a whole decoder. What the models promise
+is said in `docs/onnx.md`.
+
+## Decode
+"""
+
+_AFTER = """
+The image is the top left height × width of `image`.
+
+## Encode
+
+"""
+
+_WHAT = {
+    "analysis": "the image, uint8 [1, H, W, 3], to what is coded",
+    "synthesis": "symbols to the image, uint8 [1, H, W, 3]",
+    "hyper": "symbols of z to {hyper}; integers only",
+    "context": "the tables and means of one pass; integers only",
+    "channels": "what is decoded of earlier groups, as the next group's context reads it; integers only",
+    "tables.json": "coding tables, order of coding, fixed points",
+}
+
+_ONCE = """
+1. Decode string 0 with the tables `z`: symbol [c, row, column] has table c. `z_symbols` is int32 [1, C, h, w],
+   h = ⌈height / {stride}⌉, w = ⌈width / {stride}⌉.
+2. `index, means = hyper(z_symbols)`.
+3. Decode string 1 with the tables `y`: one group, in the order channel, row, column; `index` says the table of each.
+4. `image = synthesis(y_symbols, means)`.
+"""
+
+_FACTORIZED = """
+1. Decode string 0 with the tables `y`: symbol [c, row, column] has table c. `y_symbols` is int32 [1, C, h, w],
+   h = ⌈height / {stride}⌉, w = ⌈width / {stride}⌉.
+2. `image = synthesis(y_symbols)`.
+"""
+
+_START = """
+1. Decode string 0 with the tables `z`: symbol [c, row, column] has table c. `z_symbols` is int32 [1, C, h, w],
+   h = ⌈height / {stride}⌉, w = ⌈width / {stride}⌉.
+2. `hyper = hyper(z_symbols)`. `y_symbols`, `means` and ŷ (`y_hat`) are planes of zeros, int32 [1, C, H, W], of the
+   height and width of `hyper`.
+"""
+
+_DIAGONALS = """\
+3. For t = 0, 1, … the positions of t = column + {step} · row, in raster order, are one pass, and one group of string 1
+   in the order channel, position (there are none for some t of a narrow plane):
+   `index, means = context(neighbours, hyper)` with `hyper` at the positions, [1, K, 1, P], and `neighbours`
+   [1, C · T, 1, P], channel c · T + i being ŷ of channel c at the position + tap i of `taps` (rows down, columns right;
+   0 outside of the plane).
+"""
+
+_CHECKERBOARD = """\
+3. For each of the `groups` of channels (k = 0, 1, …), for `pass` = 0 and then 1: the positions whose row + column is
+   even, then those where it is odd, in raster order, are one group of string 1 in the order channel, position.
+   {call}.
+   What comes out is of the whole plane; take the pass's positions.
+"""
+
+_GROUP = """\
+`index, means = contextK(y_hat, channels, hyper, pass)`, K being k, with `y_hat` of the group and
+   `channels = channelsK(y_hat)`, there with `y_hat` of all groups before; context0 has no `channels`"""
+
+_END = """\
+   Then ŷ = (symbol << {bits}) + mean there, within ±(2^31 − 1).
+4. `image = synthesis(y_symbols, means)`.
+"""
+
+
+_ENCODE = """\
+`{outputs} = analysis(image)`, for an image of any size.
+{then}
+"""
+
+
+def readme(record: dict[str, Any], names: Sequence[str], opset: int) -> str:
+    """record: the content of ``tables.json``;  names: of the other files."""
+    order, contexts = record["order"], record["order"]["kind"] != "at once"
+    hyper = "what the contexts read" if contexts else "the table and the mean of each symbol of y"
+    files = "\n".join(f"| `{name}` | {_what(name).format(hyper=hyper)} |" for name in names)
+    head = _HEAD.format(**record, opset=opset, files=files)
+    return head + _decoding(record, order).format(stride=record["stride"]) + _AFTER + _encoding(record, contexts)
+
+
+def _what(name: str) -> str:
+    return _WHAT.get(name) or _WHAT[name.removesuffix(".onnx").rstrip("0123456789")]
+
+
+def _decoding(record: dict[str, Any], order: dict[str, Any]) -> str:
+    if "z" not in record["tables"]:
+        return _FACTORIZED
+    if order["kind"] == "at once":
+        return _ONCE
+    if order["kind"] == "diagonals":
+        passes = _DIAGONALS.format(step=order["step"])
+    elif len(order["groups"]) == 1:
+        passes = _CHECKERBOARD.format(call="`index, means = context(y_hat, hyper, pass)`")
+    else:
+        passes = _CHECKERBOARD.format(call=_GROUP)
+    return _START + passes + _END.format(bits=record["fraction_bits"]["y_hat"])
+
+
+def _encoding(record: dict[str, Any], contexts: bool) -> str:
+    if "z" not in record["tables"]:
+        return _ENCODE.format(outputs="y_symbols", then="Code them as decoding reads them.")
+    if not contexts:
+        then = "Then `index, _ = hyper(z_symbols)`; code the symbols as decoding reads them."
+        return _ENCODE.format(outputs="z_symbols, y_symbols", then=then)
+    y, y_hat = record["fraction_bits"]["y"], record["fraction_bits"]["y_hat"]
+    symbols = f"`(y - (mean << {y - y_hat}) + {(1 << y) >> 1}) >> {y}`, in 64 bits, with an arithmetic shift."
+    then = f"The passes are those of decoding; the symbols of each are\n{symbols}"
+    return _ENCODE.format(outputs="z_symbols, y", then=then)

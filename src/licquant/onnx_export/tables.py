@@ -1,0 +1,74 @@
+"""``tables.json``: what a codec on these models needs beside them. Integers and names only."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+
+from licquant.codec.entropy.tables import CodingTables
+from licquant.codec.latents.channel_groups import ChannelGroupsCoder
+from licquant.codec.latents.context import AutoregressiveCoder, CheckerboardCoder
+from licquant.codec.latents.factorized import FactorizedCoder
+from licquant.codec.latents.families import LatentCoder
+from licquant.codec.latents.hyperprior import GaussianCoder, HyperpriorCoder, MeanScaleCoder
+from licquant.codec.latents.orders import Diagonals
+
+FORMAT = 1
+CHECKED = 2, 3  # positions of z
+
+
+def tables_record(family: str, identity: str, licence: str, stride: int, coder: LatentCoder) -> dict[str, Any]:
+    """The file's content; ``docs/onnx.md`` says what each key means."""
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "family": family,
+        "model": identity,
+        "licence": licence,
+        "stride": stride,
+        "order": _order(coder),
+    }
+    if isinstance(coder, FactorizedCoder):
+        return {**record, "tables": {"y": _tables(coder.latent.tables)}}
+    quantizer = coder.quantizer
+    bits = {"y": quantizer.latent_bits, "y_hat": quantizer.output_bits}
+    tables = {"z": _tables(coder.tables.z), "y": _tables(coder.tables.y)}
+    return {**record, "fraction_bits": bits, "check": _check(coder), "tables": tables}
+
+
+def _check(coder: GaussianCoder) -> dict[str, Any]:
+    """What ``hyper`` has to give for known symbols: CRC-32 of all its outputs, one after another, as int32."""
+    height, width = CHECKED
+    c, row, column = np.indices((len(coder.tables.z), height, width))
+    parameters = coder.synthesise_hyper(coder.hyper.restore((7 * c + 5 * row + 3 * column) % 11 - 5))
+    outputs = [parameters]
+    if isinstance(coder, MeanScaleCoder):
+        sigma, mean = np.split(parameters, 2)
+        outputs = [coder.tables.level(sigma), np.asarray(coder.quantizer.mean(mean))]
+    elif isinstance(coder, HyperpriorCoder):
+        outputs = [coder.tables.level(parameters), np.zeros_like(parameters)]
+    content = b"".join(output.astype("<i4").tobytes() for output in outputs)
+    return {"height": height, "width": width, "crc32": zlib.crc32(content)}
+
+
+def _order(coder: LatentCoder) -> dict[str, Any]:
+    """In which passes the symbols of y are coded."""
+    if isinstance(coder, ChannelGroupsCoder):
+        return {
+            "kind": "checkerboard",
+            "groups": [group.channels.stop - group.channels.start for group in coder.groups],
+        }
+    if isinstance(coder, CheckerboardCoder):
+        return {"kind": "checkerboard", "groups": [coder.latent_channels]}
+    if isinstance(coder, AutoregressiveCoder):
+        order, taps = coder.context.order, coder.context.convolution.taps
+        assert isinstance(order, Diagonals)
+        return {"kind": "diagonals", "taps": taps.tolist(), "step": order.step}
+    return {"kind": "at once"}
+
+
+def _tables(tables: CodingTables) -> dict[str, Any]:
+    ends = np.cumsum(tables.lengths.astype(np.int64) + 1)
+    frequencies = [part.tolist() for part in np.split(tables.frequencies, ends[:-1])]
+    return {"offsets": tables.offsets.tolist(), "frequencies": frequencies}
