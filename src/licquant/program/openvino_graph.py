@@ -223,10 +223,14 @@ def _rounded(kernel: Convolution | TransposedConvolution, stored: bool, x: Node,
     shift = shift if len(shift) == 1 else added(grid, ratio, stored)
     x = opset.multiply(x, _channels(scale_and_shift(grid, ratio)[0]))
     if shift.any():
-        # The maximum, which changes nothing, keeps product and sum from being fused.
-        x = opset.add(opset.maximum(x, _channels([-(2.0 ** (grid.bits + 2))])), _channels(shift))
+        x = opset.add(_as_it_is(x), _channels(shift))
     x = opset.round(x, "half_to_even")
     return _clamped(opset.add(x, _channels(outer(grid)[0])) if stored else x, grid)
+
+
+def _as_it_is(x: Node) -> Node:
+    """The same values, in a way that keeps what comes before and what comes after from being made one."""
+    return opset.maximum(x, _channels([np.finfo(np.float32).min]))
 
 
 def _rounded_once(x: Node, grid: Grid, ratio: Floats) -> Node:
@@ -345,7 +349,8 @@ def _quantized_or_scaled(x: Node, grid: Grid, ratio: Floats, quantize: Quantize)
 
 
 def _add(op: Add, x: Sequence[Node], grids: Sequence[Grid], quantize: Quantize) -> Node:
-    terms = [opset.multiply(q, _channels(m)) for q, m in zip(x, op.multipliers, strict=True)]
+    # OpenVINO would take the multipliers for scales of INT8, and multiply the sum by one of them: no longer an integer.
+    terms = [_as_it_is(opset.multiply(q, _channels(m))) for q, m in zip(x, op.multipliers, strict=True)]
     acc = terms[0]
     for term in terms[1:]:
         acc = opset.add(acc, term)
