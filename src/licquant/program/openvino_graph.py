@@ -197,7 +197,7 @@ def _kernels(part: Part, elementwise: Quantize) -> dict[str, Quantize]:
     """Layer → what ``_fake_quantize`` gives in its kernel, without one; or in that of the clamp before it."""
     stored = {part.output} if not interleaved(part.output_grid) else set()
     for op in reversed(part.operations):
-        if (isinstance(op, PixelShuffle) and op.name in stored) or _convolves_bytes(op):
+        if _reads_bytes(op, part.input_grids(op)[0]) or (isinstance(op, PixelShuffle) and op.name in stored):
             stored |= set(op.inputs)
     return {
         op.name: elementwise if op.grid.bits < 8 else partial(_rounded, op, op.name in stored and op.grid.bits == 8)
@@ -206,10 +206,13 @@ def _kernels(part: Part, elementwise: Quantize) -> dict[str, Quantize]:
     }
 
 
-def _convolves_bytes(op: Operation) -> bool:
-    """Whether it runs as a convolution with INT8 weights."""
-    convolution = isinstance(op, Convolution) or (isinstance(op, TransposedConvolution) and runs_as_convolution(op))
-    return convolution and op.weight_bits <= 8
+def _reads_bytes(op: Operation, grid: Grid) -> bool:
+    """Whether OpenVINO keeps what it reads as unsigned bytes: for convolutions, and for a GDN if int8 is too narrow."""
+    if isinstance(op, Gdn):
+        return bool((outer(grid)[0] != -128).any())
+    if isinstance(op, TransposedConvolution) and not runs_as_convolution(op):
+        return False
+    return isinstance(op, Convolution | TransposedConvolution) and op.weight_bits <= 8
 
 
 def _rounded(kernel: Convolution | TransposedConvolution, stored: bool, x: Node, grid: Grid, ratio: Floats) -> Node:
@@ -236,11 +239,11 @@ def _as_it_is(x: Node) -> Node:
 def _rounded_once(x: Node, grid: Grid, ratio: Floats) -> Node:
     """What ``_fake_quantize`` gives in an elementwise kernel that has a fused product and sum, without one.
 
-    The product's error is found from halves of both factors (Dekker), the sum's from what became of the terms (Knuth);
-    no order of these operations, and no fusing of them, gives other values.
+    The product's error is found from halves of both factors (Dekker), the sum's from what became of the terms (Knuth).
+    No fusing of these operations gives other values, if only the product is what both read.
     """
     scale, shift = scale_and_shift(grid, ratio)
-    product = opset.multiply(x, _channels(scale))
+    product = _as_it_is(opset.multiply(x, _channels(scale)))
     spread = opset.multiply(x, _channels([_HALVES]))
     upper = opset.subtract(spread, opset.subtract(spread, x))
     lower = opset.subtract(x, upper)
