@@ -51,6 +51,6 @@ def netpbm(data: bytes) -> None:
 TARGETS: Mapping[str, Target] = {
     "container": Target("coded-image", container, (BitstreamError,), mutate.coded_image),
     "coded-image": Target("coded-image", coded_image, (BitstreamError,), mutate.coded_image),
-    "artifact": Target("artifact", artifact, (ArtifactError,), mutate.artifact),
+    "artifact": Target("artifact", artifact, (ArtifactError,), mutate.container),
     "netpbm": Target("netpbm", netpbm, (ImageError,), mutate.words),
 }

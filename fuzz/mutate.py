@@ -111,11 +111,11 @@ def _other_field(content: bytes, size: int, rng: random.Random, raw: Raw) -> byt
     return raw(content, max(1, size // 2))
 
 
-# --- model.licq ---------------------------------------------------------------------------------------------
+# --- model.licq and model.licw --------------------------------------------------------------------------------
 
 
-def artifact(data: bytes, size: int, rng: random.Random, raw: Raw) -> bytes:
-    """A ``model.licq`` with another header or other blobs, its lengths and SHA-256 right."""
+def container(data: bytes, size: int, rng: random.Random, raw: Raw) -> bytes:
+    """A ``model.licq`` or ``model.licw`` with another header or other blobs, its lengths and SHA-256 right."""
     try:
         magic, version, length = _LICQ.unpack_from(data)
         header = json.loads(data[_LICQ.size : _LICQ.size + length])

@@ -1,4 +1,4 @@
-"""What needs the training stack: plans, model cards, latency tables."""
+"""What needs the training stack: small checkpoints, plans, model cards, latency tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from fuzz.target import Target, file_of
 from licquant.commands import toolkit as toolkit_commands
 from licquant.errors import DataError, ModelError, PlanError, TrainingError
 from licquant.evaluate.latency import LatencyTable
+from licquant.models.files import read_file
+from licquant.models.recognize import architectures_of
 from licquant.models.shards import shard_paths
+from licquant.models.small import from_small, to_small
 from licquant.train import plan as training_plan
 from licquant.train import resume
 from licquant.train.card import describe_init, lmbda_of
@@ -48,6 +51,13 @@ def card(data: bytes) -> None:
     shard_paths(shards.with_name("shards.pt"))
 
 
+def checkpoint(data: bytes) -> None:
+    """A small checkpoint: its tensors, the model that they are of, and the tensors stored again."""
+    state = read_file(file_of("model.licw", b"LICW" + data[4:]))  # other files are PyTorch's to read
+    architectures_of(state)
+    assert from_small(to_small(state)).keys() == state.keys(), "stored otherwise than it was read"
+
+
 def latency_table(data: bytes) -> None:
     """The measured times of a machine."""
     table = LatencyTable.load(file_of("latency.json", data))
@@ -58,6 +68,7 @@ def latency_table(data: bytes) -> None:
 
 
 TARGETS: Mapping[str, Target] = {
+    "checkpoint": Target("checkpoint", checkpoint, (ModelError,), mutate.container),
     "plan": Target("plan", plan, (PlanError,), mutate.json_record),
     "training-plan": Target("training-plan", plan_of_runs, (TrainingError,), mutate.json_or_words),
     "card": Target("card", card, (TrainingError, ModelError), mutate.json_record),

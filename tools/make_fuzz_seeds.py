@@ -8,10 +8,12 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from licquant.codec.codec import Codec
 from licquant.codec.files.artifact import Artifact, artifact_id
 from licquant.config import LayerBits, Plan
+from licquant.models.small import to_small
 from licquant.train.settings import Recipe
 from tests.dynamic_programs import UNEVEN, dynamic_artifact
 from tests.latent_programs import FAMILIES, random_program, random_tables
@@ -54,7 +56,11 @@ def images(artifacts: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def cards() -> dict[str, bytes]:
-    identity = {"recipe": Recipe("bmshj2018-hyperprior", 0.013).to_mapping(), "data_sha256": "0", "init_sha256": None}
+    identity = {
+        "recipe": Recipe("bmshj2018-hyperprior", 0.013, precision="bf16").to_mapping(),
+        "data_sha256": "0",
+        "init_sha256": None,
+    }
     whole = {"model": "bmshj2018-hyperprior", "lmbda": 0.013, "complete": True, **identity}
     return {"whole": _json(whole), "shards": _json({"lmbda": 1, "shards": {"shards-1of1.pt": "0" * 64}})}
 
@@ -95,11 +101,23 @@ def main() -> None:
         "card": cards(),
         "latency": {"table": latency()},
         "netpbm": netpbm(),
+        "checkpoint": checkpoints(),
     }
     for folder, files in contents.items():
         (FOLDER / folder).mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             (FOLDER / folder / name).write_bytes(data)
+
+
+def checkpoints() -> dict[str, bytes]:
+    """A kernel, a matrix and short vectors, under names of a model's and of none."""
+    rng = np.random.default_rng(0)
+
+    def tensor(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(rng.integers(-1023, 1024, shape).astype(np.float32) / 1024)
+
+    model = {"g_a.0.weight": tensor(8, 3, 7, 7), "g_a.0.bias": tensor(8), "g_a.1.gamma": tensor(32, 32)}
+    return {"model": to_small(model), "short": to_small({"a": tensor(2, 3), "b": tensor(1)})}
 
 
 def _json(record: object) -> bytes:

@@ -93,21 +93,25 @@ def _values(record: Any, reader: BlobReader) -> np.ndarray:
     shape = get(record, "shape", list)
     if not all(type(n) is int and n >= 1 for n in shape) or math.prod(shape) > _MOST_ELEMENTS:
         raise ArtifactError("a tensor has an impossible shape")
+    reader.claim(math.prod(shape))  # of plain numbers too: a file may name one blob any number of times
     if "data" in record:
         return _floats(reader.data(record["data"]), math.prod(shape)).reshape(shape)
-    reader.claim(math.prod(shape))
     bits = get(record, "bits", int)
     if not MIN_BITS <= bits <= MAX_BITS:
         raise ArtifactError(f"stored weights have {MIN_BITS} to {MAX_BITS} bits")
     integers = unpack_integers(reader.data(record), tuple(shape), bits)
     scales = _floats(reader.data(record.get("scales")), shape[0])
-    return (integers.reshape(len(integers), -1) * scales[:, None]).astype(np.float32).reshape(shape)
+    with np.errstate(over="ignore"):
+        return _finite((integers.reshape(len(integers), -1) * scales[:, None]).astype(np.float32).reshape(shape))
 
 
 def _floats(data: bytes, count: int) -> np.ndarray:
     if len(data) != 4 * count:
         raise ArtifactError(f"{count} numbers in {len(data)} bytes of float32")
-    values = np.frombuffer(data, "<f4").copy()
+    return _finite(np.frombuffer(data, "<f4").copy())
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ArtifactError("holds numbers that are not finite")
     return values

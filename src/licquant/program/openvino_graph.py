@@ -16,6 +16,7 @@ FakeQuantize fused to them, gave wrong channels.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from openvino import opset13 as opset
 from licquant.errors import LoweringError
 from licquant.program.arithmetic import FIXED_POINT_BITS, Floats, Ints
 from licquant.program.grid import Grid
+from licquant.program.kernel_rounding import added, divisible, outer, scale_and_shift
 from licquant.program.ops import (
     Add,
     Convolution,
@@ -49,16 +51,15 @@ SHUFFLE_CHANNELS = 16
 _PIXEL_CHANNELS = 4
 LARGEST_STRIDE = 2  # of the transposed convolutions that OpenVINO runs in INT8
 RESULT = "/result"  # ends the name of a node that stands for a layer, beside the layer's own
-# A channel that is constant has the multiplier 0; its range on the way in only has to be wide.
-_SMALLEST_MULTIPLIER = 2.0**-46
 _HALVES = np.float32(2**12 + 1)  # times a float32, it takes apart the upper and the lower half of its digits
 
 
-def build(part: Part, apart: bool = False, fused: bool = True) -> ov.Model:
+def build(part: Part, like: Part | None = None, fused: bool = True) -> ov.Model:
     """The OpenVINO model of a part, for any height and width.
 
-    apart: for kernels that round in another way when they rescale, or cannot do transposed convolutions in INT8: sums
-           are rescaled by operations of their own, and such layers run as convolutions. The results are the same
+    like:  for kernels that round in another way when they rescale, or cannot do transposed convolutions in INT8: sums
+           are rescaled by operations of their own, and such layers run as convolutions. The results are those that
+           this part has without it: it is the part as it was before it was laid out
     fused: whether elementwise kernels multiply and add with one rounding; where they do not, that is written out
 
     Input and output are stored integers in float32 [1, C, H, W]; where ``interleaved``, [1, H, W, C], and uint8 if
@@ -70,7 +71,9 @@ def build(part: Part, apart: bool = False, fused: bool = True) -> ov.Model:
     x = opset.convert(parameter, "f32")
     if interleaved(part.input_grid):
         x = opset.transpose(x, _ints([0, 3, 1, 2]))
-    tensors, layers = {INPUT: _centre(x, part.input_grid)}, set[str]()
+    tensors, layers, apart = {INPUT: _centre(x, part.input_grid)}, set[str](), like is not None
+    quantize = _fake_quantize if fused else _rounded_once
+    kernels = _kernels(like, quantize) if like is not None else {}
     for op in part.operations:
         inputs = [tensors[name] for name in op.inputs]
         if isinstance(op, Add | Multiply | Sigmoid | Requantize):
@@ -81,9 +84,8 @@ def build(part: Part, apart: bool = False, fused: bool = True) -> ov.Model:
             acc = opset.add(_sums(op, inputs[0], apart), _channels(op.bias))
             # The floor of an integer: nothing that OpenVINO moves into the layer's kernel.
             acc = opset.floor(acc) if apart else acc
-            tensors[op.name] = _rescale(acc, op.rescaling, op.grid, _rounded if apart else _fake_quantize)
+            tensors[op.name] = _rescale(acc, op.rescaling, op.grid, kernels.get(op.name, _fake_quantize))
         else:
-            quantize = _fake_quantize if fused else _rounded_once
             tensors[op.name] = _EMIT[type(op)](op, inputs, part.input_grids(op), quantize)
         if op.grid.bits == FIXED_POINT_BITS:  # OpenVINO folds the scales and drops the layer's own node's name
             tensors[op.name].set_friendly_name(op.name + RESULT)
@@ -153,8 +155,8 @@ def _output(x: Node, grid: Grid) -> Node:
 def _fake_quantize(x: Node, grid: Grid, ratio: Floats) -> Node:
     """round(x · ratio[c]) clamped to the grid, as q - zero_point."""
     low, high = -grid.zero_point, grid.range[1] - grid.zero_point
-    ratio = np.maximum(ratio, _SMALLEST_MULTIPLIER)
-    outer_low, outer_high = _outer(grid)
+    ratio = divisible(ratio)
+    outer_low, outer_high = outer(grid)
     if grid.bits > 8:
         return _quantize_node(x, outer_low / ratio, outer_high / ratio, outer_low, outer_high, (1 << grid.bits) + 1)
     # INT8 kernels want 256 levels whatever the width: the narrower range is a clamp before.
@@ -191,43 +193,57 @@ def _rescale(acc: Node, rescaling: Rescaling, grid: Grid, quantize: Quantize) ->
     return quantize(acc, grid, positive)
 
 
-def rounding(grid: Grid, ratio: Floats) -> tuple[Floats, Floats]:
-    """(scale, rest), float32[C]: kernels of layers round sums · scale + rest to q - zero_point; rest is 0 or tiny.
+def _kernels(part: Part, elementwise: Quantize) -> dict[str, Quantize]:
+    """Layer → what ``_fake_quantize`` gives in its kernel, without one; or in that of the clamp before it."""
+    stored = {part.output} if not interleaved(part.output_grid) else set()
+    for op in reversed(part.operations):
+        if _reads_bytes(op, part.input_grids(op)[0]) or (isinstance(op, PixelShuffle) and op.name in stored):
+            stored |= set(op.inputs)
+    return {
+        op.name: elementwise if op.grid.bits < 8 else partial(_rounded, op, op.name in stored and op.grid.bits == 8)
+        for op in part.operations
+        if isinstance(op, Convolution | TransposedConvolution)
+    }
 
-    It is what OpenVINO makes of a FakeQuantize that it fuses, in its order of operations: adding the zero point before
-    rounding, as it does elsewhere, rounds another time.
+
+def _reads_bytes(op: Operation, grid: Grid) -> bool:
+    """Whether OpenVINO keeps what it reads as unsigned bytes: for convolutions, and for a GDN if int8 is too narrow."""
+    if isinstance(op, Gdn):
+        return bool((outer(grid)[0] != -128).any())
+    if isinstance(op, TransposedConvolution) and not runs_as_convolution(op):
+        return False
+    return isinstance(op, Convolution | TransposedConvolution) and op.weight_bits <= 8
+
+
+def _rounded(kernel: Convolution | TransposedConvolution, stored: bool, x: Node, grid: Grid, ratio: Floats) -> Node:
+    """What ``_fake_quantize`` gives in the kernel of a layer, for grids of one zero point; without a fused product.
+
+    kernel: the layer, in whose order of channels ``grid`` and ``ratio`` need not be;  stored: as in ``added``
     """
-    scale, shift = scale_and_shift(grid, ratio)
-    return scale, np.add(shift, _outer(grid)[0], dtype=np.float32)
-
-
-def _rounded(x: Node, grid: Grid, ratio: Floats) -> Node:
-    """What ``_fake_quantize`` gives in the kernel of a layer, for grids of one zero point; without a fused product."""
     if (grid.zero_point != grid.zero_point[0]).any():
         return _fake_quantize(x, grid, ratio)
-    scale, rest = rounding(grid, np.maximum(ratio, _SMALLEST_MULTIPLIER))
-    x = opset.multiply(x, _channels(scale))
-    if rest.any():
-        x = opset.add(x, _channels(rest))
-    return _clamped(opset.round(x, "half_to_even"), grid)
+    shift = added(kernel.grid, kernel.rescaling.ratio, stored)
+    shift = shift if len(shift) == 1 else added(grid, ratio, stored)
+    x = opset.multiply(x, _channels(scale_and_shift(grid, ratio)[0]))
+    if shift.any():
+        x = opset.add(_as_it_is(x), _channels(shift))
+    x = opset.round(x, "half_to_even")
+    return _clamped(opset.add(x, _channels(outer(grid)[0])) if stored else x, grid)
 
 
-def scale_and_shift(grid: Grid, ratio: Floats) -> tuple[Floats, Floats]:
-    """(scale, shift), float32[C]: elementwise kernels round x · scale + shift, which lies in 0, 1, …, to the grid."""
-    low, high = _outer(grid)
-    start, end = ((v / ratio).astype(np.float32) for v in (low, high))
-    steps, span = (high - low).astype(np.float32), end - start
-    return np.divide(steps, span), -start * steps / span
+def _as_it_is(x: Node) -> Node:
+    """The same values, in a way that keeps what comes before and what comes after from being made one."""
+    return opset.maximum(x, _channels([np.finfo(np.float32).min]))
 
 
 def _rounded_once(x: Node, grid: Grid, ratio: Floats) -> Node:
     """What ``_fake_quantize`` gives in an elementwise kernel that has a fused product and sum, without one.
 
-    The product's error is found from halves of both factors (Dekker), the sum's from what became of the terms (Knuth);
-    no order of these operations, and no fusing of them, gives other values.
+    The product's error is found from halves of both factors (Dekker), the sum's from what became of the terms (Knuth).
+    No fusing of these operations gives other values, if only the product is what both read.
     """
-    scale, shift = scale_and_shift(grid, np.maximum(ratio, _SMALLEST_MULTIPLIER))
-    product = opset.multiply(x, _channels(scale))
+    scale, shift = scale_and_shift(grid, ratio)
+    product = _as_it_is(opset.multiply(x, _channels(scale)))
     spread = opset.multiply(x, _channels([_HALVES]))
     upper = opset.subtract(spread, opset.subtract(spread, x))
     lower = opset.subtract(x, upper)
@@ -241,26 +257,15 @@ def _rounded_once(x: Node, grid: Grid, ratio: Floats) -> Node:
     lost = opset.subtract(product, opset.subtract(total, added))
     lost = opset.add(lost, opset.subtract(_channels(shift), added))
     total = opset.round(opset.add(total, opset.add(lost, error)), "half_to_even")
-    return _clamped(opset.add(total, _channels(_outer(grid)[0])), grid)
+    return _clamped(opset.add(total, _channels(outer(grid)[0])), grid)
 
 
 def _clamped(x: Node, grid: Grid) -> Node:
     """Integers q - zero_point, clamped to the grid."""
     if grid.bits <= 8:
         return _fake_quantize(x, grid, np.ones(grid.channels))
-    low, high = _outer(grid)
+    low, high = outer(grid)
     return opset.minimum(opset.maximum(x, _channels(low)), _channels(high))
-
-
-def _outer(grid: Grid) -> tuple[Ints, Ints]:
-    """The range of q - zero_point that a FakeQuantize for the grid has."""
-    low, high = -grid.zero_point, grid.range[1] - grid.zero_point
-    if grid.bits > 8:
-        # One level too many: OpenVINO lets INT8 kernels read what has exactly 2^16 of them.
-        return low, high + 1
-    if low.min() >= -128 and high.max() <= 127:
-        return np.full_like(low, -128), np.full_like(low, 127)
-    return low, low + 255
 
 
 # --- operations ---------------------------------------------------------------------------------------------
@@ -347,7 +352,8 @@ def _quantized_or_scaled(x: Node, grid: Grid, ratio: Floats, quantize: Quantize)
 
 
 def _add(op: Add, x: Sequence[Node], grids: Sequence[Grid], quantize: Quantize) -> Node:
-    terms = [opset.multiply(q, _channels(m)) for q, m in zip(x, op.multipliers, strict=True)]
+    # OpenVINO would take the multipliers for scales of INT8, and multiply the sum by one of them: no longer an integer.
+    terms = [_as_it_is(opset.multiply(q, _channels(m))) for q, m in zip(x, op.multipliers, strict=True)]
     acc = terms[0]
     for term in terms[1:]:
         acc = opset.add(acc, term)

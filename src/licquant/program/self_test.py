@@ -28,7 +28,7 @@ from functools import cached_property
 import numpy as np
 
 from licquant.errors import EngineError
-from licquant.program import openvino_graph, single_rounding
+from licquant.program import kernel_rounding, openvino_graph, single_rounding
 from licquant.program.arithmetic import FIXED_POINT_BITS, MAX_BITS, Ints
 from licquant.program.exact import ExactEngine
 from licquant.program.grid import Grid
@@ -135,22 +135,23 @@ class Machine:
         part, q, expected = single_rounding.examples()
         return bool(np.array_equal(self._run([part], [q])[0], expected))
 
-    def fit(self, part: Part) -> tuple[Part, bool, bool]:
-        """(the same function, of layers that this machine's kernels compute exactly; apart; fused).
+    def fit(self, part: Part) -> tuple[Part, Part | None, bool]:
+        """(the same function, of layers that this machine's kernels compute exactly; like; fused).
 
-        The latter two are for ``openvino_graph.build``; what is laid out anew is to be built with ``apart``.
+        The latter two are for ``openvino_graph.build``; what is laid out anew is to be built like the part itself.
         """
         layers = int8_layers(part)
         if not layers:
-            return part, False, True
+            return part, None, True
         if set(self.sums([ROUNDING, *(kind_of(op, part, False) for op in layers)]).values()) == {Sums.EXACT}:
-            return part, False, True
-        part = laid_out(part)
-        layers = int8_layers(part)
-        kinds = {op.name: kind_of(op, part, True) for op in layers}
+            return part, None, True
+        fitted = laid_out(part)
+        layers = int8_layers(fitted)
+        kinds = {op.name: kind_of(op, fitted, True) for op in layers}
         found = self.sums(kinds.values())
         usable = {Sums.EXACT: lambda op: True, Sums.PAIRS: lambda op: not saturates(op), Sums.WRONG: lambda op: False}
-        return in_floats(part, {op.name for op in layers if not usable[found[kinds[op.name]]](op)}), True, self.fused
+        wide = {op.name for op in layers if not usable[found[kinds[op.name]]](op)}
+        return in_floats(fitted, wide), part, self.fused
 
 
 def _examine(kinds: Sequence[str], run: Run) -> dict[str, Sums]:
@@ -194,8 +195,9 @@ def _expected(part: Part, x: Ints) -> Ints:
     assert isinstance(op, Convolution)
     plain = replace(op, grid=Grid.fixed_point(_CHANNELS, 0), rescaling=Rescaling.of_ratio(np.ones(_CHANNELS)))
     sums = ExactEngine(Part(part.name, part.input_grid, (plain,))).run(x)
-    scale, rest = openvino_graph.rounding(op.grid, op.rescaling.ratio)
-    rounded = np.rint(sums * scale[:, None, None] + rest[:, None, None], dtype=np.float32)
+    scale = kernel_rounding.scale_and_shift(op.grid, op.rescaling.ratio)[0]
+    rest = kernel_rounding.added(op.grid, op.rescaling.ratio, stored=False)
+    rounded = np.rint(sums.astype(np.float32) * scale[:, None, None] + rest[:, None, None])
     return rounded.astype(np.int64) + op.grid.zero_point[:, None, None]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from licquant.program.arithmetic import MAX_BITS, Floats, Ints
 from licquant.program.grid import Grid
-from licquant.program.openvino_graph import scale_and_shift
+from licquant.program.kernel_rounding import scale_and_shift
 from licquant.program.ops import Gdn
 from licquant.program.part import INPUT, Part
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from licquant.codec.files import container
 from licquant.errors import ModelError
-from licquant.models.small import KERNEL, from_small, to_small
+from licquant.models.small import KERNEL, MAGIC, VERSION, from_small, to_small
 from tests.models_for_tests import small_hyperprior
 
 
@@ -102,3 +103,22 @@ def test_any_other_damage_is_refused(state):
     for position in random.integers(0, len(data), 50):
         with pytest.raises(ModelError):
             from_small(data[:position] + bytes([data[position] ^ 0x10]) + data[position + 1 :])
+
+
+def test_products_that_are_not_finite_are_refused():
+    """Integers times a scale that is a number, but too large a one for them."""
+    data = to_small({"w": torch.full((8, 128), 1e30)})
+    scale = np.float32(np.float32(1e30) / (2**15 - 1)).tobytes()
+    content = data[:-32].replace(8 * scale, 8 * np.float32(1e38).tobytes())
+    assert content != data[:-32]
+    with pytest.raises(ModelError, match="numbers that are not finite"):
+        from_small(signed(content))
+
+
+def test_one_blob_stands_for_no_more_tensors_than_may_be():
+    """A hundred bytes of header name a megabyte again; a thousand of them were a gigabyte."""
+    count = 1 << 18
+    tensors = {f"t{index}": {"shape": [count], "data": {"blob": 0}} for index in range(1000)}
+    data = container.pack(MAGIC, VERSION, {"tensors": tensors}, [bytes(4 * count)])
+    with pytest.raises(ModelError, match="claim far more elements"):
+        from_small(data)
