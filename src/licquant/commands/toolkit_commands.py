@@ -27,6 +27,7 @@ from licquant.commands.options import (
     CropSide,
     Data,
     Devices,
+    HtmlReport,
     Json,
     LargeBatchSize,
     LargeCrop,
@@ -193,6 +194,7 @@ def evaluate(
     model_args: ArchitectureArguments = None,
     metric: Metric = None,
     threads: Threads = None,
+    html: HtmlReport = None,
     as_json: Json = False,
 ) -> None:
     """Measure rate and quality on real files, against the FP32 model's own coder."""
@@ -200,9 +202,8 @@ def evaluate(
     from licquant.models.own import parse_arguments
 
     arguments = parse_arguments(model_args)
-    finish(
-        evaluate_command.evaluate(images, models, output, reference or [], model, threads, arguments, metric), as_json
-    )
+    result = evaluate_command.evaluate(images, models, output, reference or [], model, threads, arguments, metric, html)
+    finish(result, as_json)
 
 
 def profile(
@@ -236,13 +237,14 @@ def compare(
     steps: ReconstructionSteps = 250,
     threads: Threads = None,
     strict: Strict = False,
+    html: HtmlReport = None,
     as_json: Json = False,
 ) -> None:
     """Quantize with several methods under the same budgets and measure them all; artifacts in the folder are kept."""
     from licquant.commands import compare as compare_command
 
     options = compare_command.CompareOptions(
-        model, checkpoint, calib, images, budget, methods, output, act_bits, max_bits, steps, threads, strict
+        model, checkpoint, calib, images, budget, methods, output, act_bits, max_bits, steps, threads, strict, html
     )
     finish(compare_command.compare(options), as_json)
 
