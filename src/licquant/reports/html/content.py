@@ -84,17 +84,16 @@ def references(evaluation: Record) -> list[Record]:
 def _comparisons(evaluation: Record) -> Html:
     found = evaluation["comparisons"]
     lmbdas = sorted({lmbda for one in found for lmbda in one["rd_loss_change_percent"]}, key=float)
-    headings = ["codec", "model bytes", "of FP32", "bits per weight", "bits per layer", "activation bits"]
-    headings += [f"RD loss, λ={lmbda}" for lmbda in lmbdas]
-    headings += ["BD-rate, PCHIP", "BD-rate, cubic", "encode", "decode"]
+    headings = ["codec", "BD-rate, PCHIP", "BD-rate, cubic", *(f"RD loss, λ={lmbda}" for lmbda in lmbdas)]
+    headings += ["model bytes", "of FP32", "bits per weight", "bits per layer", "activation bits", "encode", "decode"]
     rows = [
         [
             one["label"],
+            *(figure(one[f"bd_rate_{method}_percent"], "+.2f", " %") for method in ("pchip", "cubic")),
+            *(figure(one["rd_loss_change_percent"].get(lmbda), "+.2f", " %") for lmbda in lmbdas),
             figure(one["average_model_bytes"], ",.0f"),
             figure(one["average_model_percent"], ".2f", " %"),
             *(figure((one["average_bits"] or {}).get(key), ".2f") for key in ("weight", "weight_layer", "activation")),
-            *(figure(one["rd_loss_change_percent"].get(lmbda), "+.2f", " %") for lmbda in lmbdas),
-            *(figure(one[f"bd_rate_{method}_percent"], "+.2f", " %") for method in ("pchip", "cubic")),
             *(figure(one[f"median_{task}_ms"], ".0f", " ms") for task in ("encode", "decode")),
         ]
         for one in found

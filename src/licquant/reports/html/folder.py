@@ -27,10 +27,10 @@ def check_report_place(folder: Path, *others: Path) -> None:
     A folder that is there already must be empty, or a report and nothing else. others: what else will be written,
     which must not lie in it.
     """
+    place = _resolved(folder)
     for other in others:
-        if folder.resolve() in (other.resolve(), *other.resolve().parents):
+        if place in (_resolved(other), *_resolved(other).parents):
             raise LicquantError(f"{folder}: a report needs a folder of its own, {other} would be in it")
-    place = folder.resolve()  # a link to a folder stays one
     _refuse_others(folder, place)
     check_places(place.parent / f".licquant-{secrets.token_hex(8)}.tmp")
 
@@ -42,7 +42,7 @@ def write_report(folder: Path, record: Mapping[str, Any], pictures: Mapping[str,
 
     Raises ``LicquantError`` if the place cannot be written, or is a folder that is no report.
     """
-    place = folder.resolve()
+    place = _resolved(folder)
     _refuse_others(folder, place)
     aside, old = (place.with_name(f".licquant-{secrets.token_hex(8)}.tmp") for _ in range(2))
     try:
@@ -57,6 +57,14 @@ def write_report(folder: Path, record: Mapping[str, Any], pictures: Mapping[str,
     finally:
         with contextlib.suppress(OSError):  # after the rename it is gone already
             shutil.rmtree(aside)
+
+
+def _resolved(path: Path) -> Path:
+    """Without links: one to a folder stays one."""
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise LicquantError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _put_in_place(aside: Path, place: Path, old: Path) -> None:
