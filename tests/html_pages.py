@@ -1,6 +1,7 @@
 """A report for the tests: made by ``licquant evaluate --html`` with small models, and its page as elements."""
 
-from dataclasses import dataclass, field, replace
+import json
+from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from licquant import pipeline
 from licquant.commands.app import main
 from licquant.images import write_image
 from licquant.quant.synthetic import dead_leaves
-from tests.models_for_tests import save_small_checkpoint, small_hyperprior
+from tests.models_for_tests import small_hyperprior
 
 # A name that would be markup if anybody forgot to escape it.
 HOSTILE = "<script>document.title='broken'<&\"' img src=x onerror=alert(1)>.png"
@@ -22,16 +23,21 @@ def make_report(folder: Path) -> Path:
     """``folder``/report of two images, one of a hostile name, at four λ, and beside it results.json."""
     images = folder / "images"
     images.mkdir()
-    leaves = dead_leaves(2, 640, seed=3)
+    leaves = dead_leaves(2, 544, seed=3)
     write_image(images / "a.png", np.ascontiguousarray(leaves[0][:400]))
     write_image(images / HOSTILE, np.ascontiguousarray(leaves[1][:96, :130]))
     words: list[object] = ["evaluate", "--images", images, "-o", folder / "results.json", "--html", folder / "report"]
     words += ["--threads", 1, "--models"]
-    made = pipeline.quantize(small_hyperprior(), dead_leaves(2, 128)).artifact
-    for lmbda in LMBDAS:
-        replace(made, provenance={"lmbda": lmbda, "method": "<b>"}).save(folder / f"{lmbda}.licq")
+    models = {lmbda: small_hyperprior(seed=seed) for seed, lmbda in enumerate(LMBDAS)}
+    for lmbda, model in models.items():
+        made = pipeline.quantize(model, dead_leaves(2, 128), provenance={"lmbda": lmbda, "method": "<b>"})
+        made.artifact.save(folder / f"{lmbda}.licq")
         words.append(folder / f"{lmbda}.licq")
-    words += ["--reference", *(save_small_checkpoint(folder, str(lmbda), lmbda) for lmbda in LMBDAS)]
+    words.append("--reference")
+    for lmbda, model in models.items():
+        torch.save(model.state_dict(), folder / f"{lmbda}.pt")
+        (folder / f"{lmbda}.json").write_text(json.dumps({"lmbda": lmbda}))
+        words.append(folder / f"{lmbda}.pt")
     threads = torch.get_num_threads()
     main_without_exit([str(word) for word in words])
     torch.set_num_threads(threads)
