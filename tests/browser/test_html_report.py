@@ -199,7 +199,7 @@ def test_every_image_and_version_can_be_chosen(opened: Opened) -> None:
     assert told.startswith("a.png, pixels 16 to 527 across, 8 to 391 down; ")
     page.locator("#image").select_option("0")
     assert page.locator("#compared").text_content().startswith(HOSTILE)
-    assert "left: <b>, λ = 0.04 (whole image " in told
+    assert "left: λ = 0.04, <b> (whole image " in told
     assert page.title().startswith("licquant")
 
 

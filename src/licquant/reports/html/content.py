@@ -84,7 +84,7 @@ def references(evaluation: Record) -> list[Record]:
 def _comparisons(evaluation: Record) -> Html:
     found = evaluation["comparisons"]
     lmbdas = sorted({lmbda for one in found for lmbda in one["rd_loss_change_percent"]}, key=float)
-    headings = ["codec", "BD-rate, PCHIP", "BD-rate, cubic", *(f"RD loss, λ={lmbda}" for lmbda in lmbdas)]
+    headings = ["codec", "BD‑rate, PCHIP", "BD‑rate, cubic", *(f"RD loss, λ={lmbda}" for lmbda in lmbdas)]
     headings += ["model bytes", "of FP32", "bits per weight", "bits per layer", "activation bits", "encode", "decode"]
     rows = [
         [

@@ -51,8 +51,8 @@ def viewer(record: Record) -> Html:
 
 
 def version_name(version: Record) -> str:
-    """As the selects have it."""
-    return version["label"] if version["lmbda"] is None else f"{version['label']}, λ = {version['lmbda']:g}"
+    """As the selects have it, λ first: they may be too narrow for all of it."""
+    return version["label"] if version["lmbda"] is None else f"λ = {version['lmbda']:g}, {version['label']}"
 
 
 def data(record: Record) -> Html:
