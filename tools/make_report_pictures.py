@@ -1,4 +1,4 @@
-"""The pictures of docs/html-report.md, from a report that ``licquant evaluate --html`` made; needs Chromium and Playwright.
+"""The pictures of docs/html-report.md, from a report of ``licquant evaluate --html``; needs Chromium and Playwright.
 
     python tools/make_report_pictures.py REPORT
 """

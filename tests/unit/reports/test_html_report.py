@@ -19,7 +19,7 @@ from licquant.commands.toolkit import shown_command
 from licquant.evaluate.codec_results import Curve
 from licquant.images import read_image
 from licquant.reports import report
-from licquant.reports.html.charts import Axis, Mark, Series, chart
+from licquant.reports.html.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, Mark, Series, chart
 from licquant.reports.html.content import page
 from licquant.reports.html.markup import Html, embedded_json, figure, tag, text
 from licquant.reports.html.samples import CROP, Samples, parts_of
@@ -292,8 +292,8 @@ def test_charts_of_any_values(values: list[float], logarithmic: bool) -> None:
     assert len(marks) == sum(map(math.isfinite, values))
     for mark in marks:
         x, y = (float(at) for at in re.findall(r"[-\d.]+", str(mark.attributes["transform"])))
-        assert 78 <= x <= 626
-        assert 14 <= y <= 342
+        assert LEFT <= x <= WIDTH - RIGHT
+        assert TOP <= y <= HEIGHT - BOTTOM
 
 
 def test_zeta_in_percent_with_readable_letters() -> None:

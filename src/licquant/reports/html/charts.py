@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from licquant.reports.html.markup import Html, join, tag, text
 
 WIDTH, HEIGHT = 640, 400
-LEFT, RIGHT, TOP, BOTTOM = 78, 14, 14, 58
+LEFT, RIGHT, TOP, BOTTOM = 96, 14, 38, 58
 COLOURS, DASHES = 6, 4  # as many as the style sheet has
 # Markers differ too: not everybody tells the colours apart.
 _MARKERS = (
@@ -127,10 +127,8 @@ def _grid(
         at = to_y(value)
         parts += [tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at)]
         parts += [tag("text", f"{value:g}", x=LEFT - 8, y=at, dy="0.35em", text_anchor="end")]
-    middle = (TOP + HEIGHT - BOTTOM) / 2
-    turned = f"rotate(-90 18 {middle:g})"
     parts += [tag("text", x.label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 8, text_anchor="middle")]
-    parts += [tag("text", y.label, x=18, y=middle, text_anchor="middle", transform=turned)]
+    parts += [tag("text", y.label, x=4, y=20)]  # above its axis, where no number is too long for it
     return tag("g", *parts, class_="grid", aria_hidden="true")
 
 
