@@ -1,6 +1,6 @@
 """The pictures of docs/html-report.md, from a report of ``licquant evaluate --html``; needs Chromium and Playwright.
 
-    python tools/make_report_pictures.py REPORT
+python tools/make_report_pictures.py REPORT
 """
 
 from __future__ import annotations
