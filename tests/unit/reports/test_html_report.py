@@ -268,6 +268,24 @@ def test_without_reference_images_and_models() -> None:
     assert page(minimal([], curve("FP32")))
 
 
+def test_widths_that_depend_on_the_image() -> None:
+    (one, *_), chosen = curve("dynamic").points, ({"g_a.0": 6, "g_s.0": 8}, {"g_a.0": 6, "g_s.0": 10})
+    images = tuple(replace(one.images[0], name=f"{n}.png", widths=widths) for n, widths in enumerate(chosen))
+    made = minimal([Curve("dynamic", (replace(one, images=images),))], None)
+    shown = table_of(read_page(page(made)), f"Bits of each stage: dynamic, λ = {one.lmbda:g}")
+    assert [cell.text for cell in shown.all("thead")[0].all("th")] == ["image", "g_a.0", "g_s.0"]
+    rows = [[cell.text for cell in row.all("th") + row.all("td")] for row in shown.all("tbody")[0].all("tr")]
+    assert rows == [["0.png", "6", "8"], ["1.png", "6", "10"], ["average", "6.00", "9.00"]]
+
+
+def test_only_so_many_images_are_listed() -> None:
+    (one, *_) = curve("8 bits").points
+    images = tuple(replace(one.images[0], name=f"{n}.png") for n in range(250))
+    found = read_page(page(minimal([Curve("8 bits", (replace(one, images=images),))], None)))
+    assert len(numbers(table_of(found, f"Every image: 8 bits, λ = {one.lmbda:g}"))) == 200
+    assert "200 of 250 are shown; all stand in report.json" in found.text
+
+
 def test_curves_of_several_models_and_budgets() -> None:
     """Each λ with several artifacts has its chart of loss against bytes; 24 curves all look different."""
     curves = [replace(curve(f"m{n}", n / 10, model_bytes=1_000_000 + n), method="m") for n in range(24)]
