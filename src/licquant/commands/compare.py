@@ -12,7 +12,7 @@ from typing import Any
 from licquant import pipeline
 from licquant.codec.files.artifact import Artifact, read_artifact_bytes
 from licquant.commands.base import Report
-from licquant.commands.evaluate import References, measure
+from licquant.commands.evaluate import References, measure, samples_of, write_html
 from licquant.commands.quantize import QuantizeOptions, made_with, quantize
 from licquant.commands.toolkit import lmbdas_of, make_folder
 from licquant.config import Budget
@@ -20,6 +20,7 @@ from licquant.errors import ArtifactError, BudgetError
 from licquant.evaluate.artifacts import Candidate, grouped
 from licquant.images import calibration_files, check_places, list_images
 from licquant.reports import report
+from licquant.reports.html.folder import PAGE, check_report_place
 from licquant.terminal import note, say
 from licquant.train.card import name_of
 
@@ -40,6 +41,7 @@ class CompareOptions:
     steps: int
     threads: int | None
     strict: bool = False
+    html: Path | None = None
 
 
 def compare(options: CompareOptions) -> Report:
@@ -62,9 +64,13 @@ def compare(options: CompareOptions) -> Report:
     if not made:
         raise BudgetError(f"no method met its budget: {missed[0]['reason']}")
     references = References(options.checkpoints, options.model)
-    measured = measure(grouped([Candidate.read(path) for path in made]), references, tests, options.threads)
+    groups = grouped([Candidate.read(path) for path in made])
+    samples = samples_of(groups, tests) if options.html else None
+    measured = measure(groups, references, tests, options.threads, samples=samples)
     measured.facts["missed"] = missed
     measured.write(options.output / "results.json")
+    if options.html and samples:
+        write_html(options.html, measured, groups, samples)
 
     def show() -> None:
         for curves, reference in measured.compared:
@@ -72,6 +78,8 @@ def compare(options: CompareOptions) -> Report:
         for miss in missed:
             say("left out: {method} {budget}, λ={lmbda:g}: {reason}".format(**miss))
         say(f"{options.output}: artifacts, results.json, pictures")
+        if options.html:
+            say(f"{options.html / PAGE}: the report")
 
     return Report(measured.record, show)
 
@@ -89,6 +97,8 @@ def _jobs(options: CompareOptions) -> list[QuantizeOptions]:
     names = {checkpoint: name_of(checkpoint, options.model) for checkpoint in options.checkpoints}
     make_folder(options.output)
     check_places(options.output / "results.json")
+    if options.html is not None:
+        check_report_place(options.html, options.output / "results.json")
     return [
         QuantizeOptions(
             model=names[checkpoint],

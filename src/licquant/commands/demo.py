@@ -19,6 +19,7 @@ from licquant.config import OnProgress
 from licquant.errors import LicquantError
 from licquant.evaluate import provenance
 from licquant.evaluate.codec_results import Curve
+from licquant.evaluate.rd import MSE
 from licquant.evaluate.reference import ReferenceCodec
 from licquant.images import RGB, list_images, read_image, write_atomically, write_image
 from licquant.models import load_model
@@ -71,11 +72,11 @@ def run(output: Path) -> Report:
             live = _quantize(model, assets.checkpoint, lmbda, output / "live.licq", on_progress)
             fp32 = reference_point(model, assets.checkpoint, lmbda, assets.images, on_progress)
             reference = Curve(REFERENCE_LABEL, (fp32,))
-            points.append(codec_point("quantized just now", live, lmbda, assets.images, None, on_progress))
+            points.append(codec_point("quantized just now", live, (lmbda, MSE), assets.images, None, on_progress))
         for path in assets.artifacts:
             of = load(path).artifact.provenance.get("lmbda")
             assert isinstance(of, float)
-            points.append(codec_point(f"embedded, λ={of:g}", path, of, assets.images, None, on_progress))
+            points.append(codec_point(f"embedded, λ={of:g}", path, (of, MSE), assets.images, None, on_progress))
     shown = output / "live.licq" if reference else assets.artifacts[0]
     _write_images(assets, shown, output)
     curves = [Curve(point.label, (point,)) for point in points]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,18 @@ from licquant import pipeline
 from licquant.codec.codec import load
 from licquant.commands.base import Report
 from licquant.commands.file_lists import distinct_names, images_meant
-from licquant.commands.toolkit import known_lmbda, progress, write_layer_bars
+from licquant.commands.toolkit import known_lmbda, progress, shown_command, write_layer_bars
 from licquant.evaluate import provenance, widths
 from licquant.evaluate.artifacts import Candidate, Group, grouped
-from licquant.evaluate.codec_results import Curve, ImageResult, RatePoint, evaluate_codec
+from licquant.evaluate.codec_results import Curve, ImageResult, OnCoded, RatePoint, evaluate_codec
 from licquant.evaluate.rd import MSE, check_loss
 from licquant.evaluate.reference import evaluate_reference
 from licquant.images import check_places
 from licquant.models.shards import checkpoint_sha256
 from licquant.reports import allocation_pictures, dynaquant_pictures, pictures, report
+from licquant.reports.html.folder import PAGE, check_report_place, write_report
+from licquant.reports.html.record import report_record
+from licquant.reports.html.samples import Samples
 from licquant.terminal import say
 from licquant.train.card import load_checkpoint, loss_of, name_of
 from licquant.train.process import kept_threads
@@ -45,14 +49,23 @@ def evaluate(
     output: Path,
     references: References,
     threads: int | None,
-    metric: str | None,
+    metric: str | None = None,
+    html: Path | None = None,
 ) -> Report:
-    """Real files only: see ``evaluate/``. Pictures are written beside the JSON. images: as ``images_meant``"""
+    """Real files only: see ``evaluate/``. Pictures are written beside the JSON. images: as ``images_meant``
+
+    html: a folder for a report (``reports/html``)
+    """
     paths = images_meant(images)
     check_places(output, output.with_name(f"{output.stem}-rd.png"))
+    if html is not None:
+        check_report_place(html, output)
     groups = grouped([Candidate.read(path) for path in models])
-    measured = measure(groups, references, paths, threads, metric)
+    samples = samples_of(groups, paths) if html else None
+    measured = measure(groups, references, paths, threads, metric, samples)
     measured.write(output)
+    if html and samples:
+        write_html(html, measured, groups, samples)
     for group, curve in zip(groups, measured.curves, strict=True):
         for member, point in zip(group.members, curve.points, strict=True):
             of_member = f"{_in_file_names(group.label)}-{member.lmbda:g}.png"
@@ -60,7 +73,25 @@ def evaluate(
             if point.choices:
                 named = {image.name: image.widths for image in point.images}
                 dynaquant_pictures.chosen(output.with_name(f"{output.stem}-widths-{of_member}"), named)
-    return Report(measured.record, measured.show)
+
+    def show() -> None:
+        measured.show()
+        if html:
+            say(f"{html / PAGE}: the report")
+
+    return Report(measured.record, show)
+
+
+def samples_of(groups: Sequence[Group], paths: Sequence[Path]) -> Samples:
+    """What a report will show of the images, to be gathered by ``measure``."""
+    curves = {group.label: [member.lmbda for member in group.members] for group in groups}
+    return Samples(paths, distinct_names(paths), curves)
+
+
+def write_html(folder: Path, measured: Measured, groups: Sequence[Group], samples: Samples) -> None:
+    """The report of what was measured; errors as ``write_report``."""
+    record = report_record(measured.record, groups, samples, shown_command(sys.argv[1:]))
+    write_report(folder, record, samples.pictures)
 
 
 def _in_file_names(label: str) -> str:
@@ -140,8 +171,12 @@ def measure(
     paths: Sequence[Path],
     threads: int | None,
     metric: str | None = None,
+    samples: Samples | None = None,
 ) -> Measured:
-    """Every artifact and every FP32 checkpoint over the images; what is wrong with a checkpoint's λ is found first."""
+    """Every artifact and every FP32 checkpoint over the images; what is wrong with a checkpoint's λ is found first.
+
+    samples: to be filled
+    """
     losses = {path: loss_of(path, None, metric) for path in references.checkpoints}
     ordered = sorted(
         ((path, known_lmbda(path, lmbda)) for path, (lmbda, _) in losses.items()), key=lambda item: item[1]
@@ -153,19 +188,21 @@ def measure(
         for group in groups:
             points = []
             for member in group.members:
-                point = codec_point(
-                    group.label, member.path, member.lmbda, paths, threads, on_progress, metric or member.metric
-                )
+                watch = samples.watch(group.label, member.lmbda) if samples else None
+                loss = member.lmbda, metric or member.metric
+                point = codec_point(group.label, member.path, loss, paths, threads, on_progress, watch)
                 chosen = [image.widths for image in point.images]
                 points.append(replace(point, bits=member.bits(chosen), bops=member.bops(chosen)))
             curves.append(Curve(group.label, tuple(points), group.method))
-        baselines: dict[str, list[RatePoint]] = {}
+        families = {path: name_of(path, references.model) for path, _ in ordered}
+        labels = _reference_labels(families.values())
+        baselines: dict[str, list[RatePoint]] = {family: [] for family in labels}
         for path, lmbda in ordered:
-            family = name_of(path, references.model)
-            model = load_checkpoint(path, family, references.arguments)
-            baselines.setdefault(family, []).append(
-                reference_point(model, path, lmbda, paths, on_progress, losses[path][1])
-            )
+            model = load_checkpoint(path, families[path], references.arguments)
+            label = labels[families[path]]
+            watch = samples.watch_reference(label, lmbda) if samples else None
+            point = reference_point(model, path, lmbda, paths, on_progress, losses[path][1], watch)
+            baselines[families[path]].append(replace(point, label=label))
     members = [member for group in groups for member in group.members]
     facts = provenance.collect(
         threads=threads,
@@ -175,35 +212,34 @@ def measure(
         checkpoints=[checkpoint_sha256(path) for path, _ in ordered],
     )
     models = [str(group.members[0].provenance.get("model")) for group in groups]
-    return Measured(curves, _references(baselines), models, facts)
+    of_models = {family: Curve(labels[family], tuple(points)) for family, points in baselines.items()}
+    return Measured(curves, of_models, models, facts)
 
 
 def codec_point(
     label: str,
     path: Path,
-    lmbda: float,
+    loss: tuple[float, str],
     paths: Sequence[Path],
     threads: int | None,
     on_progress: pipeline.OnProgress,
-    metric: str = MSE,
+    on_coded: OnCoded | None = None,
 ) -> RatePoint:
-    """One artifact over the images."""
+    """One artifact over the images. loss: its λ and metric"""
+    lmbda, metric = loss
     check_loss(lmbda, metric, f"{path}: λ")
     codec = widths.Recording(load(path, threads=threads))
     count = _Counter(f"{path.name}", len(paths), on_progress)
-    results = evaluate_codec(codec, paths, lmbda, metric=metric, on_result=count)
+    results = evaluate_codec(codec, paths, lmbda, metric=metric, on_result=count, on_coded=on_coded)
     of_images = zip(results, distinct_names(paths), codec.widths, strict=True)
     told = tuple(replace(result, name=name, widths=of) for result, name, of in of_images)
     return RatePoint(label, lmbda, told, path.stat().st_size)
 
 
-def _references(baselines: Mapping[str, Sequence[RatePoint]]) -> dict[str, Curve]:
-    """The curve of every model; with several, each says its name."""
-    curves = {}
-    for name, points in baselines.items():
-        label = REFERENCE_LABEL if len(baselines) == 1 else f"{REFERENCE_LABEL} {name}"
-        curves[name] = Curve(label, tuple(replace(point, label=label) for point in points))
-    return curves
+def _reference_labels(models: Iterable[str]) -> dict[str, str]:
+    """The label of every model's curve; with several, each says its name."""
+    names = list(dict.fromkeys(models))
+    return {name: REFERENCE_LABEL if len(names) == 1 else f"{REFERENCE_LABEL} {name}" for name in names}
 
 
 def reference_point(
@@ -213,10 +249,11 @@ def reference_point(
     paths: Sequence[Path],
     on_progress: pipeline.OnProgress,
     metric: str = MSE,
+    on_coded: OnCoded | None = None,
 ) -> RatePoint:
     """One FP32 checkpoint over the images, through CompressAI's own coder."""
     count = _Counter(f"{path.name} (FP32)", len(paths), on_progress)
-    results = evaluate_reference(model, paths, lmbda, metric=metric, on_result=count)
+    results = evaluate_reference(model, paths, lmbda, metric=metric, on_result=count, on_coded=on_coded)
     told = tuple(replace(result, name=name) for result, name in zip(results, distinct_names(paths), strict=True))
     return RatePoint(REFERENCE_LABEL, lmbda, told, 4 * sum(p.numel() for p in model.parameters()))
 

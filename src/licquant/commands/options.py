@@ -150,4 +150,5 @@ Threads = Annotated[int | None, whole("--threads", 1, MAX_THREADS, "CPU threads;
 Engine = Annotated[str, typer.Option(help="openvino (fast) or exact (slow, integers only).")]
 Jobs = Annotated[int, whole("--jobs", 1, MAX_THREADS, "Files at the same time, each of which takes memory.", "-j")]
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out what is there already.")]
+HtmlReport = Annotated[Path | None, typer.Option("--html", help="Folder for a report that a browser opens.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]

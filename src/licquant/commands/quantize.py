@@ -24,13 +24,14 @@ from licquant.commands.toolkit import (
     write_layer_bars,
 )
 from licquant.config import Budget, Plan
+from licquant.digests import file_sha256
 from licquant.errors import LicquantError, ModelError
 from licquant.evaluate.rd import MSE
 from licquant.images import calibration_files, check_places, read_calibration, utf8, write_atomically
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.insert import QuantizerSettings
 from licquant.quant.ranges import RANGE_METHODS
-from licquant.reports import allocation_pictures
+from licquant.reports import allocation_pictures, sensitivity_table
 from licquant.terminal import say
 from licquant.train.card import load_checkpoint, loss_of, name_of
 from licquant.train.process import keep_freed_memory
@@ -120,7 +121,8 @@ def findings_of(output: Path) -> dict[str, Path]:
     """What ``write_findings`` writes beside an artifact."""
     beside = output.with_suffix("")
     endings = {"plan": "-plan.json", "zeta": "-zeta.png", "layers": "-layers.png"}
-    return {name: beside.with_name(beside.name + ending) for name, ending in endings.items()}
+    places = {name: beside.with_name(beside.name + ending) for name, ending in endings.items()}
+    return places | {"table": sensitivity_table.place_beside(output)}
 
 
 def write_findings(output: Path, table: Sensitivity, plan: Plan, lmbda: float) -> None:
@@ -139,6 +141,7 @@ def write_findings(output: Path, table: Sensitivity, plan: Plan, lmbda: float) -
     }
     parts = [layer.partition(".")[0] for layer in table.layers]
     allocation_pictures.zeta_heat_map(places["zeta"], table.layers, parts, bits, tables)
+    sensitivity_table.write_table(output, file_sha256(output), lmbda, table.layers, bits, tables)
     write_layer_bars(output, places["layers"])
 
 

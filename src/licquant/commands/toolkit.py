@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from licquant.config import Plan, parse_json
 from licquant.digests import contents_sha256, file_sha256
 from licquant.errors import LicquantError, ModelError, PlanError
 from licquant.evaluate.latency import LatencyTable
+from licquant.images import utf8
 from licquant.images.calibration import Calibration
 from licquant.reports import pictures
 from licquant.terminal import progress_bars
@@ -112,6 +114,16 @@ def write_layer_bars(path: Path, picture: Path) -> None:
         if c.weights and c.weight_bits is not None and c.activation_bits is not None
     ]
     pictures.layer_bars(picture, layers, title=path.name + (", the widest of its widths" if artifact.dynamic else ""))
+
+
+def shown_command(words: Sequence[str]) -> str:
+    """A command line for a shell, file names without their folders: results are published."""
+    return shlex.join(["licquant", *(utf8(_without_folder(word)).decode() for word in words)])
+
+
+def _without_folder(word: str) -> str:
+    option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return option + sign + (Path(value).name if "/" in value else value)
 
 
 def make_folder(path: Path) -> None:

@@ -27,6 +27,7 @@ from licquant.commands.options import (
     CropSide,
     Data,
     Devices,
+    HtmlReport,
     Json,
     LargeBatchSize,
     LargeCrop,
@@ -193,6 +194,7 @@ def evaluate(
     model_args: ArchitectureArguments = None,
     metric: Metric = None,
     threads: Threads = None,
+    html: HtmlReport = None,
     as_json: Json = False,
 ) -> None:
     """Measure rate and quality on real files, against the FP32 model's own coder."""
@@ -200,7 +202,7 @@ def evaluate(
     from licquant.models.load import parse_arguments
 
     references = evaluate_command.References(reference or [], model, parse_arguments(model_args))
-    finish(evaluate_command.evaluate(images, models, output, references, threads, metric), as_json)
+    finish(evaluate_command.evaluate(images, models, output, references, threads, metric, html), as_json)
 
 
 def profile(
@@ -234,6 +236,7 @@ def compare(
     steps: ReconstructionSteps = 250,
     threads: Threads = None,
     strict: Strict = False,
+    html: HtmlReport = None,
     as_json: Json = False,
 ) -> None:
     """Quantize with several methods under the same budgets and measure them all; artifacts in the folder are kept."""
@@ -241,7 +244,7 @@ def compare(
 
     options = compare_command.CompareOptions(
         model=model, checkpoints=checkpoint, calib=calib, images=images, budgets=budget, methods=methods,
-        output=output, act_bits=act_bits, max_bits=max_bits, steps=steps, threads=threads, strict=strict,
+        output=output, act_bits=act_bits, max_bits=max_bits, steps=steps, threads=threads, strict=strict, html=html,
     )  # fmt: skip
     finish(compare_command.compare(options), as_json)
 

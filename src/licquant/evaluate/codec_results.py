@@ -19,6 +19,9 @@ from licquant.evaluate.rd import MSE, rd_loss
 from licquant.evaluate.widths import AverageBits
 from licquant.images import RGB, read_image
 
+# Called with an image, its coded file and what that decodes to (uint8 H×W×3), once they are measured.
+OnCoded = Callable[[RGB, bytes, RGB], object]
+
 
 class Codec(Protocol):
     """Anything that turns an image (uint8 H×W×3) into bytes and back."""
@@ -148,17 +151,18 @@ def evaluate_codec(
     metric: str = MSE,
     counted_bytes: Callable[[bytes], int] = len,
     on_result: Callable[[ImageResult], object] | None = None,
+    on_coded: OnCoded | None = None,
 ) -> list[ImageResult]:
     """Encode and decode each image and measure the result, in the order of ``image_paths``.
 
     ``metric`` is the RD loss's, which is NaN where an image is too small for MS-SSIM. ``counted_bytes`` says how many
     of a coded image's bytes count as rate: all of them, unless the container is not the codec's own. ``on_result`` is
-    called after each image (progress).
+    called after each image (progress), ``on_coded`` with what came of it.
     """
     check_lmbda(lmbda)
     results = []
     for path in image_paths:
-        result = _evaluate_image(codec, Path(path), lmbda, metric, counted_bytes)
+        result = _evaluate_image(codec, Path(path), lmbda, metric, counted_bytes, on_coded)
         results.append(result)
         if on_result is not None:
             on_result(result)
@@ -166,7 +170,12 @@ def evaluate_codec(
 
 
 def _evaluate_image(
-    codec: Codec, path: Path, lmbda: float, metric: str, counted_bytes: Callable[[bytes], int]
+    codec: Codec,
+    path: Path,
+    lmbda: float,
+    metric: str,
+    counted_bytes: Callable[[bytes], int],
+    on_coded: OnCoded | None,
 ) -> ImageResult:
     rgb = read_image(path)
     height, width = rgb.shape[:2]
@@ -176,6 +185,8 @@ def _evaluate_image(
     decoded_rgb = codec.decode(data)
     decoded = time.perf_counter()
 
+    if on_coded is not None:
+        on_coded(rgb, data, decoded_rgb)
     size = counted_bytes(data)
     rate = metrics.bpp(size, width, height)
     error, similarity = metrics.mse(rgb, decoded_rgb), metrics.ms_ssim(rgb, decoded_rgb)

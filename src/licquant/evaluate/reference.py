@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from compressai.latent_codecs import ChannelGroupsLatentCodec, HyperpriorLatentCodec
 
-from licquant.evaluate.codec_results import ImageResult, evaluate_codec
+from licquant.evaluate.codec_results import ImageResult, OnCoded, evaluate_codec
 from licquant.evaluate.rd import MSE
 from licquant.images import RGB, crop, pad_to_multiple
 
@@ -87,8 +87,15 @@ def evaluate_reference(
     *,
     metric: str = MSE,
     on_result: Callable[[ImageResult], object] | None = None,
+    on_coded: OnCoded | None = None,
 ) -> list[ImageResult]:
     """``evaluate_codec`` for a CompressAI model after ``eval()`` and ``update()``; strings alone are rate."""
     return evaluate_codec(
-        ReferenceCodec(model), image_paths, lmbda, metric=metric, counted_bytes=string_bytes, on_result=on_result
+        ReferenceCodec(model),
+        image_paths,
+        lmbda,
+        metric=metric,
+        counted_bytes=string_bytes,
+        on_result=on_result,
+        on_coded=on_coded,
     )

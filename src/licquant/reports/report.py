@@ -54,7 +54,7 @@ def report_of(curves: Sequence[Curve], provenance: dict[str, Any], reference: Cu
 
 def write_json(path: str | Path, record: dict[str, Any]) -> None:
     """``record`` as indented JSON, NaN and infinities as null, written whole or not at all."""
-    text = json.dumps(_finite(record), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(finite(record), indent=2, ensure_ascii=False, allow_nan=False)
     write_result(path, utf8(text) + b"\n")
 
 
@@ -75,13 +75,14 @@ def _point_record(point: RatePoint) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same with None for NaN and infinity, which JSON has not, and lists for tuples."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 

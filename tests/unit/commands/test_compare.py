@@ -13,6 +13,7 @@ from licquant.commands.compare import CompareOptions, compare, is_made
 from licquant.errors import BudgetError, LicquantError, ModelError
 from licquant.images import write_image
 from licquant.quant.synthetic import dead_leaves
+from tests.html_pages import numbers, read_page, table_of
 from tests.models_for_tests import small_hyperprior
 
 
@@ -86,6 +87,30 @@ def test_what_misses_its_budget_is_left_out(
     assert "left out: uniform bits=4, λ=0.02: the smallest reachable value is 5" in capsys.readouterr().out
 
 
+def test_a_report_of_the_comparison(options: CompareOptions, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a budget that is missed, and the table of the method that measured one."""
+    html = options.output / "report"
+    values = vars(options) | {
+        "methods": "fmpq",
+        "budgets": ["bits=3", "bytes=10"],
+        "max_bits": 3,
+        "html": html,
+        "checkpoints": options.checkpoints[:1],
+    }
+    found = compare(CompareOptions(**values))
+    found.show()
+    assert f"{html / 'index.html'}: the report" in capsys.readouterr().out
+    record = json.loads((html / "report.json").read_text())
+    assert record["evaluation"] == json.loads((options.output / "results.json").read_text())
+    (model,) = record["models"]
+    assert model["sensitivity"]["bits"] == list(range(2, 9))
+    assert model["sensitivity"]["artifact"] == model["sha256"]
+    page = read_page((html / "index.html").read_text(encoding="utf-8"))
+    shown = numbers(table_of(page, "weights, λ = 0.02: ζ in percent"))
+    assert shown[0] == [None if zeta is None else 100 * zeta for zeta in model["sensitivity"]["weights"][0]]
+    assert "Budgets that were not met" in page.text
+
+
 def test_bad_options_are_found_before_any_work(options: CompareOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare_command, "quantize", lambda job: pytest.fail("work began"))
 
@@ -102,5 +127,8 @@ def test_bad_options_are_found_before_any_work(options: CompareOptions, monkeypa
         compare(changed(checkpoints=[options.images / "x.pt"]))
     with pytest.raises(ModelError, match="same λ"):
         compare(changed(checkpoints=[options.checkpoints[0]] * 2))
+    for place in (options.images, options.output):
+        with pytest.raises(LicquantError, match=r"not a report|of its own"):
+            compare(changed(html=place))
     assert not (options.output / "results.json").exists()
     assert "uniform" in pipeline.METHODS
