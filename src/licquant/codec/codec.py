@@ -51,6 +51,7 @@ class Codec:
     """Encodes and decodes images with one artifact.
 
     artifact: the quantized model;  id: its 8 bytes in every coded image
+    stride: pixels, of either side, per position of the latent that is coded first: z where there is one, else y
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Codec:
         program = artifact.program
         run = partial(_engine, engine=engine, threads=threads)
         self._h_a = run(program["h_a"]).run if "h_a" in program else None
-        self._strides = latent_stride, self._coded_stride = _strides(program)
+        self._strides = latent_stride, self.stride = _strides(program)
         self._g_a, self._g_s = (
             DynamicTransform(artifact.dynamic[name], run, tile)
             if name in artifact.dynamic
@@ -106,7 +107,7 @@ class Codec:
             y, widths = self._analysed(rgb)
             regions = self._regions(rgb.shape[0], rgb.shape[1])
             coded = [self.coder.encode(*self._latents_of(y, regions, *region)) for region in regions]
-        strings, divided = packed(regions, coded, self._coded_stride)
+        strings, divided = packed(regions, coded, self.stride)
         return Bitstream(self.id, rgb.shape[1], rgb.shape[0], strings, {**fields, **divided}).to_bytes(), widths
 
     def decode_with_widths(self, data: bytes) -> tuple[RGB, dict[str, int]]:
@@ -156,11 +157,16 @@ class Codec:
 
     def entropy_bits(self, latents: Latents) -> float:
         """Ideal code length under the artifact's integer tables."""
-        ratio = self._coded_stride // self._strides[0]
+        return sum(float(bits.sum()) for bits in self.element_bits(latents))
+
+    def element_bits(self, latents: Latents) -> tuple[np.ndarray, np.ndarray]:
+        """The same of every element of y and of z, float64 of their shapes."""
+        ratio = self.stride // self._strides[0]
         regions = regions_for((latents.y.shape[1] // ratio, latents.y.shape[2] // ratio), self._strides)
-        return sum(
-            self.coder.entropy_bits(regions.of_y(latents.y, *region), latents.z[:, *region]) for region in regions
-        )
+        found = [
+            self.coder.element_bits(regions.of_y(latents.y, *region), latents.z[:, *region]) for region in regions
+        ]
+        return regions.joined([y for y, _ in found], regions.ratio), regions.joined([z for _, z in found], 1)
 
     def memory(self, height: int, width: int, *, encode: bool = False) -> int:
         """Bytes that decoding (or encoding) an image of that size takes at most, beside the model (``memory.py``)."""
@@ -200,13 +206,13 @@ class Codec:
         return self._known_sizes[regions, encode]
 
     def _bytes(self, regions: Regions, fast: bool, encode: bool) -> int:
-        stride = self._coded_stride
+        stride = self.stride
         size, largest = ((n[0] * stride, n[1] * stride) for n in (regions.size, regions.largest()))
         return image_bytes(self.artifact.program, self._strides, size, largest, fast, encode)
 
     def _positions(self, height: int, width: int) -> tuple[int, int]:
         """Coded positions of an image of so many pixels."""
-        return -(-height // self._coded_stride), -(-width // self._coded_stride)
+        return -(-height // self.stride), -(-width // self.stride)
 
     def _regions(self, height: int, width: int) -> Regions:
         return regions_for(self._positions(height, width), self._strides)
@@ -217,8 +223,8 @@ class Codec:
     def _analysed(self, rgb: RGB) -> tuple[Ints, dict[str, int]]:
         """(y in fixed point, widths that g_a chose) of an image."""
         if self._regions(rgb.shape[0], rgb.shape[1]).side:
-            return self._g_a.run(EdgePadded(rgb, self._coded_stride))
-        return self._g_a.run(np.moveaxis(pad_to_multiple(rgb, self._coded_stride), -1, 0))
+            return self._g_a.run(EdgePadded(rgb, self.stride))
+        return self._g_a.run(np.moveaxis(pad_to_multiple(rgb, self.stride), -1, 0))
 
     def _latents_of(self, y: Ints, regions: Regions, rows: slice, columns: slice) -> tuple[Ints, Ints]:
         """(y in fixed point, symbols of z) of a region."""
