@@ -22,6 +22,7 @@ SOURCE = ROOT / "src" / "licquant"
 
 # Name, or the last part of it for what many classes have, with the parameter that is meant → the reason.
 ALLOWED = {
+    "Remarks.emit": "called by logging",
     "is_leaf_module": "called by torch.fx",
     "right_inverse": "called by PyTorch's parametrizations",
     "main(arguments)": "the console script reads sys.argv; tests give words",

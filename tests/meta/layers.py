@@ -36,7 +36,7 @@ NARROW = {"models": {"errors", "config", "digests", "codec"}}
 # What runs where files are decoded: none of these libraries, not even inside a function.
 LEAN = ROOT | {"__init__", "terminal", "pillow"}
 LEAN_COMMANDS = {
-    *("base", "cache", "coding", "file_lists", "image_options", "inspect", "model_choice", "model_search"),
+    *("base", "cache", "coding", "doctor", "file_lists", "image_options", "inspect", "model_choice", "model_search"),
     *("options", "recipes"),
 }
 HEAVY = {

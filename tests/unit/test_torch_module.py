@@ -89,9 +89,7 @@ def test_likelihoods_stand_where_their_elements_do(tmp_path: Path) -> None:
     latents = codec.analyse(dead_leaves(1, 128, seed=3)[0])
     changed = latents.y.copy()
     changed[5, 4, 3] += 40 << codec.coder.quantizer.output_bits
-    before, after = (
-        codec.element_bits(type(latents)(y, latents.z, latents.widths))[0] for y in (latents.y, changed)
-    )
+    before, after = (codec.element_bits(type(latents)(y, latents.z, latents.widths))[0] for y in (latents.y, changed))
     rows, columns = np.nonzero((before != after).any(axis=0))
     assert after[5, 4, 3] > before[5, 4, 3]
     assert min(rows) == 4

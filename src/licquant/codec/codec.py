@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from licquant.program.exact import ExactEngine
 from licquant.program.part import Part, Program
 from licquant.program.threads import limited_threads
 
+_LOG = logging.getLogger(__name__)
 ENGINES = ("openvino", "exact")
 NO_EXTRAS = Extras()
 _PROBE = 1 << 12  # pixels: a size that every stride divides
@@ -163,9 +165,7 @@ class Codec:
         """The same of every element of y and of z, float64 of their shapes."""
         ratio = self.stride // self._strides[0]
         regions = regions_for((latents.y.shape[1] // ratio, latents.y.shape[2] // ratio), self._strides)
-        found = [
-            self.coder.element_bits(regions.of_y(latents.y, *region), latents.z[:, *region]) for region in regions
-        ]
+        found = [self.coder.element_bits(regions.of_y(latents.y, *region), latents.z[:, *region]) for region in regions]
         return regions.joined([y for y, _ in found], regions.ratio), regions.joined([z for _, z in found], 1)
 
     def memory(self, height: int, width: int, *, encode: bool = False) -> int:
@@ -271,6 +271,7 @@ def load(
         artifact = Artifact.from_bytes(data)
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
+    _LOG.debug("%s: %s, %d bytes, engine %s", path, artifact.family, len(data), engine)
     return Codec(artifact, artifact_id(data), engine, threads, max_memory)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -13,6 +14,7 @@ import typer
 from licquant import __version__
 from licquant.commands import base as commands
 from licquant.commands import coding as coding_command
+from licquant.commands import doctor as doctor_command
 from licquant.commands import inspect as inspect_command
 from licquant.commands import recipes
 from licquant.commands.base import finish
@@ -31,7 +33,7 @@ from licquant.commands.toolkit_commands import (
 from licquant.commands.train import train_command
 from licquant.errors import LicquantError
 from licquant.images import parse_colour
-from licquant.terminal import quiet_libraries, remark
+from licquant.terminal import Remarks, quiet_libraries, remark
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,9 +52,19 @@ _LISTS = {
 }
 
 
+def _print_versions(wanted: bool) -> None:
+    if wanted:
+        typer.echo(doctor_command.versions_in_one_line())
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     verbose: Annotated[bool, typer.Option(VERBOSE, help="Show the warnings of other libraries, too.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_versions, is_eager=True, help="Print the versions of all that codes"),
+    ] = False,
 ) -> None:
     pass
 
@@ -132,6 +144,13 @@ def inspect(
     finish(inspect_command.machine() if machine else inspect_command.inspect(file, model, images or []), as_json)
 
 
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this installation: versions, CPU, what its kernels compute, a picture there and back. For bug reports: no
+    name, host or folder is told."""
+    finish(doctor_command.run(), as_json)
+
+
 @app.command("cache")
 def cache_(
     cache: Annotated[
@@ -164,6 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if VERBOSE not in words:
         quiet_libraries()
     words = spread_lists([word for word in words if word != VERBOSE])  # wherever it stands
+    remarks = Remarks()
+    logging.getLogger("licquant").addHandler(remarks)
     try:
         app(words)
     except LicquantError as error:
@@ -172,6 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"this command needs {error.name}: install licquant[toolkit]")
     except MemoryError:
         _fail("not enough memory for this image")
+    finally:
+        logging.getLogger("licquant").removeHandler(remarks)
 
 
 def spread_lists(words: list[str]) -> list[str]:
