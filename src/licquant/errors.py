@@ -9,7 +9,7 @@
     ├── ModelError                   an unknown model, a checkpoint that does not fit, a graph that cannot be traced
     ├── DataError                    a folder without usable images, or data that a figure cannot be made from
     ├── LoweringError                a quantized graph that has no integer program (an accumulator too wide, ...)
-    ├── EngineError                  kernels of this machine that compute wrongly in every way
+    ├── EngineError                  kernels of this machine that compute wrongly in every way, or a device it lacks
     └── TrainingError                training that cannot start or go on
 
 Each carries one line that says what was wrong and, where there is one, the way out; the command line prints that
@@ -61,7 +61,7 @@ class LoweringError(LicquantError):
 
 
 class EngineError(LicquantError):
-    """The fast engine's kernels compute wrongly on this machine, in INT8 and in float32."""
+    """The fast engine's kernels compute wrongly on this machine, in INT8 and in float32, or it lacks a device."""
 
 
 class TrainingError(LicquantError):

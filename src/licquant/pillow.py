@@ -92,12 +92,12 @@ class LicImageFile(ImageFile.ImageFile):
         return (rgb if alpha is None else np.dstack([rgb, alpha])).tobytes()
 
 
-def register(engine: str = "openvino", threads: int | None = None) -> None:
+def register(engine: str = "openvino", threads: int | None = None, device: str = "CPU") -> None:
     """What importing this module has done; once more to choose how images are coded from now on.
 
-    engine, threads: as ``licquant.load`` has them
+    engine, threads, device: as ``licquant.load`` has them
     """
-    _SETTINGS.codecs = Codecs(engine, threads)
+    _SETTINGS.codecs = Codecs(engine, threads, device)
     Image.register_open(FORMAT, LicImageFile, _accept)
     Image.register_save(FORMAT, _save)
     Image.register_extension(FORMAT, SUFFIX)

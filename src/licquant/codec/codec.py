@@ -21,7 +21,7 @@ from licquant.codec.memory import MAX_MEMORY, image_bytes
 from licquant.codec.regions import EdgePadded, Regions, packed, regions_for, regions_of, unpacked
 from licquant.codec.tiling import TILE_PIXELS, Window
 from licquant.codec.transform import DynamicTransform, StaticTransform
-from licquant.errors import ArtifactError, BitstreamError, ImageError, LoweringError
+from licquant.errors import ArtifactError, BitstreamError, EngineError, ImageError, LoweringError
 from licquant.images import RGB, Extras, check_rgb, check_size, crop, pad_to_multiple
 from licquant.program.arithmetic import Ints
 from licquant.program.chain import Engine
@@ -31,6 +31,7 @@ from licquant.program.threads import limited_threads
 
 _LOG = logging.getLogger(__name__)
 ENGINES = ("openvino", "exact")
+_CPU = "CPU"
 NO_EXTRAS = Extras()
 _PROBE = 1 << 12  # pixels: a size that every stride divides
 
@@ -63,15 +64,17 @@ class Codec:
         engine: str = "openvino",
         threads: int | None = None,
         max_memory: int = MAX_MEMORY,
+        device: str = _CPU,
     ) -> None:
         if engine not in ENGINES:
             raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
+        device = _checked_device(engine, device)
         self.artifact, self.id, self._threads = artifact, identity, threads
         self._known_sizes: dict[tuple[Regions, bool], int] = {}  # and whether to encode → bytes of memory
         self._fast, self._max_memory = engine == "openvino", max_memory
         self.coder = latent_coder(artifact.family, artifact.program, artifact.tables)
         program = artifact.program
-        run = partial(_engine, engine=engine, threads=threads)
+        run = partial(_engine, engine=engine, threads=threads, device=device)
         self._h_a = run(program["h_a"]).run if "h_a" in program else None
         self._strides = latent_stride, self.stride = _strides(program)
         self._g_a, self._g_s = (
@@ -256,15 +259,23 @@ class Codec:
 
 
 def load(
-    path: str | Path, *, engine: str = "openvino", threads: int | None = None, max_memory: int = MAX_MEMORY
+    path: str | Path,
+    *,
+    engine: str = "openvino",
+    threads: int | None = None,
+    max_memory: int = MAX_MEMORY,
+    device: str = _CPU,
 ) -> Codec:
     """The codec in a ``model.licq`` file.
 
     engine:  ``"openvino"`` (fast) or ``"exact"`` (slow: exact integers for the free zone too)
     threads: how many OpenVINO and NumPy's BLAS may use; None leaves the choice to them
     max_memory: bytes that one image may take; a larger one is refused (``Codec.memory`` says what it would take)
+    device: of OpenVINO, for what need not be exact: ``"CPU"``, ``"GPU"``, ``"NPU"``, or ``"AUTO"`` for the first of
+        GPU, NPU and CPU whose kernels compute rightly
 
-    Raises ``ArtifactError`` for a file that is not an undamaged artifact.
+    Raises ``ArtifactError`` for a file that is not an undamaged artifact, ``EngineError`` for a device that is not
+    here or fails the self-test.
     """
     data = read_artifact_bytes(path)
     try:
@@ -272,7 +283,7 @@ def load(
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
     _LOG.debug("%s: %s, %d bytes, engine %s", path, artifact.family, len(data), engine)
-    return Codec(artifact, artifact_id(data), engine, threads, max_memory)
+    return Codec(artifact, artifact_id(data), engine, threads, max_memory, device)
 
 
 def _strides(program: Program) -> tuple[int, int]:
@@ -309,9 +320,19 @@ def _check_sizes(program: Program, strides: tuple[int, int], coded: tuple[int, i
         raise ArtifactError(f"the program does not fit an image of this size: {error}") from error
 
 
-def _engine(part: Part, engine: str, threads: int | None) -> Engine:
+def _checked_device(engine: str, device: str) -> str:
+    if device == _CPU:
+        return device
+    if engine == "exact":
+        raise EngineError(f"device {device[:40]}: the engine exact runs on the CPU alone")
+    from licquant.program.openvino_engine import usable_device
+
+    return usable_device(device)
+
+
+def _engine(part: Part, engine: str, threads: int | None, device: str) -> Engine:
     if engine == "exact":
         return ExactEngine(part)
     from licquant.program.openvino_engine import OpenVinoEngine  # here, as the exact engine does without OpenVINO
 
-    return OpenVinoEngine(part, threads)
+    return OpenVinoEngine(part, threads, device)

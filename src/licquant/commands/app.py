@@ -19,7 +19,7 @@ from licquant.commands import inspect as inspect_command
 from licquant.commands import recipes
 from licquant.commands.base import finish
 from licquant.commands.image_options import Background, Depth, Frame, Metadata, NoAlpha, Srgb, reading_of
-from licquant.commands.options import Engine, Jobs, Json, ModelFile, SkipExisting, Threads, count, positive
+from licquant.commands.options import Device, Engine, Jobs, Json, ModelFile, SkipExisting, Threads, count, positive
 from licquant.commands.toolkit_commands import (
     compare,
     demo,
@@ -86,6 +86,7 @@ def encode(
     jobs: Jobs = 1,
     skip_existing: SkipExisting = False,
     engine: Engine = "openvino",
+    device: Device = "CPU",
     threads: Threads = None,
     srgb: Srgb = False,
     metadata: Metadata = False,
@@ -96,7 +97,7 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Encode images."""
-    options = coding_command.CodingOptions(images, output, model, engine, threads, jobs, skip_existing, as_json)
+    options = coding_command.CodingOptions(images, output, model, engine, threads, jobs, skip_existing, as_json, device)
     reading = reading_of(srgb, metadata, background, no_alpha, depth, frame)
     finish(coding_command.encode(options, quality, target_bpp, target_psnr, reading), as_json)
 
@@ -115,6 +116,7 @@ def decode(
     jobs: Jobs = 1,
     skip_existing: SkipExisting = False,
     engine: Engine = "openvino",
+    device: Device = "CPU",
     threads: Threads = None,
     srgb: Srgb = False,
     background: Background = None,
@@ -122,7 +124,7 @@ def decode(
 ) -> None:
     """Decode coded images. A file names its model, which is looked for among the embedded ones, in the folders that
     LICQUANT_MODELS lists, and beside the file."""
-    options = coding_command.CodingOptions(files, output, model, engine, threads, jobs, skip_existing, as_json)
+    options = coding_command.CodingOptions(files, output, model, engine, threads, jobs, skip_existing, as_json, device)
     part = None if crop is None else coding_command.parse_crop(crop)
     colour = None if background is None else parse_colour(background)
     finish(coding_command.decode(options, form, commands.Wanted(part, srgb, colour)), as_json)

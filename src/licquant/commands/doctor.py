@@ -59,7 +59,7 @@ def _tried(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _devices() -> dict[str, Any]:
-    return openvino_engine.description()
+    return {**openvino_engine.description(), "devices": openvino_engine.devices()}
 
 
 def _kernels() -> dict[str, Any]:

@@ -39,12 +39,13 @@ def evaluate(
     threads: int | None,
     model_args: Mapping[str, Any] | None = None,
     metric: str | None = None,
+    device: str = "CPU",
 ) -> Report:
     """Real files only: see ``evaluate/``. Pictures are written beside the JSON. images: as ``images_meant``"""
     paths = images_meant(images)
     check_places(output, output.with_name(f"{output.stem}-rd.png"))
     groups = grouped([Candidate.read(path) for path in models])
-    measured = measure(groups, references, paths, name, threads, model_args, metric)
+    measured = measure(groups, references, paths, name, threads, model_args, metric, device)
     measured.write(output)
     for group, curve in zip(groups, measured.curves, strict=True):
         for member, point in zip(group.members, curve.points, strict=True):
@@ -133,6 +134,7 @@ def measure(
     threads: int | None,
     model_args: Mapping[str, Any] | None = None,
     metric: str | None = None,
+    device: str = "CPU",
 ) -> Measured:
     """Every artifact and every FP32 checkpoint over the images; what is wrong with a checkpoint's λ is found first."""
     losses = {path: loss_of(path, None, metric) for path in references}
@@ -147,7 +149,7 @@ def measure(
             points = []
             for member in group.members:
                 point = codec_point(
-                    group.label, member.path, member.lmbda, paths, threads, on_progress, metric or member.metric
+                    group.label, member.path, member.lmbda, paths, threads, on_progress, metric or member.metric, device
                 )
                 chosen = [image.widths for image in point.images]
                 points.append(replace(point, bits=member.bits(chosen), bops=member.bops(chosen)))
@@ -162,6 +164,7 @@ def measure(
     members = [member for group in groups for member in group.members]
     facts = provenance.collect(
         threads=threads,
+        **({} if device == "CPU" else {"device": device}),
         images=len(paths),
         artifacts=[member.sha256 for member in members],
         plans=[member.plan_hash for member in members],
@@ -179,10 +182,11 @@ def codec_point(
     threads: int | None,
     on_progress: pipeline.OnProgress,
     metric: str = MSE,
+    device: str = "CPU",
 ) -> RatePoint:
     """One artifact over the images."""
     check_loss(lmbda, metric, f"{path}: λ")
-    codec = widths.Recording(load(path, threads=threads))
+    codec = widths.Recording(load(path, threads=threads, device=device))
     count = _Counter(f"{path.name}", len(paths), on_progress)
     results = evaluate_codec(codec, paths, lmbda, metric=metric, on_result=count)
     of_images = zip(results, distinct_names(paths), codec.widths, strict=True)

@@ -26,6 +26,7 @@ from licquant.commands.options import (
     CheckpointMinutes,
     CropSide,
     Data,
+    Device,
     Devices,
     Json,
     LargeBatchSize,
@@ -193,6 +194,7 @@ def evaluate(
     model_args: ArchitectureArguments = None,
     metric: Metric = None,
     threads: Threads = None,
+    device: Device = "CPU",
     as_json: Json = False,
 ) -> None:
     """Measure rate and quality on real files, against the FP32 model's own coder."""
@@ -201,7 +203,8 @@ def evaluate(
 
     arguments = parse_arguments(model_args)
     finish(
-        evaluate_command.evaluate(images, models, output, reference or [], model, threads, arguments, metric), as_json
+        evaluate_command.evaluate(images, models, output, reference or [], model, threads, arguments, metric, device),
+        as_json,
     )
 
 
