@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from licquant.terminal import say
 # Of the environment: those whose values are numbers or words, and those that are folders, of which only that they are.
 _TOLD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE", "ONEDNN_MAX_CPU_ISA")
 _FOLDERS = (VARIABLE, "LICQUANT_CACHE")
+_PACKAGE = Path(__file__).parents[1]  # the only folder of whose files these checks can complain
 _SIDE = 96  # pixels of the picture that is coded
 
 
@@ -53,7 +55,7 @@ def _tried(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return {"ok": True, **check()}
     except LicquantError as error:
-        return {"ok": False, "error": str(error)}
+        return {"ok": False, "error": str(error).replace(str(_PACKAGE), _PACKAGE.name)}
     except Exception as error:  # whatever a broken library does
         return {"ok": False, "error": type(error).__name__}
 

@@ -12,7 +12,7 @@ import pytest
 import licquant
 from licquant.commands import doctor
 from licquant.commands.app import main
-from licquant.errors import EngineError
+from licquant.errors import ArtifactError, EngineError
 from licquant.program.self_test import KINDS
 
 TEMPLATE = Path(__file__).parents[3] / ".github" / "ISSUE_TEMPLATE" / "bug-report.yml"
@@ -57,6 +57,22 @@ def test_no_folder_and_no_name_is_told(
         assert "(set)" in text
         for private in (str(Path.home()), str(Path(licquant.__file__).parent), platform.node(), os.getcwd()):
             assert len(private) < 4 or private not in text
+
+
+def test_a_damaged_model_is_told_without_its_folder(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = Path(licquant.__file__).parent
+
+    def damaged(path: Path, **_: object) -> None:
+        raise ArtifactError(f"{path}: damaged or truncated")
+
+    monkeypatch.setattr(doctor, "load", damaged)
+    with pytest.raises(SystemExit):
+        main(["doctor"])
+    text = capsys.readouterr().out
+    assert "error licquant/assets/" in text.replace(os.sep, "/")
+    assert str(package) not in text
 
 
 def test_a_check_that_fails_hides_no_other(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
