@@ -53,7 +53,7 @@ def price(codec: Codec, traced: TracedModel, rgb: RGB) -> dict[str, float]:
         return {**found, "fp32_bits": _bits(bottleneck_bits(traced, y_hat))}
     y_bits, mean_bits = coder.quantizer.latent_bits, SCALE_FRACTION_BITS
     z_hat = torch.from_numpy(latents.z).float()[None] + medians_of(traced).view(1, -1, 1, 1)
-    of_z = {"table": coder.hyper.entropy_bits(latents.z), "fp32": _bits(bottleneck_bits(traced, z_hat))}
+    of_z = {"table": float(coder.hyper.element_bits(latents.z).sum()), "fp32": _bits(bottleneck_bits(traced, z_hat))}
     sigma, mean = coded_parameters(coder, latents.y, latents.z)
     float_sigma, float_mean = _float_parameters(codec, traced, latents)
     noise = np.random.default_rng(0).standard_normal(sigma.shape)
@@ -64,8 +64,8 @@ def price(codec: Codec, traced: TracedModel, rgb: RGB) -> dict[str, float]:
     for prefix, y in (("", of_image), ("drawn_", of_model)):
         symbols = coder.quantizer.symbols(y, coder.quantizer.mean(mean))
         levels = coder.quantizer.tables.level(sigma)
-        found[f"{prefix}table_bits"] = of_z["table"] + coder.quantizer.tables.y.entropy_bits(
-            symbols.ravel(), levels.ravel()
+        found[f"{prefix}table_bits"] = of_z["table"] + float(
+            coder.quantizer.tables.y.symbol_bits(symbols.ravel(), levels.ravel()).sum()
         )
         values = y * 2.0**-y_bits - float_mean * 2.0**-mean_bits
         found[f"{prefix}fp32_bits"] = of_z["fp32"] + _float_bits(traced, values, float_sigma * 2.0**-mean_bits)

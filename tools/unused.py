@@ -23,11 +23,13 @@ SOURCE = ROOT / "src" / "licquant"
 
 # Name, or the last part of it for what many classes have, with the parameter that is meant → the reason.
 ALLOWED = {
+    "Remarks.emit": "called by logging",
     "is_leaf_module": "called by torch.fx",
     "right_inverse": "called by PyTorch's parametrizations",
     "main(arguments)": "the console script reads sys.argv; tests give words",
     "Codec.memory": "tells what an image would take, for those who set max_memory",
-    "Codec.synthesise": "the public counterpart of Codec.analyse",
+    "Codec.entropy_bits": "tells in one number what a file comes close to",
+    "QuantizedModel.save_pretrained": "the counterpart of from_pretrained",
     "OpenVinoEngine.execution_types": "tells which kernels run; the tests of INT8 speed read it",
     "dead_leaves(seed)": "other images: also for those who measure a model of their own",
 }

@@ -9,6 +9,7 @@ code files (OpenVINO, constriction) are imported with the first use of ``load`` 
 none of them.
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -18,6 +19,8 @@ from licquant.images import read_image, read_picture, write_image
 
 if TYPE_CHECKING:
     from licquant.codec.codec import Codec, load
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever wants to read it adds a handler
 
 __all__ = [
     "ArtifactError",

@@ -15,9 +15,9 @@ import functools
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import re
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +36,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "hessian": ("licquant.allocate.hessian",),
 }
 
+_LOG = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).parent
 _DISTRIBUTIONS = {"PIL": "pillow"}  # where a library is not named like the module
 _NAME = re.compile(rf"({'|'.join(KINDS)})-([0-9a-f]{{12}})-[0-9a-f]{{32}}\.[a-z0-9]+")
@@ -61,7 +62,7 @@ class Entry:
     path: Path | None
 
     def read(self) -> list[Any]:
-        """The records that are there; damaged ones are left out, and said on standard error."""
+        """The records that are there; damaged ones are left out, and said (``licquant.cache``, a logger)."""
         try:
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path else []
         except FileNotFoundError:
@@ -76,8 +77,8 @@ class Entry:
         return records
 
     def say_damaged(self) -> None:
-        """Tell, on standard error, that what was kept is not used."""
-        sys.stderr.write(f"licquant: {self.path}: cut short or damaged; what it lacks is made again\n")
+        """Tell that what was kept is not used."""
+        _LOG.warning("%s: cut short or damaged; what it lacks is made again", self.path)
 
     def write(self, *records: object) -> None:
         """Keep these records in place of all others."""

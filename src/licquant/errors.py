@@ -10,7 +10,7 @@
     ├── DataError                    a folder without usable images, or data that a figure cannot be made from
     ├── LoweringError                a quantized graph that has no integer program (an accumulator too wide, ...)
     ├── ExportError                  an artifact that has no form in ONNX, or a folder that cannot take it
-    ├── EngineError                  kernels of this machine that compute wrongly in every way
+    ├── EngineError                  kernels of this machine that compute wrongly in every way, or a device it lacks
     └── TrainingError                training that cannot start or go on
 
 Each carries one line that says what was wrong and, where there is one, the way out; the command line prints that
@@ -66,7 +66,7 @@ class ExportError(LicquantError):
 
 
 class EngineError(LicquantError):
-    """The fast engine's kernels compute wrongly on this machine, in INT8 and in float32."""
+    """The fast engine's kernels compute wrongly on this machine, in INT8 and in float32, or it lacks a device."""
 
 
 class TrainingError(LicquantError):

@@ -6,6 +6,7 @@ characters are told by escapes. Results go to standard output; progress, remarks
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,14 @@ def say(text: str) -> None:
 def remark(text: str) -> None:
     """A line on standard error, new lines in it (of a name, for instance) made blanks."""
     sys.stderr.write(printable(f"licquant: {' '.join(text.split())}") + "\n")
+
+
+class Remarks(logging.Handler):
+    """The library's log as remarks, while a command runs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say a record as a remark."""
+        remark(record.getMessage())
 
 
 def note(text: str) -> None:

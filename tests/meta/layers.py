@@ -22,7 +22,7 @@ ORDER = [
     ["dynamic"],
     ["pipeline"],
     ["commands"],
-    ["__main__"],
+    ["pillow", "torch", "__main__"],
 ]
 # The same inside a package; a room is a folder or a module, "" all the others.
 ROOMS = {
@@ -35,9 +35,10 @@ ROOT = {"errors", "config", "digests", "images", "cache", "program", "codec"}
 NARROW = {"models": {"errors", "config", "digests", "codec"}}
 
 # What runs where files are decoded: none of these libraries, not even inside a function.
-LEAN = ROOT | {"__init__", "terminal", "onnx_export"}
+LEAN = ROOT | {"__init__", "terminal", "onnx_export", "pillow"}
 LEAN_COMMANDS = {
-    *("base", "cache", "coding", "export", "file_lists", "image_options", "inspect", "model_choice", "model_search"),
+    *("base", "cache", "coding", "doctor", "export", "file_lists", "image_options", "inspect"),
+    *("model_choice", "model_search"),
     *("options", "recipes"),
 }
 HEAVY = {

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,13 @@ def test_the_classifiers_are_the_versions_that_are_tested() -> None:
     said = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
     start = "Programming Language :: Python :: 3."
     assert tuple(f"3.{line.removeprefix(start)}" for line in said if line.startswith(start)) == PYTHONS
+
+
+@pytest.mark.slow
+def test_the_wheel_tells_its_types_and_has_its_models(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "licquant/py.typed" in names
+    assert len([name for name in names if name.endswith(".licq")]) == 4
 
 
 @pytest.mark.slow

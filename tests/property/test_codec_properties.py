@@ -31,7 +31,7 @@ def test_any_symbols_survive_any_tables(tables, pairs):
     data = encode_symbols(symbols, index, tables)
     assert np.array_equal(decode_symbols(data, index, CodingTables.from_bytes(tables.to_bytes())), symbols)
     # 2^-24 resolution and the coder's state of at most 64 bits
-    assert 8 * len(data) <= tables.entropy_bits(symbols, index) * 1.001 + 72
+    assert 8 * len(data) <= tables.symbol_bits(symbols, index).sum() * 1.001 + 72
 
 
 @settings(max_examples=50, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from licquant.codec.memory import MAX_MEMORY, image_bytes
 from licquant.codec.regions import EdgePadded, Regions, packed, regions_for, regions_of, unpacked
 from licquant.codec.tiling import TILE_PIXELS, Window
 from licquant.codec.transform import DynamicTransform, StaticTransform
-from licquant.errors import ArtifactError, BitstreamError, ImageError, LoweringError
+from licquant.errors import ArtifactError, BitstreamError, EngineError, ImageError, LoweringError
 from licquant.images import RGB, Extras, check_rgb, check_size, crop, pad_to_multiple
 from licquant.program.arithmetic import Ints
 from licquant.program.chain import Engine
@@ -28,7 +29,9 @@ from licquant.program.exact import ExactEngine
 from licquant.program.part import Part, Program
 from licquant.program.threads import limited_threads
 
+_LOG = logging.getLogger(__name__)
 ENGINES = ("openvino", "exact")
+_CPU = "CPU"
 NO_EXTRAS = Extras()
 _PROBE = 1 << 12  # pixels: a size that every stride divides
 
@@ -51,6 +54,7 @@ class Codec:
     """Encodes and decodes images with one artifact.
 
     artifact: the quantized model;  id: its 8 bytes in every coded image
+    stride: pixels, of either side, per position of the latent that is coded first: z where there is one, else y
     """
 
     def __init__(
@@ -60,17 +64,19 @@ class Codec:
         engine: str = "openvino",
         threads: int | None = None,
         max_memory: int = MAX_MEMORY,
+        device: str = _CPU,
     ) -> None:
         if engine not in ENGINES:
             raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
+        device = _checked_device(engine, device)
         self.artifact, self.id, self._threads = artifact, identity, threads
         self._known_sizes: dict[tuple[Regions, bool], int] = {}  # and whether to encode → bytes of memory
         self._fast, self._max_memory = engine == "openvino", max_memory
         self.coder = latent_coder(artifact.family, artifact.program, artifact.tables)
         program = artifact.program
-        run = partial(_engine, engine=engine, threads=threads)
+        run = partial(_engine, engine=engine, threads=threads, device=device)
         self._h_a = run(program["h_a"]).run if "h_a" in program else None
-        self._strides = latent_stride, self._coded_stride = strides_of(program)
+        self._strides = latent_stride, self.stride = strides_of(program)
         self._g_a, self._g_s = (
             DynamicTransform(artifact.dynamic[name], run, tile)
             if name in artifact.dynamic
@@ -106,7 +112,7 @@ class Codec:
             y, widths = self._analysed(rgb)
             regions = self._regions(rgb.shape[0], rgb.shape[1])
             coded = [self.coder.encode(*self._latents_of(y, regions, *region)) for region in regions]
-        strings, divided = packed(regions, coded, self._coded_stride)
+        strings, divided = packed(regions, coded, self.stride)
         return Bitstream(self.id, rgb.shape[1], rgb.shape[0], strings, {**fields, **divided}).to_bytes(), widths
 
     def decode_with_widths(self, data: bytes) -> tuple[RGB, dict[str, int]]:
@@ -156,11 +162,14 @@ class Codec:
 
     def entropy_bits(self, latents: Latents) -> float:
         """Ideal code length under the artifact's integer tables."""
-        ratio = self._coded_stride // self._strides[0]
+        return sum(float(bits.sum()) for bits in self.element_bits(latents))
+
+    def element_bits(self, latents: Latents) -> tuple[np.ndarray, np.ndarray]:
+        """The same of every element of y and of z, float64 of their shapes."""
+        ratio = self.stride // self._strides[0]
         regions = regions_for((latents.y.shape[1] // ratio, latents.y.shape[2] // ratio), self._strides)
-        return sum(
-            self.coder.entropy_bits(regions.of_y(latents.y, *region), latents.z[:, *region]) for region in regions
-        )
+        found = [self.coder.element_bits(regions.of_y(latents.y, *region), latents.z[:, *region]) for region in regions]
+        return regions.joined([y for y, _ in found], regions.ratio), regions.joined([z for _, z in found], 1)
 
     def memory(self, height: int, width: int, *, encode: bool = False) -> int:
         """Bytes that decoding (or encoding) an image of that size takes at most, beside the model (``memory.py``)."""
@@ -200,13 +209,13 @@ class Codec:
         return self._known_sizes[regions, encode]
 
     def _bytes(self, regions: Regions, fast: bool, encode: bool) -> int:
-        stride = self._coded_stride
+        stride = self.stride
         size, largest = ((n[0] * stride, n[1] * stride) for n in (regions.size, regions.largest()))
         return image_bytes(self.artifact.program, self._strides, size, largest, fast, encode)
 
     def _positions(self, height: int, width: int) -> tuple[int, int]:
         """Coded positions of an image of so many pixels."""
-        return -(-height // self._coded_stride), -(-width // self._coded_stride)
+        return -(-height // self.stride), -(-width // self.stride)
 
     def _regions(self, height: int, width: int) -> Regions:
         return regions_for(self._positions(height, width), self._strides)
@@ -217,8 +226,8 @@ class Codec:
     def _analysed(self, rgb: RGB) -> tuple[Ints, dict[str, int]]:
         """(y in fixed point, widths that g_a chose) of an image."""
         if self._regions(rgb.shape[0], rgb.shape[1]).side:
-            return self._g_a.run(EdgePadded(rgb, self._coded_stride))
-        return self._g_a.run(np.moveaxis(pad_to_multiple(rgb, self._coded_stride), -1, 0))
+            return self._g_a.run(EdgePadded(rgb, self.stride))
+        return self._g_a.run(np.moveaxis(pad_to_multiple(rgb, self.stride), -1, 0))
 
     def _latents_of(self, y: Ints, regions: Regions, rows: slice, columns: slice) -> tuple[Ints, Ints]:
         """(y in fixed point, symbols of z) of a region."""
@@ -250,22 +259,31 @@ class Codec:
 
 
 def load(
-    path: str | Path, *, engine: str = "openvino", threads: int | None = None, max_memory: int = MAX_MEMORY
+    path: str | Path,
+    *,
+    engine: str = "openvino",
+    threads: int | None = None,
+    max_memory: int = MAX_MEMORY,
+    device: str = _CPU,
 ) -> Codec:
     """The codec in a ``model.licq`` file.
 
     engine:  ``"openvino"`` (fast) or ``"exact"`` (slow: exact integers for the free zone too)
     threads: how many OpenVINO and NumPy's BLAS may use; None leaves the choice to them
     max_memory: bytes that one image may take; a larger one is refused (``Codec.memory`` says what it would take)
+    device: of OpenVINO, for what need not be exact: ``"CPU"``, ``"GPU"``, ``"NPU"``, or ``"AUTO"`` for the first of
+        GPU, NPU and CPU whose kernels compute rightly
 
-    Raises ``ArtifactError`` for a file that is not an undamaged artifact.
+    Raises ``ArtifactError`` for a file that is not an undamaged artifact, ``EngineError`` for a device that is not
+    here or fails the self-test.
     """
     data = read_artifact_bytes(path)
     try:
         artifact = Artifact.from_bytes(data)
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
-    return Codec(artifact, artifact_id(data), engine, threads, max_memory)
+    _LOG.debug("%s: %s, %d bytes, engine %s", path, artifact.family, len(data), engine)
+    return Codec(artifact, artifact_id(data), engine, threads, max_memory, device)
 
 
 def strides_of(program: Program) -> tuple[int, int]:
@@ -302,9 +320,19 @@ def _check_sizes(program: Program, strides: tuple[int, int], coded: tuple[int, i
         raise ArtifactError(f"the program does not fit an image of this size: {error}") from error
 
 
-def _engine(part: Part, engine: str, threads: int | None) -> Engine:
+def _checked_device(engine: str, device: str) -> str:
+    if device == _CPU:
+        return device
+    if engine == "exact":
+        raise EngineError(f"device {device[:40]}: the engine exact runs on the CPU alone")
+    from licquant.program.openvino_engine import usable_device
+
+    return usable_device(device)
+
+
+def _engine(part: Part, engine: str, threads: int | None, device: str) -> Engine:
     if engine == "exact":
         return ExactEngine(part)
     from licquant.program.openvino_engine import OpenVinoEngine  # here, as the exact engine does without OpenVINO
 
-    return OpenVinoEngine(part, threads)
+    return OpenVinoEngine(part, threads, device)

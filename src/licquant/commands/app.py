@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -16,7 +17,7 @@ from licquant.commands import coding as coding_command
 from licquant.commands import recipes
 from licquant.commands.base import finish
 from licquant.commands.image_options import Background, Depth, Frame, Metadata, NoAlpha, Srgb, reading_of
-from licquant.commands.options import Engine, Jobs, Json, ModelFile, SkipExisting, Threads, count, positive
+from licquant.commands.options import Device, Engine, Jobs, Json, ModelFile, SkipExisting, Threads, count, positive
 from licquant.commands.toolkit_commands import (
     compare,
     demo,
@@ -30,7 +31,7 @@ from licquant.commands.toolkit_commands import (
 from licquant.commands.train import train_command
 from licquant.errors import LicquantError
 from licquant.images import parse_colour
-from licquant.terminal import quiet_libraries, remark
+from licquant.terminal import Remarks, quiet_libraries, remark
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,9 +52,21 @@ _LISTS = {
 _EXTRAS = {"onnx": "onnx"}  # library → what to install for it, where that is not the toolkit
 
 
+def _print_versions(wanted: bool) -> None:
+    if wanted:
+        from licquant.commands import doctor as doctor_command
+
+        typer.echo(doctor_command.versions_in_one_line())
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     verbose: Annotated[bool, typer.Option(VERBOSE, help="Show the warnings of other libraries, too.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_versions, is_eager=True, help="Print the versions of all that codes"),
+    ] = False,
 ) -> None:
     pass
 
@@ -75,6 +88,7 @@ def encode(
     jobs: Jobs = 2,
     skip_existing: SkipExisting = False,
     engine: Engine = "openvino",
+    device: Device = "CPU",
     threads: Threads = None,
     srgb: Srgb = False,
     metadata: Metadata = False,
@@ -86,7 +100,7 @@ def encode(
 ) -> None:
     """Encode images."""
     options = coding_command.CodingOptions(
-        images, output, model, engine, threads, jobs=jobs, skip_existing=skip_existing, as_json=as_json
+        images, output, model, engine, threads, jobs=jobs, skip_existing=skip_existing, as_json=as_json, device=device
     )
     reading = reading_of(srgb, metadata, background, no_alpha, depth, frame)
     finish(coding_command.encode(options, quality, target_bpp, target_psnr, reading), as_json)
@@ -106,6 +120,7 @@ def decode(
     jobs: Jobs = 2,
     skip_existing: SkipExisting = False,
     engine: Engine = "openvino",
+    device: Device = "CPU",
     threads: Threads = None,
     srgb: Srgb = False,
     background: Background = None,
@@ -114,7 +129,7 @@ def decode(
     """Decode coded images. A file names its model, which is looked for among the embedded ones, in the folders that
     LICQUANT_MODELS lists, and beside the file."""
     options = coding_command.CodingOptions(
-        files, output, model, engine, threads, jobs=jobs, skip_existing=skip_existing, as_json=as_json
+        files, output, model, engine, threads, jobs=jobs, skip_existing=skip_existing, as_json=as_json, device=device
     )
     part = None if crop is None else coding_command.parse_crop(crop)
     colour = None if background is None else parse_colour(background)
@@ -151,6 +166,15 @@ def export(
     finish(export_command.onnx(model, onnx), as_json)
 
 
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this installation: versions, CPU, what its kernels compute, a picture there and back. For bug reports: no
+    name, host or folder is told."""
+    from licquant.commands import doctor as doctor_command
+
+    finish(doctor_command.run(), as_json)
+
+
 @app.command("cache")
 def cache_(
     cache: Annotated[
@@ -183,6 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if VERBOSE not in words:
         quiet_libraries()
     words = spread_lists([word for word in words if word != VERBOSE])  # wherever it stands
+    remarks = Remarks()
+    logging.getLogger("licquant").addHandler(remarks)
     try:
         app(words)
     except LicquantError as error:
@@ -192,6 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"this command needs {error.name}: install licquant[{extra}]")
     except MemoryError:
         _fail("not enough memory for this image")
+    finally:
+        logging.getLogger("licquant").removeHandler(remarks)
 
 
 def spread_lists(words: list[str]) -> list[str]:

@@ -41,13 +41,15 @@ class CodingOptions:
     jobs: int
     skip_existing: bool
     as_json: bool
+    device: str = "CPU"
 
 
 def encode(
     options: CodingOptions, quality: int | None, target_bpp: float | None, target_psnr: float | None, reading: Reading
 ) -> Report:
     """The options of the model are those of ``model_choice.encoder``; reading: as ``images.read_picture`` has it."""
-    chosen = encoder(Codecs(options.engine, options.threads), options.model, quality, target_bpp, target_psnr)
+    codecs = Codecs(options.engine, options.threads, options.device)
+    chosen = encoder(codecs, options.model, quality, target_bpp, target_psnr)
     jobs = plan(options.inputs, options.output, READ_SUFFIXES, ".lic")
     return _run(options, jobs, ".lic", lambda source, target, *_: commands.encode(source, chosen, target, reading))
 
@@ -62,7 +64,7 @@ def decode(options: CodingOptions, form: str | None, wanted: Wanted) -> Report:
             raise LicquantError(f"-o {options.output} and --format {form}: give one of them")
         options, form = replace(options, output=STREAM), prefix.lower()
     suffix = f".{(form or 'png').lower()}"
-    codecs = Codecs(options.engine, options.threads)
+    codecs = Codecs(options.engine, options.threads, options.device)
 
     def work(source: Path, target: Path, name: str, beside: Path) -> Report:
         return commands.decode(source, lambda data: codecs.for_coded(data, options.model, name, beside), target, wanted)

@@ -12,7 +12,7 @@ from typing import Any
 from licquant import pipeline
 from licquant.codec.files.artifact import Artifact, read_artifact_bytes
 from licquant.commands.base import Report
-from licquant.commands.evaluate import References, measure, samples_of, write_html
+from licquant.commands.evaluate import References, Running, measure, samples_of, write_html
 from licquant.commands.quantize import QuantizeOptions, made_with, quantize
 from licquant.commands.toolkit import lmbdas_of, make_folder
 from licquant.config import Budget
@@ -66,7 +66,7 @@ def compare(options: CompareOptions) -> Report:
     references = References(options.checkpoints, options.model)
     groups = grouped([Candidate.read(path) for path in made])
     samples = samples_of(groups, tests) if options.html else None
-    measured = measure(groups, references, tests, options.threads, samples=samples)
+    measured = measure(groups, references, tests, Running(options.threads), samples=samples)
     measured.facts["missed"] = missed
     measured.write(options.output / "results.json")
     if options.html and samples:

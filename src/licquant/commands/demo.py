@@ -13,7 +13,7 @@ import numpy as np
 from licquant import pipeline
 from licquant.codec.codec import load
 from licquant.commands.base import Report
-from licquant.commands.evaluate import REFERENCE_LABEL, codec_point, reference_point
+from licquant.commands.evaluate import REFERENCE_LABEL, Running, codec_point, reference_point
 from licquant.commands.toolkit import make_folder, progress, write_layer_bars
 from licquant.config import OnProgress
 from licquant.errors import LicquantError
@@ -72,11 +72,11 @@ def run(output: Path) -> Report:
             live = _quantize(model, assets.checkpoint, lmbda, output / "live.licq", on_progress)
             fp32 = reference_point(model, assets.checkpoint, lmbda, assets.images, on_progress)
             reference = Curve(REFERENCE_LABEL, (fp32,))
-            points.append(codec_point("quantized just now", live, (lmbda, MSE), assets.images, None, on_progress))
+            points.append(codec_point("quantized just now", live, (lmbda, MSE), assets.images, Running(), on_progress))
         for path in assets.artifacts:
             of = load(path).artifact.provenance.get("lmbda")
             assert isinstance(of, float)
-            points.append(codec_point(f"embedded, λ={of:g}", path, (of, MSE), assets.images, None, on_progress))
+            points.append(codec_point(f"embedded, λ={of:g}", path, (of, MSE), assets.images, Running(), on_progress))
     shown = output / "live.licq" if reference else assets.artifacts[0]
     _write_images(assets, shown, output)
     curves = [Curve(point.label, (point,)) for point in points]

@@ -43,12 +43,20 @@ class References:
     arguments: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Running:
+    """How codecs are run: threads, None for the libraries' choice, and the device of the free zone."""
+
+    threads: int | None = None
+    device: str = "CPU"
+
+
 def evaluate(
     images: Sequence[Path],
     models: Sequence[Path],
     output: Path,
     references: References,
-    threads: int | None,
+    running: Running,
     metric: str | None = None,
     html: Path | None = None,
 ) -> Report:
@@ -62,7 +70,7 @@ def evaluate(
         check_report_place(html, output)
     groups = grouped([Candidate.read(path) for path in models])
     samples = samples_of(groups, paths) if html else None
-    measured = measure(groups, references, paths, threads, metric, samples)
+    measured = measure(groups, references, paths, running, metric, samples)
     measured.write(output)
     if html and samples:
         write_html(html, measured, groups, samples)
@@ -169,7 +177,7 @@ def measure(
     groups: Sequence[Group],
     references: References,
     paths: Sequence[Path],
-    threads: int | None,
+    running: Running,
     metric: str | None = None,
     samples: Samples | None = None,
 ) -> Measured:
@@ -181,8 +189,8 @@ def measure(
     ordered = sorted(
         ((path, known_lmbda(path, lmbda)) for path, (lmbda, _) in losses.items()), key=lambda item: item[1]
     )
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if running.threads is not None:
+        torch.set_num_threads(running.threads)
     curves = []
     with progress() as on_progress:
         for group in groups:
@@ -190,7 +198,7 @@ def measure(
             for member in group.members:
                 watch = samples.watch(group.label, member.lmbda) if samples else None
                 loss = member.lmbda, metric or member.metric
-                point = codec_point(group.label, member.path, loss, paths, threads, on_progress, watch)
+                point = codec_point(group.label, member.path, loss, paths, running, on_progress, watch)
                 chosen = [image.widths for image in point.images]
                 points.append(replace(point, bits=member.bits(chosen), bops=member.bops(chosen)))
             curves.append(Curve(group.label, tuple(points), group.method))
@@ -205,7 +213,8 @@ def measure(
             baselines[families[path]].append(replace(point, label=label))
     members = [member for group in groups for member in group.members]
     facts = provenance.collect(
-        threads=threads,
+        threads=running.threads,
+        **({} if running.device == "CPU" else {"device": running.device}),
         images=len(paths),
         artifacts=[member.sha256 for member in members],
         plans=[member.plan_hash for member in members],
@@ -221,14 +230,14 @@ def codec_point(
     path: Path,
     loss: tuple[float, str],
     paths: Sequence[Path],
-    threads: int | None,
+    running: Running,
     on_progress: pipeline.OnProgress,
     on_coded: OnCoded | None = None,
 ) -> RatePoint:
     """One artifact over the images. loss: its λ and metric"""
     lmbda, metric = loss
     check_loss(lmbda, metric, f"{path}: λ")
-    codec = widths.Recording(load(path, threads=threads))
+    codec = widths.Recording(load(path, threads=running.threads, device=running.device))
     count = _Counter(f"{path.name}", len(paths), on_progress)
     results = evaluate_codec(codec, paths, lmbda, metric=metric, on_result=count, on_coded=on_coded)
     of_images = zip(results, distinct_names(paths), codec.widths, strict=True)

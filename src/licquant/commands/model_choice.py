@@ -37,10 +37,10 @@ Encode = Callable[[Picture], Encoded]
 class Codecs:
     """The codecs of model files, each loaded once however many files and threads want it."""
 
-    def __init__(self, engine: str, threads: int | None) -> None:
+    def __init__(self, engine: str, threads: int | None, device: str = "CPU") -> None:
         if engine not in ENGINES:
             raise LicquantError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
-        self._engine, self._threads = engine, threads
+        self._how: dict[str, Any] = {"engine": engine, "threads": threads, "device": device}
         self._loaded: dict[Path, Codec] = {}
         self._found: dict[tuple[bytes, Path], Path] = {}
         self._lock = Lock()
@@ -49,7 +49,7 @@ class Codecs:
         """The codec in that file; errors as ``codec.load``."""
         with self._lock:
             if model not in self._loaded:
-                self._loaded[model] = load(model, engine=self._engine, threads=self._threads)
+                self._loaded[model] = load(model, **self._how)
             return self._loaded[model]
 
     def for_coded(self, data: bytes, model: Path | None, file: str, beside: Path) -> Codec:

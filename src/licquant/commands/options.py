@@ -148,6 +148,9 @@ Seed = Annotated[int | None, whole("--seed", 0, MAX_SEED, "Default: 0.", hidden=
 # --- how any command works
 Threads = Annotated[int | None, whole("--threads", 1, MAX_THREADS, "CPU threads; default: the libraries' choice.")]
 Engine = Annotated[str, typer.Option(help="openvino (fast) or exact (slow, integers only).")]
+Device = Annotated[
+    str, typer.Option(help="Of OpenVINO: CPU, GPU, NPU or AUTO, for what need not be exact; that stays on the CPU.")
+]
 Jobs = Annotated[int, whole("--jobs", 1, MAX_THREADS, "Files at the same time, each of which takes memory.", "-j")]
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out what is there already.")]
 HtmlReport = Annotated[Path | None, typer.Option("--html", help="Folder for a report that a browser opens.")]

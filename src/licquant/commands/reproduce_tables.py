@@ -20,7 +20,7 @@ from rich.table import Table
 from licquant.commands import finetune as finetune_command
 from licquant.commands.base import Report
 from licquant.commands.compare import is_made
-from licquant.commands.evaluate import Measured, References, measure
+from licquant.commands.evaluate import Measured, References, Running, measure
 from licquant.commands.quantize import QuantizeOptions, quantize
 from licquant.commands.toolkit import lmbdas_of
 from licquant.dynamic.settings import DynamicSettings
@@ -155,7 +155,7 @@ def table(name: str, options: ReproduceOptions) -> Report:
         for row in rows
         for seed in seeds[row]
     ]
-    measured = measure(groups, References(options.checkpoints, options.model), tests, options.threads)
+    measured = measure(groups, References(options.checkpoints, options.model), tests, Running(options.threads))
     curves = iter(measured.curves)
     found = {row.name: [next(curves) for _ in seeds[row]] for row in rows}
     record = table_record(name, rows, found, measured, options)

@@ -26,6 +26,7 @@ from licquant.commands.options import (
     CheckpointMinutes,
     CropSide,
     Data,
+    Device,
     Devices,
     HtmlReport,
     Json,
@@ -194,6 +195,7 @@ def evaluate(
     model_args: ArchitectureArguments = None,
     metric: Metric = None,
     threads: Threads = None,
+    device: Device = "CPU",
     html: HtmlReport = None,
     as_json: Json = False,
 ) -> None:
@@ -202,7 +204,8 @@ def evaluate(
     from licquant.models.load import parse_arguments
 
     references = evaluate_command.References(reference or [], model, parse_arguments(model_args))
-    finish(evaluate_command.evaluate(images, models, output, references, threads, metric, html), as_json)
+    running = evaluate_command.Running(threads, device)
+    finish(evaluate_command.evaluate(images, models, output, references, running, metric, html), as_json)
 
 
 def profile(

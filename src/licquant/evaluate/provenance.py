@@ -77,10 +77,11 @@ def _memory_bytes() -> int | None:
 
 def versions() -> dict[str, str | None]:
     """Versions of the packages that decide a result; None for one that is not installed."""
-    return {name: _version(name) for name in PACKAGES}
+    return {name: version(name) for name in PACKAGES}
 
 
-def _version(name: str) -> str | None:
+def version(name: str) -> str | None:
+    """Of an installed package; None for one that is not."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

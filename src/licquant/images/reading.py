@@ -24,7 +24,7 @@ from licquant.images import colour, metadata, netpbm
 from licquant.images.formats import READ_FORMATS, open_image, sample_bits
 from licquant.images.picture import RGB, ROWS, Extras, Picture, Plane, check_size, flattened, turned
 
-_CONVERTIBLE_MODES = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LA", "PA", "RGBA", "La", "RGBa"}
+CONVERTIBLE_MODES = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LA", "PA", "RGBA", "La", "RGBa"}
 _GREY_MODES = {"1", "L", "LA"}
 _WIDE_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 
@@ -134,9 +134,22 @@ def _other(file: BinaryIO, header: netpbm.Header | None, reading: Reading) -> Pi
     """A file that Pillow reads."""
     if header and header.maximum > 255 and not reading.reduce:
         raise _too_deep(16)
+    return picture_of(_loaded(file, reading), reading)
+
+
+def _loaded(file: BinaryIO, reading: Reading) -> Image.Image:
     image = open_image(file)
     _refuse_what_would_lose(image, file, reading)
     image.load()
+    return image
+
+
+def picture_of(image: Image.Image, reading: Reading) -> Picture:
+    """A loaded image of Pillow's as the picture that is coded; upright, as the EXIF or XMP in its ``info`` says.
+
+    Its mode is one of ``CONVERTIBLE_MODES``, or of 16-bit grey. Whoever keeps no reference saves the memory of it.
+    Raises ``ImageError`` for a colour profile that cannot be used, and for transparency that is refused.
+    """
     orientation = metadata.orientation_of(image)
     base, extras, notes = _in_colour(_in_eight_bits(image), reading)
     alpha = _alpha_of(image) if image.has_transparency_data else None
@@ -174,7 +187,7 @@ def _refuse_what_would_lose(image: Image.Image, file: BinaryIO, reading: Reading
     if depth > 8 or image.mode.startswith("I"):
         if not reading.reduce:
             raise _too_deep(max(depth, 16) if depth == 8 else depth)
-    elif image.mode not in _CONVERTIBLE_MODES:
+    elif image.mode not in CONVERTIBLE_MODES:
         raise ImageError(f"has colour mode {image.mode}; convert it to 8-bit RGB first")
 
 

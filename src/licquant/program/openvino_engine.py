@@ -1,12 +1,13 @@
-"""The OpenVINO engine: compiles a part for the CPU, once, and runs it on any image size."""
+"""The OpenVINO engine: compiles a part for the CPU or another device, once, and runs it on any image size."""
 
 import threading
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 import numpy as np
 import openvino as ov
 
+from licquant.errors import EngineError
 from licquant.program import openvino_graph, self_test
 from licquant.program.arithmetic import FIXED_POINT_BITS, Handed, Ints
 from licquant.program.part import Part
@@ -14,17 +15,21 @@ from licquant.program.part import Part
 # Kernels are compiled for every size of image, 15 or so a part, and kept: at OpenVINO's own limit of 5000 they take
 # gigabytes in a process that codes images of many sizes. These serve about 30 sizes.
 _KERNELS_KEPT = 400
+CPU, AUTO = "CPU", "AUTO"
+_PREFERRED = ("GPU", "NPU", CPU)
 
 
 class OpenVinoEngine:
     """Runs one part of the free zone; compiles on first use.
 
     threads: how many threads OpenVINO may use; None leaves the choice to it.
+    device:  as OpenVINO names it, one that ``usable_device`` has given
     """
 
-    def __init__(self, part: Part, threads: int | None = None) -> None:
+    def __init__(self, part: Part, threads: int | None = None, device: str = CPU) -> None:
         self.part = part
         self.threads = threads
+        self.device = device
         self._of_thread = threading.local()
 
     def run(self, q: Ints) -> Ints:
@@ -75,20 +80,69 @@ class OpenVinoEngine:
 
     @cached_property
     def _compiled(self) -> ov.CompiledModel:
-        return compile_model(openvino_graph.build(*machine().fit(self.part)), self.threads)
+        model = openvino_graph.build(*machine(self.device).fit(self.part))
+        return compile_model(model, self.threads, device=self.device)
+
+
+def machine(device: str = CPU) -> self_test.Machine:
+    """What this machine's kernels compute, on that device: each kind is tested once for the process."""
+    return _machine(device)
 
 
 @cache
-def machine() -> self_test.Machine:
-    """What this machine's kernels compute: each kind is tested once for the process."""
-    return self_test.Machine(_run_together)
+def _machine(device: str) -> self_test.Machine:
+    return self_test.Machine(partial(_run_together, device))
 
 
-def _run_together(parts: Sequence[Part], inputs: Sequence[Ints]) -> list[Ints]:
+def usable_device(wanted: str) -> str:
+    """The device that is meant: itself, or for ``AUTO`` the first of GPU, NPU and CPU that computes rightly.
+
+    Raises ``EngineError`` for one that OpenVINO does not have here, or whose kernels fail the self-test.
+    """
+    here = devices()
+    if wanted == AUTO:
+        return next((name for name in _PREFERRED if _has(here, name) and _right(name)), CPU)
+    if not _has(here, wanted):
+        raise EngineError(f"device {wanted[:40]}: OpenVINO has no such device here, it has {', '.join(here)}")
+    if wanted != CPU:
+        _tested(wanted)
+    return wanted
+
+
+def devices() -> list[str]:
+    """Those that OpenVINO has here: ``CPU``, ``GPU`` or ``GPU.0``, …"""
+    return list(map(str, _core().available_devices))
+
+
+def _has(here: Sequence[str], device: str) -> bool:
+    """``GPU`` is the first of GPU.0, GPU.1, …"""
+    return bool(device) and any(name in (device, f"{device}.0") for name in here)
+
+
+def _right(device: str) -> bool:
+    try:
+        _tested(device)
+    except EngineError:
+        return False
+    return True
+
+
+def _tested(device: str) -> None:
+    """Raises ``EngineError`` where the kernels of a device cannot be run, or are wrong in INT8 and in float32."""
+    try:
+        machine(device).sums()
+    except EngineError as error:
+        raise EngineError(f"device {device} fails the self-test: {error}") from error
+    except RuntimeError as error:
+        raise EngineError(f"device {device}: OpenVINO cannot run the self-test on it") from error
+
+
+def _run_together(device: str, parts: Sequence[Part], inputs: Sequence[Ints]) -> list[Ints]:
     """Parts as they are, compiled as one model; their outputs are planar."""
     models = [openvino_graph.build(part) for part in parts]
     results = [result for model in models for result in model.get_results()]
-    compiled = compile_model(ov.Model(results, [p for model in models for p in model.get_parameters()]), threads=1)
+    whole = ov.Model(results, [p for model in models for p in model.get_parameters()])
+    compiled = compile_model(whole, threads=1, device=device)
     found = compiled.create_infer_request().infer([_laid_out(q, part) for q, part in zip(inputs, parts, strict=True)])
     return [np.rint(found[index][0]).astype(np.int64) for index in range(len(parts))]
 
@@ -104,8 +158,8 @@ def description() -> dict[str, str]:
     return {"cpu": str(_core().get_property("CPU", "FULL_DEVICE_NAME")), "openvino": str(ov.get_version())}
 
 
-def compile_model(model: ov.Model, threads: int | None, callers: int = 1) -> ov.CompiledModel:
-    """For this CPU.
+def compile_model(model: ov.Model, threads: int | None, callers: int = 1, device: str = CPU) -> ov.CompiledModel:
+    """For a device; ``EngineError`` for what another than the CPU cannot run.
 
     threads: how many each inference may use, None leaves the choice to OpenVINO
     callers: how many inferences may run at the same time; more wait for one another
@@ -114,11 +168,16 @@ def compile_model(model: ov.Model, threads: int | None, callers: int = 1) -> ov.
         "PERFORMANCE_HINT": "LATENCY",
         # Otherwise bfloat16 wherever the CPU has it, even for what is not quantized.
         "INFERENCE_PRECISION_HINT": "f32",
-        "CPU_RUNTIME_CACHE_CAPACITY": str(_KERNELS_KEPT),
     }
+    if device != CPU:  # threads and caches are the CPU's
+        try:
+            return _core().compile_model(model, device, settings)
+        except RuntimeError as error:
+            raise EngineError(f"device {device}: OpenVINO cannot compile these layers for it") from error
+    settings["CPU_RUNTIME_CACHE_CAPACITY"] = str(_KERNELS_KEPT)
     if threads is not None:
         settings |= {"INFERENCE_NUM_THREADS": str(callers * threads), "NUM_STREAMS": str(callers)}
-    return _core().compile_model(model, "CPU", settings)
+    return _core().compile_model(model, CPU, settings)
 
 
 _CORE: list[ov.Core] = []

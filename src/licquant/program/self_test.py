@@ -18,6 +18,7 @@ same kind.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,6 +39,7 @@ from licquant.program.saturation import BYTE_BITS, PAIR_LIMIT, in_floats, int8_l
 
 # Parts, and the stored integers [C, H, W] that each reads, to those that each gives.
 Run = Callable[[Sequence[Part], Sequence[Ints]], Sequence[Ints]]
+_LOG = logging.getLogger(__name__)
 _SIZE, _LARGE, _FEW = 8, 127, 4
 _CHANNELS = 32  # enough for the kernels that wide layers get
 
@@ -119,6 +121,8 @@ class Machine:
             if new:
                 self._found |= _examine(new, self._run)
                 self.seconds += time.perf_counter() - start
+                for kind in new:
+                    _LOG.debug("INT8 %s: %s", kind, self._found[kind].value)
             return {kind: self._found[kind] for kind in kinds}
 
     @property

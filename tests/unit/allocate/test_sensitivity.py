@@ -178,7 +178,7 @@ def test_other_strides_and_directions_have_another_table(kind, name, value, monk
     assert table_key(traced, {}, crops, None) != key
 
 
-def test_a_damaged_table_is_said_and_what_it_lacks_measured(tmp_path: Path, counted: list[str], capsys):
+def test_a_damaged_table_is_said_and_what_it_lacks_measured(tmp_path: Path, counted: list[str], caplog):
     traced, statistics, crops = made()
     whole = measure_sensitivity(traced, statistics, crops, WIDTHS, cache=tmp_path)
     (path,) = tmp_path.iterdir()
@@ -190,7 +190,7 @@ def test_a_damaged_table_is_said_and_what_it_lacks_measured(tmp_path: Path, coun
     again = measure_sensitivity(traced, statistics, crops, WIDTHS, cache=tmp_path)
     assert again.changes == whole.changes
     assert len(counted) == 2
-    assert str(path) in capsys.readouterr().err
+    assert str(path) in caplog.text
 
 
 def test_crops_are_pieces_of_different_images():

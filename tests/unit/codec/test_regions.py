@@ -46,7 +46,7 @@ def test_regions_are_coded_as_pictures_are_and_transformed_as_one(name: str, siz
     assert np.array_equal(found.y, latents.y)
     assert np.array_equal(found.z, latents.z)
     assert np.array_equal(codec.decode(data), codec.synthesise(latents.y, *size))
-    stride = codec._coded_stride
+    stride = codec.stride
     wanted = -(-size[0] // stride) * stride, -(-size[1] // stride) * stride
     assert (found.y.shape[1] * codec._strides[0], found.y.shape[2] * codec._strides[0]) == wanted
     assert 8 * sum(map(len, stream.strings)) < codec.entropy_bits(latents) * 1.02 + 8 * 16 * len(stream.strings) * 9

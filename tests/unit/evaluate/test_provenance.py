@@ -30,4 +30,4 @@ def test_commit_is_none_outside_a_checkout(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_missing_package_has_no_version() -> None:
-    assert provenance._version("surely-not-a-package-of-this-name") is None
+    assert provenance.version("surely-not-a-package-of-this-name") is None

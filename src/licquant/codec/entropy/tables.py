@@ -173,16 +173,17 @@ class CodingTables:
         lengths = np.array([f.size - 1 for f in frequencies], dtype=np.int32)
         return cls(np.concatenate(frequencies), lengths, np.asarray(offsets))
 
-    def entropy_bits(self, symbols: np.ndarray, table_index: np.ndarray) -> float:
-        """Ideal code length in bits of symbols int32[n] under table_index[n], escaped values included."""
+    def symbol_bits(self, symbols: np.ndarray, table_index: np.ndarray) -> np.ndarray:
+        """Ideal code length in bits, float64[n], of symbols int32[n] under table_index[n], escaped values included."""
         position = symbols.astype(np.int64) - self.offsets[table_index]
         length = self.lengths[table_index].astype(np.int64)
         escaped = (position < 0) | (position >= length)
         slot = self._starts[table_index] + np.where(escaped, length, position)
-        bits = float((TOTAL_BITS - np.log2(self.frequencies[slot])).sum())
+        bits = TOTAL_BITS - np.log2(self.frequencies[slot])
         distance = np.where(position < 0, -position, position - length + 1)[escaped]
         classes = np.frexp(distance.astype(np.float64))[1] - 1
-        return bits + float((TOTAL_BITS - np.log2(ESCAPE_CLASSES[classes]) + classes + 1).sum())
+        bits[escaped] += TOTAL_BITS - np.log2(ESCAPE_CLASSES[classes]) + classes + 1
+        return bits
 
     def bits_floor(self) -> np.ndarray:
         """float64[K]: the fewest bits a symbol of each table can take, -log2(largest frequency / 2^16)."""

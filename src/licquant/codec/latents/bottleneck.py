@@ -43,9 +43,9 @@ class BottleneckCoder:
         """The symbols, int32 [C, *size]. Raises ``BitstreamError`` on other data."""
         return decode_symbols(string, self._index(size), self.tables).reshape(len(self.tables), *size)
 
-    def entropy_bits(self, symbols: Ints) -> float:
-        """Ideal code length of the symbols, in bits."""
-        return self.tables.entropy_bits(symbols.ravel(), self._index(symbols.shape[1:]))
+    def element_bits(self, symbols: Ints) -> np.ndarray:
+        """Ideal code length of each of the symbols [C, H, W], in bits, float64 of that shape."""
+        return self.tables.symbol_bits(symbols.ravel(), self._index(symbols.shape[1:])).reshape(symbols.shape)
 
     def least_bits(self, size: tuple[int, int]) -> float:
         """The fewest bits that any symbols of that size can take."""

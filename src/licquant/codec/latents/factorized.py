@@ -42,9 +42,9 @@ class FactorizedCoder:
         check_plausible(strings, (self.latent.least_bits(size),))
         return self._restore(self.latent.decode(strings[0], size)), NO_Z
 
-    def entropy_bits(self, y_hat: Ints, z: Ints) -> float:
-        """Ideal code length in bits, under the integer tables, of ŷ as ``decode`` gives it."""
-        return self.latent.entropy_bits(self.latent.round(y_hat.astype(np.int64) << self.shift))
+    def element_bits(self, y_hat: Ints, z: Ints) -> tuple[np.ndarray, np.ndarray]:
+        """As ``GaussianCoder.element_bits``; that of z is empty."""
+        return self.latent.element_bits(self.latent.round(y_hat.astype(np.int64) << self.shift)), np.zeros(NO_Z.shape)
 
     def _restore(self, symbols: Ints) -> Ints:
         y_hat = (self.latent.restore(symbols) + (1 << self.shift >> 1)) >> self.shift

@@ -62,12 +62,14 @@ class LatentWriter:
         self.quantizer, self._y = quantizer, y.reshape(len(y), -1)
         self._y_hat = np.zeros(y.shape, dtype=np.int32)
         self._groups: list[tuple[Ints, Ints]] = []
+        self._places: list[tuple[slice, Ints | slice]] = []
 
     def __call__(self, channels: slice, positions: Ints | slice, sigma: Ints, mean: Ints | int) -> Ints:
         """One pass, as ``CodePass`` says."""
         level, mean = self.quantizer.tables.level(sigma), self.quantizer.mean(mean)
         symbols = self.quantizer.symbols(self._y[channels, positions], mean)
         self._groups.append((symbols.ravel(), level.ravel()))
+        self._places.append((channels, positions))
         y_hat = self.quantizer.restore(symbols, mean)
         self._y_hat.reshape(self._y.shape)[channels, positions] = y_hat
         return y_hat
@@ -81,9 +83,12 @@ class LatentWriter:
         """All passes in one string."""
         return encode_groups(self._groups, self.quantizer.tables.y)
 
-    def entropy_bits(self) -> float:
-        """Ideal code length of all passes, in bits."""
-        return sum(self.quantizer.tables.y.entropy_bits(symbols, level) for symbols, level in self._groups)
+    def element_bits(self) -> np.ndarray:
+        """Ideal code length of every element in bits, float64 [M, H, W]."""
+        bits = np.zeros(self._y.shape)
+        for (symbols, level), place in zip(self._groups, self._places, strict=True):
+            bits[place] = self.quantizer.tables.y.symbol_bits(symbols, level).reshape(bits[place].shape)
+        return bits.reshape(self._y_hat.shape)
 
 
 class LatentReader:

@@ -84,10 +84,13 @@ class GaussianCoder(ABC):
         self.code_passes(self.synthesise_hyper(self.hyper.restore(z)), reader)
         return reader.finish(), z
 
-    def entropy_bits(self, y_hat: Ints, z: Ints) -> float:
-        """Ideal code length in bits, under the integer tables, of ŷ and the symbols of z as ``decode`` gives them."""
+    def element_bits(self, y_hat: Ints, z: Ints) -> tuple[np.ndarray, np.ndarray]:
+        """Ideal code length in bits, under the integer tables, of each element of ŷ and of z, float64 of their shapes.
+
+        ŷ and the symbols of z as ``decode`` gives them.
+        """
         y = y_hat.astype(np.int64) << (self.quantizer.latent_bits - self.quantizer.output_bits)
-        return self.hyper.entropy_bits(z) + self._written(y, z).entropy_bits()
+        return self._written(y, z).element_bits(), self.hyper.element_bits(z)
 
     def round_hyper(self, z: Ints) -> Ints:
         """The symbols of z, int32, from h_a's output."""
