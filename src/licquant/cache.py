@@ -17,7 +17,6 @@ import importlib.util
 import json
 import os
 import re
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from typing import Any
 
 from licquant.errors import LicquantError
 from licquant.images import write_atomically
+from licquant.terminal import remark
 
 # What is kept → the modules that make it.
 KINDS: Mapping[str, tuple[str, ...]] = {
@@ -77,7 +77,7 @@ class Entry:
 
     def say_damaged(self) -> None:
         """Tell, on standard error, that what was kept is not used."""
-        sys.stderr.write(f"licquant: {self.path}: cut short or damaged; what it lacks is made again\n")
+        remark(f"{self.path}: cut short or damaged; what it lacks is made again")
 
     def write(self, *records: object) -> None:
         """Keep these records in place of all others."""
