@@ -63,12 +63,12 @@ def architectures_of(state: Mapping[str, Tensor]) -> list[Architecture]:
 
 
 def dotted_names(keys: Collection[str]) -> dict[str, str]:
-    """Key → the parameter's name, for the keys of a registered model that have lost their dots; empty if of none."""
-    for name in SUPPORTED:
-        names = {key.replace(".", ""): key for key in _marked(name)}
-        if names.keys() <= set(keys):
-            return names
-    return {}
+    """Key → the parameter's name, for the keys of a registered model that have lost their dots; empty if of none.
+
+    Of the models that fit, the largest: those with a hyperprior have all parts of those without.
+    """
+    known = ({key.replace(".", ""): key for key in _marked(name)} for name in SUPPORTED)
+    return max((names for names in known if names.keys() <= set(keys)), key=len, default={})
 
 
 def check_name(name: str) -> None:
