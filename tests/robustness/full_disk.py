@@ -39,4 +39,4 @@ def run(folder: Path, words: list[str]) -> tuple[int, str, dict[str, str]]:
 if __name__ == "__main__":
     disk = Path(sys.argv[1])
     mount(disk, sys.argv[2])
-    print(json.dumps([run(disk, words) for words in json.loads(sys.argv[3])]))
+    sys.stdout.write(json.dumps([run(disk, words) for words in json.loads(sys.argv[3])]))
