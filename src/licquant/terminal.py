@@ -6,10 +6,12 @@ characters are told by escapes. Results go to standard output; progress, remarks
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:  # Rich takes as long to import as decoding an image, and most commands say a line or two
     from rich.console import Console
@@ -32,6 +34,38 @@ def on_one_line(name: object) -> str:
     return str(name).replace("\n", "\\x0a")
 
 
+class _StandardError:
+    """Standard error, wherever it leads by then. No work is lost for a remark that a full disk does not take."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+_ERRORS = cast("TextIO", _StandardError())
+
+
+def drop_what_is_lost() -> bool:
+    """To be called last: whether standard output takes no more. What waits for it or for standard error on a full disk
+    is dropped: Python would fail with it at exit, whatever the status is."""
+    lost = []
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            print(end="", file=stream, flush=True)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            lost.append(number)
+    return 1 in lost
+
+
 def say(text: str) -> None:
     """A result, on standard output."""
     sys.stdout.write(printable(text) + "\n")
@@ -39,7 +73,7 @@ def say(text: str) -> None:
 
 def remark(text: str) -> None:
     """A line on standard error, new lines in it (of a name, for instance) made blanks."""
-    sys.stderr.write(printable(f"licquant: {' '.join(text.split())}") + "\n")
+    _ERRORS.write(printable(f"licquant: {' '.join(text.split())}") + "\n")
 
 
 class Remarks(logging.Handler):
@@ -52,14 +86,14 @@ class Remarks(logging.Handler):
 
 def note(text: str) -> None:
     """A line of progress, on standard error."""
-    sys.stderr.write(printable(text) + "\n")
+    _ERRORS.write(printable(text) + "\n")
 
 
 def plain_console(*, stderr: bool = False) -> Console:
     """Rich's, but text is printed as it is."""
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    return Console(file=_ERRORS if stderr else None, markup=False, emoji=False, highlight=False)
 
 
 def show_table(table: Table, least: int = 80) -> None:

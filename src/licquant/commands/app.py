@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ from licquant.commands.toolkit_commands import (
 from licquant.commands.train import train_command
 from licquant.errors import LicquantError
 from licquant.images import parse_colour
-from licquant.terminal import Remarks, quiet_libraries, remark
+from licquant.terminal import Remarks, drop_what_is_lost, quiet_libraries, remark
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 
 VERBOSE = "--verbose"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Options that take several values, as in --models a.licq b.licq.
 _LISTS = {
     "inspect": ("--images",),
@@ -210,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     remarks = Remarks()
     logging.getLogger("licquant").addHandler(remarks)
     try:
-        app(words)
+        _run(words)
     except LicquantError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
@@ -218,8 +220,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"this command needs {error.name}: install licquant[{extra}]")
     except MemoryError:
         _fail("not enough memory for this image")
+    except OSError as error:  # of files that licquant reads and writes there are errors of its own
+        name = error.filename or ("standard output" if error.errno in _FULL else None)
+        drop_what_is_lost()
+        _fail(f"{name}: {error.strerror}" if name else f"{error}")
     finally:
         logging.getLogger("licquant").removeHandler(remarks)
+
+
+def _run(words: Sequence[str]) -> None:
+    try:
+        app(words)
+    except SystemExit as end:
+        if drop_what_is_lost() and not end.code:
+            _fail("standard output: what was to be said cannot be written")
+        raise
 
 
 def spread_lists(words: list[str]) -> list[str]:

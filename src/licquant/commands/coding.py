@@ -138,11 +138,14 @@ def _is_pipe(path: Path) -> bool:
 def _read_stream(stream: BinaryIO, path: Path) -> None:
     if stream.isatty():
         raise LicquantError("standard input is a terminal: - reads what another command writes, as in cat FILE | …")
-    with path.open("wb") as file:
-        while piece := stream.read(1 << 20):
-            if file.tell() > _LARGEST_STREAM:
-                raise LicquantError(f"{path}: larger than 4 GiB")
-            file.write(piece)
+    try:
+        with path.open("wb") as file:
+            while piece := stream.read(1 << 20):
+                if file.tell() > _LARGEST_STREAM:
+                    raise LicquantError(f"{path}: larger than 4 GiB")
+                file.write(piece)
+    except OSError as error:
+        raise LicquantError(f"{tempfile.gettempdir()}: a stream cannot be kept there: {error.strerror}") from error
 
 
 # --- many files ---------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from licquant.evaluate.latency import LatencyTable
 from licquant.images import utf8
 from licquant.images.calibration import Calibration
 from licquant.reports import pictures
-from licquant.terminal import progress_bars
+from licquant.terminal import note, on_one_line, progress_bars, remark
 from licquant.train.card import loss_of
 
 
@@ -84,8 +83,9 @@ def calibration_facts(calibration: Sequence[Path]) -> dict[str, Any]:
 def say_skipped(calibration: Calibration, count: int) -> list[str]:
     """The calibration files that were skipped, of so many, as lines on standard error; the same for programs."""
     if calibration.skipped:
-        sys.stderr.write(f"licquant: {len(calibration.skipped)} of {count} calibration images were skipped:\n")
-        sys.stderr.writelines(f"    {line}\n" for line in calibration.skipped)
+        remark(f"{len(calibration.skipped)} of {count} calibration images were skipped:")
+        for line in calibration.skipped:
+            note(f"    {on_one_line(line)}")
     return calibration.skipped
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -60,6 +60,15 @@ def architectures_of(state: Mapping[str, Tensor]) -> list[Architecture]:
     """The registered models that a state dict fits: one, or none."""
     found = (_widths(name, state) for name in SUPPORTED if not _unlike(name, state))
     return [architecture for architecture in found if architecture and not mismatch(architecture, state)]
+
+
+def dotted_names(keys: Collection[str]) -> dict[str, str]:
+    """Key → the parameter's name, for the keys of a registered model that have lost their dots; empty if of none.
+
+    Of the models that fit, the largest: those with a hyperprior have all parts of those without.
+    """
+    known = ({key.replace(".", ""): key for key in _marked(name)} for name in SUPPORTED)
+    return max((names for names in known if names.keys() <= set(keys)), key=len, default={})
 
 
 def check_name(name: str) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from licquant.errors import ModelError
 from licquant.models.files import Inert, read_file
+from licquant.models.recognize import dotted_names
 from licquant.models.shards import checkpoint_files, merge_shards
 
 State = dict[str, Tensor]
@@ -51,7 +52,7 @@ def read_state(checkpoint: str | Path) -> State:
 def read_states(checkpoint: str | Path) -> dict[str, State]:
     """Every state dict in a checkpoint that might be a model's, by where it stands; errors as ``read_state``."""
     record = merge_shards(dict(_flat(read_file(path))) for path in checkpoint_files(Path(checkpoint)))
-    found = {prefix: _renamed(state) for prefix, state in _candidates(record).items()}
+    found = {prefix: _renamed(state) for prefix, state in (_candidates(record) or _dotless(record)).items()}
     if not found:
         keys = sorted({".".join(key.split(".")[:2]) for key in record})
         held = f"it holds {_listed(keys)}" if keys else "it holds no tensors that have names"
@@ -103,6 +104,16 @@ def _candidates(record: Mapping[str, Tensor]) -> dict[str, State]:
         is_model = all(any(key.startswith(f"{part}.") and key.endswith(".weight") for key in state) for part in _PARTS)
         if is_model and not any(_equal(state, other) for other in found.values()):
             found[prefix] = state
+    return found
+
+
+def _dotless(record: Mapping[str, Tensor]) -> dict[str, State]:
+    """The same for names that have lost their dots, as LitEma's average has them: model_ema.g_a0weight."""
+    found: dict[str, State] = {}
+    for prefix in {match[1] for key in record if (match := re.match(r"(.*?)g_a\w*$", key))}:
+        state = {key.removeprefix(prefix): value for key, value in record.items() if key.startswith(prefix)}
+        if names := dotted_names(state):
+            found[prefix] = {name: state[key] for key, name in names.items()}
     return found
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -110,6 +111,24 @@ def test_where_models_are_looked_for(tmp_path, artifact_path, codec: Codec, monk
     assert model_search.lookup(codec.id, beside) is None
     shutil.copy(artifact_path, beside / "m.licq")
     assert model_search.find(codec.id, "x.lic", beside) == beside / "m.licq"
+
+
+def test_several_folders_of_models(tmp_path, artifact_path, codec: Codec, picture, monkeypatch, capsys) -> None:
+    """On the command line: folders that are not there, empty ones and one without the model lead to the next."""
+    coded = tmp_path / "coded" / "x.lic"
+    folders = [tmp_path / name for name in ("not there", "empty", "others", "right é")]
+    for folder in (coded.parent, *folders[1:]):
+        folder.mkdir()
+    coded.write_bytes(codec.encode(picture))
+    shutil.copy(model_search.embedded()[0], folders[2] / "a.licq")
+    (folders[2] / "damaged.licq").write_bytes(b"LICQ" + bytes(100))
+    monkeypatch.setenv(model_search.VARIABLE, os.pathsep.join(map(str, folders)) + os.pathsep)
+    assert run("decode", coded, "-o", tmp_path / "x.png") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(str(folder) in line for folder in folders)
+    shutil.copy(artifact_path, folders[3] / "b.licq")
+    assert run("decode", coded, "-o", tmp_path / "x.png") == 0
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png"), codec.decode(coded.read_bytes()))
 
 
 def test_the_missing_model_is_named(tmp_path, codec: Codec, picture, capsys) -> None:

@@ -90,6 +90,26 @@ def test_nested_and_prefixed(tmp_path, source, place, prefix):
     assert_same(load_model(None, saved(tmp_path, record)), source)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_names_without_dots(tmp_path, name):
+    """LitEma's, of a whole model and of one inside a module of Lightning's; beside the usual names those are taken."""
+    source = small_model(name)
+    for before in ("model_ema.", "state_dict.model_ema.model", ""):
+        average = {before + key.replace(".", ""): value.detach() for key, value in source.named_parameters()}
+        record = {**average, "model_ema.decay": torch.tensor(0.999), "model_ema.num_updates": torch.tensor(7)}
+        path = saved(tmp_path, record)
+        if name == "elic2022-official":  # of another number of groups than the usual five
+            with pytest.raises(ModelError, match="holds no state dict"):
+                load_model(None, path)
+            continue
+        assert model_name(None, path) == name
+        assert_same(load_model(None, path), source)
+    usual = {key: value + 1 if value.is_floating_point() else value for key, value in source.state_dict().items()}
+    state = read_state(saved(tmp_path, {**average, **{f"model.{key}": value for key, value in usual.items()}}))
+    first = next(key for key in usual if key.startswith("g_a."))
+    assert torch.equal(state[first], usual[first])
+
+
 def test_wrappers_inside(tmp_path, source):
     state = {
         key.replace("g_a.", "g_a.module.").replace("h_s.", "h_s._orig_mod."): v
