@@ -14,6 +14,7 @@ from licquant.dynamic import finetune as dynamic_module
 from licquant.dynamic.finetune import finetune_dynamic
 from licquant.dynamic.settings import DynamicSettings
 from licquant.errors import DataError
+from licquant.quant.in_training.finetune_settings import Training
 from licquant.quant.synthetic import dead_leaves
 from licquant.train.progress import COMPLETE
 from tests.models_for_tests import first_kind, small_hyperprior
@@ -40,7 +41,7 @@ def assert_codes_exactly(artifact: Artifact) -> None:
 def finetuned(model: Any, chosen: Any, images: Path, output: Path, **settings: Any) -> Artifact:
     given = pipeline.Settings(**settings)
     result, outcome = pipeline.finetune(
-        model, dead_leaves(1, 192), chosen, options(images, output), budget=Budget("bits", 6), settings=given
+        model, dead_leaves(1, 192), Training(chosen, options(images, output)), budget=Budget("bits", 6), settings=given
     )
     assert (outcome.status, outcome.steps) == (COMPLETE, chosen.steps)
     return result.artifact
@@ -60,7 +61,7 @@ def test_dynamic_widths_of_gdn_of_the_first_kind(images: Path, tmp_path: Path, m
     monkeypatch.setattr(dynamic_module, "SELECTOR_CROPS", 2)
     chosen = recipe(steps=2, model="tests.models_for_tests:FirstKind", large_from=1.0, batch=1)
     result, outcome = finetune_dynamic(
-        first_kind(), dead_leaves(1, 64), chosen, options(images, tmp_path / "m.licq"),
+        first_kind(), dead_leaves(1, 64), Training(chosen, options(images, tmp_path / "m.licq")),
         DynamicSettings((6, 8), 1.0), pipeline.Settings(),
     )  # fmt: skip
     assert (outcome.status, outcome.steps) == (COMPLETE, 2)

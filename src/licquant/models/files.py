@@ -94,8 +94,22 @@ def read_file(path: Path) -> Any:
 @contextmanager
 def _plain_data(path: Path) -> Iterator[None]:
     inert = [(_stand_in(name), name) for name in _classes(path) if name.startswith(_INERT)]
-    with torch.serialization.safe_globals([*_PLAIN, *inert]):
+    with _read_as([*_PLAIN, *inert]):
         yield
+
+
+@contextmanager
+def _read_as(known: list[Any]) -> Iterator[None]:
+    """Names in files stand for these, and for nothing that other libraries have declared safe: torch_geometric, which
+    CompressAI brings along, declares ``defaultdict``, which PyTorch then makes but does not fill."""
+    others = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(known)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(others)
 
 
 def _stand_in(name: str) -> Callable[..., Any]:
@@ -111,7 +125,7 @@ def _classes(path: Path) -> list[str]:
 
 
 def _refusal(path: Path, error: Exception) -> str:
-    with torch.serialization.safe_globals(_PLAIN):
+    with _read_as(_PLAIN):
         blocked = [name for name in _classes(path) if not name.startswith(_INERT)]
     named = re.search(r"GLOBAL (\S+)|but got <class '(\S+)'>", str(error))
     if not blocked and named:

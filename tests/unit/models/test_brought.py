@@ -207,6 +207,16 @@ def test_plain_data_beside_the_weights(tmp_path, source, name, zipped):
     assert_same(load_model(None, path), source)
 
 
+def test_what_other_libraries_declare_safe_changes_nothing(tmp_path, source):
+    """As torch_geometric does with ``defaultdict``, for which PyTorch looks in a set: the order is by chance."""
+    torch.save({"state_dict": source.state_dict(), "beside": BESIDE["default dictionary"]}, tmp_path / "c.pt")
+    theirs = [collections.defaultdict, (collections.defaultdict, "collections.defaultdict")]
+    with torch.serialization.safe_globals(theirs):
+        before = set(torch.serialization.get_safe_globals())
+        assert_same(load_model(None, tmp_path / "c.pt"), source)
+        assert set(torch.serialization.get_safe_globals()) == before
+
+
 class Recorder:
     ran = False
 

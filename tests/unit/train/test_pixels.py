@@ -82,7 +82,7 @@ def no_index(samples: Path) -> None:
 
 @pytest.mark.parametrize("damage", [truncated, one_bit_changed, Path.unlink, no_index])
 def test_a_damaged_cache_is_said_and_decoded_again(
-    folder: Path, tmp_path: Path, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     open_pixels(folder, tmp_path / "cache")
     (samples,) = (tmp_path / "cache").glob("*.u8")
@@ -93,7 +93,7 @@ def test_a_damaged_cache_is_said_and_decoded_again(
         for index, path in enumerate(list_images(folder)):
             assert np.array_equal(found.image(index), read_image(path))
     assert len(calls) == 4
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = caplog.messages
     assert samples.stem in line
     assert "made again" in line
 

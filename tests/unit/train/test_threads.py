@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from licquant import pipeline
-from licquant.commands.evaluate import References, measure
+from licquant.commands.evaluate import References, Running, measure
 from licquant.dynamic.finetune import finetune_dynamic
 from licquant.errors import TrainingError
 from licquant.train.command import run_training
@@ -34,5 +34,5 @@ def test_they_are_put_back_after_errors_too() -> None:
 
 def test_measuring() -> None:
     before = torch.get_num_threads()
-    measure([], References([], None), [], before + 1)
+    measure([], References([], None), [], Running(before + 1))
     assert torch.get_num_threads() == before
