@@ -72,6 +72,7 @@ def plan_of(folder: Path) -> list[str]:
     return [sys.executable, "-m", "licquant.commands.train", *map(str, words), "--threads", "1", "--accelerator", "cpu"]
 
 
+@pytest.mark.slow
 def test_a_plan_saves_its_state_when_asked_to_end(tmp_path: Path) -> None:
     words = [*plan_of(tmp_path), "--checkpoint-minutes", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
