@@ -55,6 +55,10 @@ class Opened:
     def run(self, script: str) -> Any:
         return self.page.evaluate(script)
 
+    def see_pictures(self) -> None:
+        """Wait until they are drawn. Not wait_for_function: when it must look twice it calls eval, which the page refuses."""
+        self.run("Promise.all([...document.images].map((one) => one.decode()))")
+
     def close(self) -> None:
         self.context.close()
 
@@ -80,7 +84,7 @@ def colour(found: Opened, of: str, what: str) -> list[int]:
 
 def screenshot(found: Opened) -> np.ndarray:
     """The stage as it is on the screen, once its pictures are there: uint8 H×W×3."""
-    found.page.wait_for_function("[...document.images].every((one) => one.complete && one.naturalWidth > 0)")
+    found.see_pictures()
     # At whole pixels of the window, so that a pixel of the picture is one of the screen's.
     found.run("Object.assign(document.getElementById('window').style, {position: 'fixed', top: 0, left: 0})")
     with Image.open(BytesIO(found.page.locator("#stage").screenshot())) as image:
@@ -193,7 +197,7 @@ def test_every_image_and_version_can_be_chosen(opened: Opened) -> None:
         page.locator("#image").select_option(str(image))
         for version in range(5):
             page.locator("#left").select_option(str(version))
-            page.wait_for_function("[...document.images].every((one) => one.complete && one.naturalWidth > 0)")
+            opened.see_pictures()
             assert page.locator("#stage .left").get_attribute("src") == f"images/{image}-{version}.png"
     told = page.locator("#compared").text_content()
     assert told.startswith("a.png, pixels 16 to 527 across, 8 to 391 down; ")
