@@ -3,8 +3,8 @@
     licquant export model.licq --onnx folder
     python decode_with_onnxruntime.py folder image.lic image.ppm
 
-The numbers are those of docs/formats.md; docs/onnx.md says what the models take and give. Files with optional fields
-(version 2: metadata, transparency, very large pictures) are for licquant itself.
+The numbers are those of docs/formats.md; docs/onnx.md says what the models take and give. What a file has beside its
+colours (version 2: metadata, transparency) is left to licquant itself.
 """
 
 import json
@@ -82,6 +82,19 @@ class Tables:
         return symbols[np.argsort(order)].reshape(index.shape).astype(np.int32)
 
 
+def regions(data: bytes, at: int) -> tuple | None:
+    """The side of a region in pixels, and the length of each string of each, of the fields that begin there."""
+    count = data[at] if data[4] == 2 else 0
+    start = at + 1 + 5 * count
+    for i in range(count):
+        kind, size = struct.unpack_from("<BI", data, at + 1 + 5 * i)
+        if kind == 6:
+            side, *lengths = struct.unpack_from(f"<{size // 4}I", data, start)
+            return side, lengths
+        start += size
+    return None
+
+
 class Decoder:
     """The models of an exported folder."""
 
@@ -104,17 +117,25 @@ class Decoder:
 
     def decode(self, data: bytes) -> np.ndarray:
         """uint8 [height, width, 3]."""
-        if data[:5] != b"LICI\1" or len(data) < 26 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
-            raise SystemExit("not an undamaged .lic file of version 1")
+        if data[:5] not in (b"LICI\1", b"LICI\2") or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+            raise SystemExit("not an undamaged .lic file of version 1 or 2")
         model, width, height, count = struct.unpack_from("<8sIIB", data, 5)
         if model.hex() != self.about["model"]:
             raise SystemExit(f"coded with model {model.hex()}, these files are of {self.about['model']}")
         ends = 22 + 4 * count + np.cumsum([0, *struct.unpack_from(f"<{count}I", data, 22)])
-        strings = [Stack(data[a:b]) for a, b in pairwise(ends)]
-        symbols = self.symbols(strings, (-(-height // self.about["stride"]), -(-width // self.about["stride"])))
-        if any(string.words or string.state != 1 << 24 for string in strings):
-            raise SystemExit("its strings do not end where their symbols do")
-        return self.run("synthesis", **symbols)[0][0, :height, :width]
+        strings, rows = [data[a:b] for a, b in pairwise(ends)], []
+        side, lengths = regions(data, int(ends[-1])) or (max(height, width), [len(string) for string in strings])
+        for top in range(0, height, side):
+            rows.append([])
+            for left in range(0, width, side):
+                own = [Stack(string[:n]) for string, n in zip(strings, lengths, strict=False)]
+                strings, lengths = [s[n:] for s, n in zip(strings, lengths, strict=False)], lengths[count:]
+                size = (-(-min(side, n) // self.about["stride"]) for n in (height - top, width - left))
+                rows[-1].append(self.symbols(own, tuple(size)))
+                if any(stack.words or stack.state != 1 << 24 for stack in own):
+                    raise SystemExit("its strings do not end where their symbols do")
+        whole = {name: np.block([[region[name] for region in row] for row in rows]) for name in rows[0][0]}
+        return self.run("synthesis", **whole)[0][0, :height, :width]
 
     def symbols(self, strings: list, size: tuple) -> dict:
         """What synthesis reads."""

@@ -16,6 +16,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -29,22 +30,27 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 from licquant import pipeline  # noqa: E402
 from licquant.codec.codec import Codec  # noqa: E402
 from licquant.codec.files.artifact import Artifact, artifact_id  # noqa: E402
+from licquant.codec.files.bitstream import VERSION_WITH_FIELDS  # noqa: E402
+from licquant.codec.regions import MIN_SIDE  # noqa: E402
 from licquant.config import LayerBits, Plan  # noqa: E402
 from licquant.dynamic.lowering import lower_dynamic  # noqa: E402
 from licquant.dynamic.stages import dynamic_plan, same_candidates  # noqa: E402
+from licquant.images import Extras  # noqa: E402
 from licquant.lower import latent_tables  # noqa: E402
 from licquant.models.trace import trace_model  # noqa: E402
 from licquant.quant.calibrate import collect_statistics  # noqa: E402
 from licquant.quant.synthetic import dead_leaves  # noqa: E402
 from licquant.train.objective import Objective  # noqa: E402
-from tests.conformance.pictures import PICTURES  # noqa: E402
-from tests.conformance.run import FOLDER, MANIFEST, digest, sha256  # noqa: E402
+from tests.conformance.pictures import PICTURES, draws  # noqa: E402
+from tests.conformance.run import FOLDER, MANIFEST, digest, digest_of_extras, sha256  # noqa: E402
 from tests.dynamic_networks import insert_dynamic, random_selectors  # noqa: E402
 from tests.dynamic_programs import UNEVEN, dynamic_artifact  # noqa: E402
+from tests.models_for_tests import FirstKind  # noqa: E402
 
 ALLOWED = 2  # by how much more the pixels of other instruction sets may differ from the exact engine's than here
 STEPS, SIDE, BATCH, LAMBDA = 120, 64, 4, 0.02
 SCALES = np.geomspace(0.11, 32, 24).tolist()  # σ of the tables: few, as they would take most of the space
+GDN1, WITH_FIELDS = "gdn1", "with-fields"
 HYPERPRIOR, MEANS, ANCHOR, ELIC = "bmshj2018-hyperprior", "mbt2018-mean", "cheng2020-anchor", "elic2022-official"
 WIDTHS: dict[str, dict[str, Any]] = {
     "bmshj2018-factorized": {"N": 6, "M": 8},
@@ -70,10 +76,10 @@ def uniform(bits: int, index: int, given: LayerBits) -> LayerBits:
 
 
 def trained(name: str) -> CompressionModel:
-    """A small model of CompressAI's after a few steps on drawn images."""
+    """A small model of CompressAI's, or the one with GDN1, after a few steps on drawn images."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    rng, model = np.random.default_rng(0), MODELS[name](**WIDTHS[name])
+    rng, model = np.random.default_rng(0), FirstKind(6, 8) if name == GDN1 else MODELS[name](**WIDTHS[name])
     if name == ELIC:
         _narrow(model)
     objective = Objective(model.train(), LAMBDA, "mse", reduced=False)
@@ -129,12 +135,16 @@ MAKERS: dict[str, Callable[[], Artifact]] = {
     "16-bits": partial(static, HYPERPRIOR, partial(uniform, 16)),
     "dynamic": partial(dynamic, HYPERPRIOR, (4, 6, 8)),
     "dynamic-uneven": partial(dynamic_artifact, widths=UNEVEN),
+    GDN1: partial(static, GDN1),
+    WITH_FIELDS: partial(static, HYPERPRIOR),
 }
 
 
 def pictures_of(name: str) -> tuple[str, str, str]:
-    """A scene, one pixel, and one of the others by turns."""
-    others = [picture for picture in PICTURES if picture not in ("scene", "pixel")]
+    """A scene, one pixel, and one of the others by turns; a strip where there are regions."""
+    if name == WITH_FIELDS:
+        return "scene", "pixel", "strip"
+    others = [picture for picture in PICTURES if picture not in ("scene", "pixel", "strip")]
     return "scene", "pixel", others[list(MAKERS).index(name) % len(others)]
 
 
@@ -151,7 +161,7 @@ def make(name: str, folder: Path) -> dict[str, Any]:
         "pictures": {},
     }
     for picture in pictures_of(name):
-        coded = exact.encode(PICTURES[picture]())
+        coded = _with_fields(exact, picture) if name == WITH_FIELDS else exact.encode(PICTURES[picture]())
         latents, pixels = exact.decode_symbols(coded), exact.decode(coded)
         found = int(abs(fast.decode(coded).astype(int) - pixels).max())
         print(f"  {name}.{picture}: {len(coded)} bytes, the engines differ by {found}, σ of pixels {pixels.std():.0f}")
@@ -163,7 +173,20 @@ def make(name: str, folder: Path) -> dict[str, Any]:
             "pixels": digest(pixels),
             "within": found + ALLOWED,
         }
+        if coded[4] == VERSION_WITH_FIELDS:
+            record["pictures"][picture]["carried"] = digest_of_extras(exact.extras(coded))
     return record
+
+
+def _with_fields(codec: Codec, picture: str) -> bytes:
+    """The picture with one thing of each kind beside it; the strip in regions, which else only large ones have."""
+    rgb = PICTURES[picture]()
+    alpha = draws(len(picture), *rgb.shape[:2]).astype(np.uint8)
+    texts = (b"a colour profile", b"Exif\0\0", b"<x:xmpmeta/>")
+    extras = Extras(*(text * rgb.shape[0] for text in texts), alpha=alpha, density=(300.0, 72.5))
+    least = patch("licquant.codec.regions.WHOLE_PIXELS", MIN_SIDE * 64), patch("licquant.codec.regions.SIDE", MIN_SIDE)
+    with least[0], least[1]:
+        return codec.encode(rgb, extras)
 
 
 def main() -> None:

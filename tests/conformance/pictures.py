@@ -59,8 +59,14 @@ def white() -> Picture:
     return _pixels(np.full((40, 1, 3), 255))
 
 
+def strip() -> Picture:
+    """5×1100: more than one region of the smallest side."""
+    rows, columns = np.indices((5, 1100), dtype=np.int64)
+    return _pixels(np.stack([columns // 5, 40 * rows, 220 - columns // 6], axis=-1) + draws(4, 5, 1100, 1) // 8)
+
+
 PICTURES: dict[str, Callable[[], Picture]] = {
-    made.__name__: made for made in (scene, pixel, noise, checker, saturated, black, white)
+    made.__name__: made for made in (scene, pixel, noise, checker, saturated, black, white, strip)
 }
 
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from licquant.codec.files.artifact import DYNAMIC_VERSION, VERSION, Artifact
+from licquant.codec.files.bitstream import FIELD_KINDS, Bitstream
 from licquant.codec.latents.families import FAMILIES
 from licquant.program.arithmetic import MAX_BITS, MIN_BITS
+from licquant.program.fields import OPERATIONS
 from tests.conformance import matrix, run
 from tests.conformance.pictures import PICTURES
 
@@ -30,12 +32,15 @@ sys.exit(main(["--engine", "exact"]))
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
+    return only(SMALL, tmp_path)
+
+
+def only(name: str, folder: Path) -> Path:
     """A copy of the corpus that has one entry."""
-    manifest = stored_manifest()
-    (tmp_path / run.MANIFEST).write_text(json.dumps({SMALL: manifest[SMALL]}))
-    for path in run.FOLDER.glob(f"{SMALL}.*"):
-        shutil.copy(path, tmp_path)
-    return tmp_path
+    (folder / run.MANIFEST).write_text(json.dumps({name: stored_manifest()[name]}))
+    for path in run.FOLDER.glob(f"{name}.*"):
+        shutil.copy(path, folder)
+    return folder
 
 
 def stored_manifest() -> dict:
@@ -48,11 +53,11 @@ def faults(folder: Path) -> list[str]:
     return [fault for fault in found if not fault.startswith("no entry of the family")]
 
 
-def altered(folder: Path, *keys: str) -> None:
+def altered(folder: Path, name: str, *keys: str) -> None:
     """Change the first digit of a hash in the manifest."""
     path = folder / run.MANIFEST
     manifest = json.loads(path.read_text())
-    record = manifest[SMALL]
+    record = manifest[name]
     for key in keys[:-1]:
         record = record[key]
     digit = record[keys[-1]][0]
@@ -88,12 +93,28 @@ def test_every_family_model_format_and_width_has_an_entry() -> None:
     assert {bits.weight for plan in plans for bits in plan.values()} >= set(widths)
     assert {bits.activation for plan in plans for bits in plan.values()} >= set(widths)
     assert {picture for record in manifest.values() for picture in record.get("pictures", {})} == set(PICTURES)
+    coded = [Bitstream.from_bytes(path.read_bytes()) for path in run.FOLDER.glob("*.lic")]
+    assert {kind for stream in coded for kind in stream.fields} == set(FIELD_KINDS.values())
+    assert {not stream.fields for stream in coded} == {True, False}  # both versions
+
+
+def test_every_operation_is_in_a_program() -> None:
+    names = [name for name, record in stored_manifest().items() if "pictures" in record]
+    programs = [Artifact.from_bytes((run.FOLDER / f"{name}.licq").read_bytes()).program for name in names]
+    assert {type(op) for program in programs for part in program.values() for op in part.operations} == set(OPERATIONS)
+
+
+def test_what_stands_beside_the_colours_is_checked(tmp_path: Path) -> None:
+    folder = only("with-fields", tmp_path)
+    assert faults(folder) == []
+    altered(folder, "with-fields", "pictures", "pixel", "carried")
+    assert faults(folder) == ["with-fields.pixel: engine exact, 1 threads: other things beside the colours"]
 
 
 @pytest.mark.parametrize("name", ["y", "z", "pixels", "sha256"])
 def test_one_digit_of_a_stored_hash_is_enough(corpus: Path, name: str) -> None:
     assert faults(corpus) == []
-    altered(corpus, "pictures", "scene", name)
+    altered(corpus, SMALL, "pictures", "scene", name)
     wanted = {"y": "other symbols y", "z": "other symbols z", "pixels": "other pixels", "sha256": "damaged"}
     (fault,) = faults(corpus)
     assert fault.startswith(f"{SMALL}.scene")
@@ -153,7 +174,7 @@ def test_pixels_beyond_the_bound_are_a_fault(corpus: Path, monkeypatch: pytest.M
 
 def test_the_command_tells_by_its_status_and_in_json(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     report = tmp_path_factory.mktemp("report") / "found.json"
-    altered(corpus, "pictures", "pixel", "y")
+    altered(corpus, SMALL, "pictures", "pixel", "y")
     assert run.main(["--engine", "exact", "--folder", str(corpus), "--json", str(report)]) == 1
     record = json.loads(report.read_text())
     assert any(fault.startswith(f"{SMALL}.pixel") for fault in record["faults"])

@@ -38,6 +38,22 @@ def read_lic(data: bytes) -> dict[str, Any]:
     return {"model": model, "width": width, "height": height, "strings": strings, "fields": fields}
 
 
+def beside(stream: dict[str, Any]) -> dict[str, Any]:
+    """What a picture carries beside its colours: name → bytes, dots per inch, or uint8 [H, W]."""
+    found: dict[str, Any] = {}
+    for kind, content in stream["fields"].items():
+        if kind in (1, 2, 3):
+            unpacked = zlib.decompress(content[4:])
+            assert len(unpacked) == int.from_bytes(content[:4], "little")
+            found[("profile", "exif", "xmp")[kind - 1]] = unpacked
+        elif kind == 4:
+            found["density"] = tuple(value / 1000 for value in struct.unpack("<II", content))
+        elif kind == 5:
+            rows = np.frombuffer(zlib.decompress(content), np.uint8).reshape(stream["height"], stream["width"])
+            found["alpha"] = np.add.accumulate(rows, axis=0, dtype=np.uint8)
+    return found
+
+
 def read_licq(data: bytes) -> tuple[dict[str, Any], list[bytes], bytes]:
     """(header, blobs, identity)."""
     magic, version, length = struct.unpack_from("<4sHI", data)
@@ -341,6 +357,17 @@ def gdn(model: Model, op: dict[str, Any], x: list[np.ndarray], _: Any) -> np.nda
     return model.stored((2 * numerator + denominator) // (2 * denominator), op["grid"])
 
 
+def gdn1(model: Model, op: dict[str, Any], x: list[np.ndarray], _: Any) -> np.ndarray:
+    q, (k, t, m, s) = x[0], (model.column(op[n]) for n in ("square_multiplier", "square_shift", "multiplier", "shift"))
+    u = np.minimum(rescale(abs(q), k, t), (1 << op["square_bits"]) - 1)
+    norm = np.maximum(product(model.weights(op["gamma"]), u) + model.column(op["beta"]), 1)
+    if op["inverse"]:  # the product may have 68 bits
+        exact = (q.astype(object) * norm * m + (1 << s.astype(object) + 9)) >> s.astype(object) + 10
+        return model.stored(np.clip(exact, -LIMIT, LIMIT).astype(np.int64), op["grid"])
+    numerator, denominator = (q * m) << np.maximum(24 - s, 0), norm << np.maximum(s - 24, 0)
+    return model.stored((2 * numerator + denominator) // (2 * denominator), op["grid"])
+
+
 def add(model: Model, op: dict[str, Any], x: list[np.ndarray], _: Any) -> np.ndarray:
     return model.rescaled(sum(model.column(m) * q for m, q in zip(op["multipliers"], x, strict=True)), op)
 
@@ -355,6 +382,7 @@ OPERATIONS: dict[str, Callable[..., np.ndarray]] = {
     "convolution": convolution,
     "transposed_convolution": transposed,
     "gdn": gdn,
+    "gdn1": gdn1,
     "add": add,
     "requantize": lambda model, op, x, _: model.rescaled(x[0], op),
     "multiply": lambda model, op, x, _: model.rescaled(x[0] * x[1], op),
@@ -449,6 +477,33 @@ def size_after(part: dict[str, Any], model: Model, size: tuple[int, int]) -> tup
 def decode_symbols(model: Model, stream: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """(ŷ, symbols of z)."""
     assert stream["model"] == model.identity
+    if 6 not in stream["fields"]:
+        return decode_latents(model, stream)
+    rows = []
+    for row in regions(stream):
+        ys, zs = zip(*(decode_latents(model, region) for region in row), strict=True)
+        rows.append((np.concatenate(ys, 2), np.concatenate(zs, 2)))
+    return np.concatenate([y for y, _ in rows], 1), np.concatenate([z for _, z in rows], 1)
+
+
+def regions(stream: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """Rows of pictures of their own."""
+    side, *lengths = struct.unpack(f"<{len(stream['fields'][6]) // 4}I", stream["fields"][6])
+    count, ends, found = len(stream["strings"]), [0] * len(stream["strings"]), []
+    for top in range(0, stream["height"], side):
+        found.append([])
+        for left in range(0, stream["width"], side):
+            own, lengths = lengths[:count], lengths[count:]
+            strings = [s[end : end + n] for s, end, n in zip(stream["strings"], ends, own, strict=True)]
+            ends = [end + n for end, n in zip(ends, own, strict=True)]
+            height, width = min(side, stream["height"] - top), min(side, stream["width"] - left)
+            found[-1].append({"height": height, "width": width, "strings": strings})
+    assert (lengths, ends) == ([], [len(s) for s in stream["strings"]])
+    return found
+
+
+def decode_latents(model: Model, stream: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """(ŷ, symbols of z) of a picture that is not divided."""
     probe = size_after(model.parts["g_a"], model, (4096, 4096))
     if "h_a" in model.parts:
         probe = size_after(model.parts["h_a"], model, probe)

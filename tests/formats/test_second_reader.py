@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from licquant.images import Extras
+from tests.conformance.run import digest_of_extras
 from tests.formats import reader
 
 CORPUS = Path(__file__).parents[1] / "conformance" / "corpus"
@@ -31,6 +33,9 @@ def test_symbols_and_pixels_of_every_picture(name: str) -> None:
         assert digest(y) == wanted["y"], picture
         assert digest(z) == wanted["z"], picture
         assert digest(reader.decode_pixels(model, stream, y)) == wanted["pixels"], picture
+        found = Extras(**reader.beside(stream))
+        assert ("carried" in wanted) == bool(found.names()), picture
+        assert digest_of_extras(found) == wanted.get("carried", digest_of_extras(Extras())), picture
 
 
 @pytest.mark.parametrize("name", [name for name in MANIFEST if name not in READ])
