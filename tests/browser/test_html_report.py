@@ -56,7 +56,7 @@ class Opened:
         return self.page.evaluate(script)
 
     def see_pictures(self) -> None:
-        """Wait until they are drawn. Not wait_for_function: when it must look twice it calls eval, which the page refuses."""
+        """Wait until they are drawn; not by wait_for_function, which looks twice by eval, and the page refuses that."""
         self.run("Promise.all([...document.images].map((one) => one.decode()))")
 
     def close(self) -> None:
