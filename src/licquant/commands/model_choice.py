@@ -15,6 +15,7 @@ from licquant.codec.files.bitstream import Bitstream
 from licquant.commands.model_search import embedded, find, in_order_of_lmbda, models_in, of_quality
 from licquant.errors import LicquantError
 from licquant.images import RGB, Picture
+from licquant.ready import usual_folder
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Codecs:
         """The codec in that file; errors as ``codec.load``."""
         with self._lock:
             if model not in self._loaded:
-                self._loaded[model] = load(model, **self._how)
+                self._loaded[model] = load(model, **self._how, cache=usual_folder())
             return self._loaded[model]
 
     def for_coded(self, data: bytes, model: Path | None, file: str, beside: Path) -> Codec:

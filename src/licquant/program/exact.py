@@ -59,6 +59,9 @@ class ExactEngine:
         self._last_use = part.last_use()
         self._execute: list[_Prepared] = [_PREPARE[type(op)](op, part.input_grids(op)) for op in part.operations]
 
+    def prepare(self) -> None:
+        """Its weights are laid out already."""
+
     def run(self, q: Ints) -> Ints:
         """Stored integers of the input [C, H, W] to those of the output, int64."""
         tensors = {INPUT: q.astype(np.float64) - self.part.input_grid.zero_point[:, None, None]}
