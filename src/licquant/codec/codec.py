@@ -67,8 +67,9 @@ class Codec:
         max_memory: int = MAX_MEMORY,
         device: str = _CPU,
         ready: Ready = Ready(),  # noqa: B008 (is frozen)
+        callers: int = 1,
     ) -> None:
-        """ready: as in ``load``"""
+        """ready: where compiled parts may be found, or else are kept;  callers: as in ``load``"""
         if engine not in ENGINES:
             raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
         device = _checked_device(engine, device)
@@ -77,7 +78,7 @@ class Codec:
         self._fast, self._max_memory = engine == "openvino", max_memory
         self.coder = latent_coder(artifact.family, artifact.program, artifact.tables)
         program = artifact.program
-        run = partial(_engine, engine=engine, threads=threads, device=device)
+        run = partial(_engine, engine=engine, threads=threads, device=device, callers=callers)
         self._h_a = run(program["h_a"], ready=ready.of("h_a")).run if "h_a" in program else None
         self._strides = latent_stride, self.stride = strides_of(program)
         self._g_a, self._g_s = (
@@ -271,6 +272,7 @@ def load(
     max_memory: int = MAX_MEMORY,
     device: str = _CPU,
     cache: Path | None = None,
+    callers: int = 1,
 ) -> Codec:
     """The codec in a ``model.licq`` file.
 
@@ -280,6 +282,7 @@ def load(
     device: of OpenVINO, for what need not be exact: ``"CPU"``, ``"GPU"``, ``"NPU"``, or ``"AUTO"`` for the first of
         GPU, NPU and CPU whose kernels compute rightly
     cache: a folder, such as ``licquant.ready.usual_folder()``, in which to keep what makes the next start faster
+    callers: how many threads will code images at the same time, each on as many ``threads``
 
     Raises ``ArtifactError`` for a file that is not an undamaged artifact, ``EngineError`` for a device that is not
     here or fails the self-test.
@@ -291,7 +294,7 @@ def load(
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
     _LOG.debug("%s: %s, %d bytes, engine %s", path, artifact.family, len(data), engine)
-    return Codec(artifact, artifact_id(data), engine, threads, max_memory, device, ready)
+    return Codec(artifact, artifact_id(data), engine, threads, max_memory, device, ready, callers)
 
 
 def strides_of(program: Program) -> tuple[int, int]:
@@ -343,10 +346,11 @@ def _engine(
     engine: str,
     threads: int | None,
     device: str,
+    callers: int,
     ready: Ready = Ready(),  # noqa: B008 (is frozen)
 ) -> Engine:
     if engine == "exact":
         return ExactEngine(part)
     from licquant.program.openvino_engine import OpenVinoEngine  # here, as the exact engine does without OpenVINO
 
-    return OpenVinoEngine(part, threads, device, ready)
+    return OpenVinoEngine(part, threads, device, ready, callers)

@@ -36,12 +36,15 @@ Encode = Callable[[Picture], Encoded]
 
 
 class Codecs:
-    """The codecs of model files, each loaded once however many files and threads want it."""
+    """The codecs of model files, each loaded once however many files and threads want it.
 
-    def __init__(self, engine: str, threads: int | None, device: str = "CPU") -> None:
+    threads, callers: as ``codec.load`` has them
+    """
+
+    def __init__(self, engine: str, threads: int | None, device: str = "CPU", callers: int = 1) -> None:
         if engine not in ENGINES:
             raise LicquantError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
-        self._how: dict[str, Any] = {"engine": engine, "threads": threads, "device": device}
+        self._how: dict[str, Any] = {"engine": engine, "threads": threads, "device": device, "callers": callers}
         self._loaded: dict[Path, Codec] = {}
         self._found: dict[tuple[bytes, Path], Path] = {}
         self._lock = Lock()

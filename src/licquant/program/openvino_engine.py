@@ -31,7 +31,8 @@ _CPUINFO = 1 << 13  # characters: more than the first of its processors has
 class OpenVinoEngine:
     """Runs one part of the free zone; compiles on first use.
 
-    threads: how many threads OpenVINO may use; None leaves the choice to it.
+    threads: how many threads OpenVINO may use for each caller; None leaves the choice to it.
+    callers: how many threads call it at the same time; more wait for one another
     device:  as OpenVINO names it, one that ``usable_device`` has given
     ready:   of the part: where it may be found compiled, or else is kept so
     """
@@ -42,9 +43,11 @@ class OpenVinoEngine:
         threads: int | None = None,
         device: str = CPU,
         ready: Ready = Ready(),  # noqa: B008 (is frozen)
+        callers: int = 1,
     ) -> None:
         self.part = part
         self.threads = threads
+        self.callers = callers
         self.device = device
         self._ready = ready
         self._of_thread = threading.local()
@@ -103,11 +106,11 @@ class OpenVinoEngine:
     def _compiled(self) -> ov.CompiledModel:
         if self._ready.folder is None or self.device != CPU:
             return self._compile()
-        ready = self._ready.of(_same_kernels(), self.threads)
+        ready = self._ready.of(_same_kernels(), self.threads, self.callers)
         found = ready.read()
         if found is not None:
             try:
-                return _core().import_model(bytes(found), CPU, _settings(self.threads))
+                return _core().import_model(bytes(found), CPU, _settings(self.threads, self.callers))
             except RuntimeError:  # as good as not there
                 pass
         compiled = self._compile()
@@ -116,7 +119,7 @@ class OpenVinoEngine:
 
     def _compile(self) -> ov.CompiledModel:
         model = openvino_graph.build(*machine(self.device).fit(self.part))
-        return compile_model(model, self.threads, device=self.device)
+        return compile_model(model, self.threads, self.callers, self.device)
 
 
 def machine(device: str = CPU) -> self_test.Machine:
