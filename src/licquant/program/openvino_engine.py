@@ -13,6 +13,7 @@ from licquant.program import openvino_graph, self_test
 from licquant.program.arithmetic import FIXED_POINT_BITS, Handed, Ints
 from licquant.program.lean_openvino import ov
 from licquant.program.part import Part
+from licquant.program.unread import without_unread
 from licquant.ready import Ready
 
 # Kernels are compiled for every size of image, 15 or so a part, and kept: at OpenVINO's own limit of 5000 they take
@@ -118,7 +119,7 @@ class OpenVinoEngine:
         return compiled
 
     def _compile(self) -> ov.CompiledModel:
-        model = openvino_graph.build(*machine(self.device).fit(self.part))
+        model = openvino_graph.build(*machine(self.device).fit(without_unread(self.part)))
         return compile_model(model, self.threads, self.callers, self.device)
 
 
