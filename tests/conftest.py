@@ -1,5 +1,6 @@
 """Fixtures that several tests share: one small artifact, made once."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,14 @@ from licquant import pipeline
 from licquant.codec.codec import Codec, load
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import hand_made, small_hyperprior
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What commands keep does not go to the user's cache, and is not found there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LICQUANT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What takes long to make and is kept for the next time: decoded images, measured tables.
+"""What takes long to make and is kept for the next time: decoded images, measured tables, parts (``ready``).
 
     KIND-CODE-CONTENT.SUFFIX    KIND: what it is, see ``KINDS``    CODE: a hash of the code that makes it
                                 CONTENT: a hash of everything that it is made from
@@ -21,15 +21,17 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from licquant import __version__
 from licquant.errors import LicquantError
 from licquant.images import write_atomically
 
-# What is kept → the modules that make it.
+READY = "ready"
+# What is kept → the modules that make it; for what a start is to find, whole packages: that takes no looking.
 KINDS: Mapping[str, tuple[str, ...]] = {
+    READY: ("program", "codec"),
     "pixels": ("licquant.train.pixels",),
     "sensitivity": ("licquant.allocate.sensitivity",),
     "bytes": ("licquant.allocate.costs", "licquant.lower"),
@@ -111,7 +113,7 @@ def entry(folder: Path | None, kind: str, *content: object) -> Entry:
 
 def name_of(kind: str, *content: object) -> str:
     """KIND-CODE-CONTENT, see the top."""
-    return f"{kind}-{code_version(KINDS[kind])}-{hashlib.sha256(_text(content).encode()).hexdigest()[:32]}"
+    return f"{kind}-{_version_of(kind)}-{hashlib.sha256(_text(content).encode()).hexdigest()[:32]}"
 
 
 def _unusable(path: Path | None, how: str, error: OSError) -> LicquantError:
@@ -134,6 +136,20 @@ def _unsealed(line: str) -> str | None:
 
 
 # --- the version of the code --------------------------------------------------------------------------------
+
+
+def _version_of(kind: str) -> str:
+    return packages_version(KINDS[kind]) if kind == READY else code_version(KINDS[kind])
+
+
+@functools.cache
+def packages_version(packages: Sequence[str]) -> str:
+    """12 hex digits of a hash of all modules of these packages below ``licquant``, and of its version."""
+    digest = hashlib.sha256(__version__.encode())
+    for path in sorted(path for name in packages for path in (_PACKAGE / name).rglob("*.py")):
+        source = path.read_bytes()
+        digest.update(f"{path.relative_to(_PACKAGE).as_posix()} {len(source)} ".encode() + source)
+    return digest.hexdigest()[:12]
 
 
 @functools.cache
@@ -181,6 +197,8 @@ def _imports(source: bytes, package: str) -> Iterator[str]:
 
 
 def _version(library: str) -> str | None:
+    from importlib import metadata  # takes a while, and commands that code images do without
+
     try:
         return metadata.version(_DISTRIBUTIONS.get(library, library))
     except metadata.PackageNotFoundError:  # of the standard library
@@ -215,7 +233,7 @@ def kept_in(folder: Path) -> list[Kept]:
             continue
         seconds = max(time.time() - status.st_mtime, 0.0)
         if match := _NAME.fullmatch(path.name):
-            current = match[2] == code_version(KINDS[match[1]])
+            current = match[2] == _version_of(match[1])
             found.append(Kept(path, match[1], current, status.st_size, seconds))
         elif match := _OLD_NAME.fullmatch(path.name):
             found.append(Kept(path, match[3] or "pixels", False, status.st_size, seconds))

@@ -9,6 +9,7 @@ ORDER = [
     ["errors"],
     ["config", "digests", "images", "terminal"],
     ["cache"],
+    ["ready"],
     ["program"],
     ["codec"],
     ["onnx_export"],
@@ -30,7 +31,7 @@ ROOMS = {
     "quant": [[""], ["after_training"], ["in_training"]],
 }
 # The package itself offers the codec, and nothing that needs the training stack.
-ROOT = {"errors", "config", "digests", "images", "cache", "program", "codec"}
+ROOT = {"errors", "config", "digests", "images", "cache", "ready", "program", "codec"}
 # Narrower than the order says: a model description knows nothing of metrics, and of codecs how they pack weights.
 NARROW = {"models": {"errors", "config", "digests", "codec"}}
 

@@ -67,3 +67,29 @@ def test_the_command_line_waits_for_neither_an_engine_nor_rich() -> None:
     found = "sorted({'rich', 'openvino', 'torch', 'scipy'} & set(sys.modules))"
     program = f"import sys, licquant.commands.app; print({found})"
     assert run_python(program).strip() == "[]"
+
+
+def test_openvino_comes_without_its_converter_which_can_still_be_had() -> None:
+    run_python(
+        """
+import sys
+from licquant.program.lean_openvino import ov
+assert not {name.partition(".")[0] for name in sys.modules} & {"openvino_telemetry"}
+assert "openvino.tools.ovc" not in sys.modules
+import openvino
+assert openvino is ov and callable(openvino.convert_model)
+try:
+    openvino.convert_model()
+except Exception as error:
+    assert "ovc" in sys.modules["openvino.tools.ovc"].__name__, error
+import openvino.tools.ovc
+assert callable(openvino.tools.ovc.convert_model)
+"""
+    )
+
+
+def test_openvino_that_is_there_already_stays_as_it_is() -> None:
+    run_python(
+        "import openvino; c = openvino.convert_model; import licquant.program.lean_openvino as l; assert l.ov is "
+        "openvino and openvino.convert_model is c"
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from licquant import cache
-from licquant.cache import KINDS, Entry, cache_folder, code_version, entry, kept_in
+from licquant.cache import KINDS, READY, Entry, cache_folder, code_version, entry, kept_in, packages_version
 from licquant.commands.app import main
 from licquant.errors import LicquantError
 
@@ -92,7 +92,12 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def versions() -> dict[str, str]:
-    return {kind: code_version.__wrapped__(modules) for kind, modules in KINDS.items()}
+    for function in (code_version, packages_version):
+        function.cache_clear()
+    found = {kind: cache._version_of(kind) for kind in KINDS}
+    for function in (code_version, packages_version):
+        function.cache_clear()
+    return found
 
 
 @pytest.mark.parametrize(
@@ -103,9 +108,9 @@ def versions() -> dict[str, str]:
         ("quant/layers.py", {"sensitivity", "bytes", "hessian"}),
         ("quant/rd.py", {"sensitivity", "hessian"}),
         ("models/trace.py", {"sensitivity", "bytes", "hessian"}),
-        ("codec/files/weights.py", {"bytes"}),
+        ("codec/files/weights.py", {"bytes", "ready"}),
         ("lower/program.py", {"bytes"}),
-        ("program/arithmetic.py", {"sensitivity", "bytes", "hessian"}),
+        ("program/arithmetic.py", {"sensitivity", "bytes", "hessian", "ready"}),
         ("reports/pictures.py", set()),
         ("commands/app.py", set()),
     ],
@@ -119,7 +124,9 @@ def test_what_depends_on_changed_code_is_another_version(copied: Path, changed: 
 
 
 def test_every_kind_has_code() -> None:
-    assert all(cache._file_of(module) for modules in KINDS.values() for module in modules)
+    modules = [name for kind in KINDS for name in KINDS[kind] if kind != READY]
+    assert all(map(cache._file_of, modules))
+    assert all((cache._PACKAGE / name).is_dir() for name in KINDS[READY])
     assert len(set(versions().values())) == len(KINDS)
     assert versions() == versions()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from licquant.codec.files.artifact import Artifact, artifact_id, read_artifact_bytes
+from licquant.codec.files.artifact import Artifact, artifact_id, read_artifact_bytes, whole_id
 from licquant.codec.files.bitstream import Bitstream
 from licquant.codec.files.extra_fields import from_fields, to_fields
 from licquant.codec.latents.factorized import NO_Z
@@ -27,7 +27,8 @@ from licquant.program.arithmetic import Ints
 from licquant.program.chain import Engine
 from licquant.program.exact import ExactEngine
 from licquant.program.part import Part, Program
-from licquant.program.threads import limited_threads
+from licquant.program.threads import beside, limited_threads
+from licquant.ready import Ready
 
 _LOG = logging.getLogger(__name__)
 ENGINES = ("openvino", "exact")
@@ -65,7 +66,10 @@ class Codec:
         threads: int | None = None,
         max_memory: int = MAX_MEMORY,
         device: str = _CPU,
+        ready: Ready = Ready(),  # noqa: B008 (is frozen)
+        callers: int = 1,
     ) -> None:
+        """ready: where compiled parts may be found, or else are kept;  callers: as in ``load``"""
         if engine not in ENGINES:
             raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
         device = _checked_device(engine, device)
@@ -74,13 +78,13 @@ class Codec:
         self._fast, self._max_memory = engine == "openvino", max_memory
         self.coder = latent_coder(artifact.family, artifact.program, artifact.tables)
         program = artifact.program
-        run = partial(_engine, engine=engine, threads=threads, device=device)
-        self._h_a = run(program["h_a"]).run if "h_a" in program else None
+        run = partial(_engine, engine=engine, threads=threads, device=device, callers=callers)
+        self._h_a = run(program["h_a"], ready=ready.of("h_a")).run if "h_a" in program else None
         self._strides = latent_stride, self.stride = strides_of(program)
         self._g_a, self._g_s = (
             DynamicTransform(artifact.dynamic[name], run, tile)
             if name in artifact.dynamic
-            else StaticTransform(program[name], run(program[name]), tile)
+            else StaticTransform(program[name], run(program[name], ready=ready.of(name)), tile)
             for name, tile in (("g_a", TILE_PIXELS // latent_stride), ("g_s", TILE_PIXELS))
         )
 
@@ -120,7 +124,9 @@ class Codec:
         stream = self._parse(data)
         from_fields(stream)  # damaged ones are refused by whoever reads the file
         with self._within_limits(stream.height, stream.width, self._regions_of(stream)):
-            return self._synthesised(self._symbols(stream).y, stream.height, stream.width)
+            with beside(self._g_s.prepare):
+                y = self._symbols(stream).y
+            return self._synthesised(y, stream.height, stream.width)
 
     def decode_region(self, data: bytes, x: int, y: int, width: int, height: int) -> RGB:
         """The part of ``decode(data)`` whose left column is x, whose top row is y: uint8 height×width×3.
@@ -265,6 +271,8 @@ def load(
     threads: int | None = None,
     max_memory: int = MAX_MEMORY,
     device: str = _CPU,
+    cache: Path | None = None,
+    callers: int = 1,
 ) -> Codec:
     """The codec in a ``model.licq`` file.
 
@@ -273,17 +281,20 @@ def load(
     max_memory: bytes that one image may take; a larger one is refused (``Codec.memory`` says what it would take)
     device: of OpenVINO, for what need not be exact: ``"CPU"``, ``"GPU"``, ``"NPU"``, or ``"AUTO"`` for the first of
         GPU, NPU and CPU whose kernels compute rightly
+    cache: a folder, such as ``licquant.ready.usual_folder()``, in which to keep what makes the next start faster
+    callers: how many threads will code images at the same time, each on as many ``threads``
 
     Raises ``ArtifactError`` for a file that is not an undamaged artifact, ``EngineError`` for a device that is not
     here or fails the self-test.
     """
     data = read_artifact_bytes(path)
+    ready = Ready(cache, (whole_id(data),))
     try:
-        artifact = Artifact.from_bytes(data)
+        artifact = Artifact.from_bytes(data, ready)
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
     _LOG.debug("%s: %s, %d bytes, engine %s", path, artifact.family, len(data), engine)
-    return Codec(artifact, artifact_id(data), engine, threads, max_memory, device)
+    return Codec(artifact, artifact_id(data), engine, threads, max_memory, device, ready, callers)
 
 
 def strides_of(program: Program) -> tuple[int, int]:
@@ -330,9 +341,16 @@ def _checked_device(engine: str, device: str) -> str:
     return usable_device(device)
 
 
-def _engine(part: Part, engine: str, threads: int | None, device: str) -> Engine:
+def _engine(
+    part: Part,
+    engine: str,
+    threads: int | None,
+    device: str,
+    callers: int,
+    ready: Ready = Ready(),  # noqa: B008 (is frozen)
+) -> Engine:
     if engine == "exact":
         return ExactEngine(part)
     from licquant.program.openvino_engine import OpenVinoEngine  # here, as the exact engine does without OpenVINO
 
-    return OpenVinoEngine(part, threads, device)
+    return OpenVinoEngine(part, threads, device, ready, callers)

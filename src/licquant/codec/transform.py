@@ -22,6 +22,10 @@ class StaticTransform:
     def __init__(self, part: Part, engine: Engine, tile: int) -> None:
         self._part, self._engine, self._tile = part, engine, tile
 
+    def prepare(self) -> None:
+        """Make ready what ``run`` would have to make first."""
+        self._engine.prepare()
+
     def run(self, q: Planes, window: Window | None = None) -> tuple[Ints, dict[str, int]]:
         """Stored integers of the input [C, H, W] to those of the output, or of a window of it, and the widths chosen:
         none here."""
@@ -37,6 +41,9 @@ class DynamicTransform:
 
     def __init__(self, part: DynamicPart, engine: Callable[[Part], Engine], tile: int) -> None:
         self._chain, self._part, self._tile = Chain(part, engine), part, tile
+
+    def prepare(self) -> None:
+        """Which stages will run is not known yet."""
 
     def run(self, q: Planes, window: Window | None = None) -> tuple[Ints, dict[str, int]]:
         """Stored integers of the input [C, H, W] to those of the output, or of a window of it, and the ``widths`` that

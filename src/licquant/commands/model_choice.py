@@ -15,6 +15,7 @@ from licquant.codec.files.bitstream import Bitstream
 from licquant.commands.model_search import embedded, find, in_order_of_lmbda, models_in, of_quality
 from licquant.errors import LicquantError
 from licquant.images import RGB, Picture
+from licquant.ready import usual_folder
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,15 @@ Encode = Callable[[Picture], Encoded]
 
 
 class Codecs:
-    """The codecs of model files, each loaded once however many files and threads want it."""
+    """The codecs of model files, each loaded once however many files and threads want it.
 
-    def __init__(self, engine: str, threads: int | None, device: str = "CPU") -> None:
+    threads, callers: as ``codec.load`` has them
+    """
+
+    def __init__(self, engine: str, threads: int | None, device: str = "CPU", callers: int = 1) -> None:
         if engine not in ENGINES:
             raise LicquantError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
-        self._how: dict[str, Any] = {"engine": engine, "threads": threads, "device": device}
+        self._how: dict[str, Any] = {"engine": engine, "threads": threads, "device": device, "callers": callers}
         self._loaded: dict[Path, Codec] = {}
         self._found: dict[tuple[bytes, Path], Path] = {}
         self._lock = Lock()
@@ -49,7 +53,7 @@ class Codecs:
         """The codec in that file; errors as ``codec.load``."""
         with self._lock:
             if model not in self._loaded:
-                self._loaded[model] = load(model, **self._how)
+                self._loaded[model] = load(model, **self._how, cache=usual_folder())
             return self._loaded[model]
 
     def for_coded(self, data: bytes, model: Path | None, file: str, beside: Path) -> Codec:

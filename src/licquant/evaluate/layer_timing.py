@@ -19,7 +19,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import openvino as ov
 
 from licquant.config import LayerBits, Plan
 from licquant.errors import LoweringError, ModelError
@@ -27,6 +26,7 @@ from licquant.evaluate.latency import EXACT, NARROW, OPENVINO, WIDE, LayerTimes
 from licquant.program import openvino_engine, openvino_graph
 from licquant.program.arithmetic import FIXED_POINT_BITS, Ints
 from licquant.program.exact import ExactEngine
+from licquant.program.lean_openvino import ov
 from licquant.program.ops import Operation
 from licquant.program.part import INPUT, Part, Program
 

@@ -22,6 +22,7 @@ from licquant.lower.program import lower_model
 from licquant.models.trace import TracedModel
 from licquant.program.dynamic import DynamicPart
 from licquant.program.part import Program
+from licquant.program.unread import without_unread
 from licquant.quant.dataflow import medians_of
 from licquant.quant.grids import LATENT_FRACTION_BITS, SCALE_FRACTION_BITS
 from licquant.quant.network import QuantizedModel
@@ -82,8 +83,13 @@ def _central(mass: np.ndarray) -> tuple[int, int]:
 
 
 def lower_to_artifact(quantized: QuantizedModel, provenance: Mapping[str, Any], licence: str) -> Artifact:
-    """The artifact of a quantized model; ``LoweringError`` if a layer cannot be expressed in integers."""
-    return artifact_of(quantized, lower_model(quantized), {}, provenance, licence)
+    """The artifact of a quantized model, without channels that nothing reads.
+
+    ``LoweringError`` if a layer cannot be expressed in integers.
+    """
+    parts = lower_model(quantized)
+    program = Program({name: without_unread(part) for name, part in parts.items()})
+    return artifact_of(quantized, program, {}, provenance, licence)
 
 
 def artifact_of(

@@ -17,6 +17,9 @@ from licquant.program.selector import centred, pool, positions, sample
 class Engine(Protocol):
     """What runs one part: stored integers [C, H, W] to the same."""
 
+    def prepare(self) -> None:
+        """Make ready what ``run`` would have to make first."""
+
     def run(self, q: Ints, /) -> Ints:
         """Stored integers of the input grid [C, H, W] to those of the output grid."""
 

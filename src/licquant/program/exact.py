@@ -34,6 +34,7 @@ from licquant.program.ops import (
 from licquant.program.part import INPUT, Part
 from licquant.program.reference import gdn_output, gdn_squares
 from licquant.program.threads import in_parallel, thread_count
+from licquant.program.unread import without_unread
 
 FLOAT32_EXACT = 1 << 24
 FLOAT64_RESCALE = 1 << 36
@@ -55,9 +56,12 @@ class ExactEngine:
     """Runs one part in integers; weights are laid out once, on construction."""
 
     def __init__(self, part: Part) -> None:
-        self.part = part
+        self.part = part = without_unread(part)
         self._last_use = part.last_use()
         self._execute: list[_Prepared] = [_PREPARE[type(op)](op, part.input_grids(op)) for op in part.operations]
+
+    def prepare(self) -> None:
+        """Its weights are laid out already."""
 
     def run(self, q: Ints) -> Ints:
         """Stored integers of the input [C, H, W] to those of the output, int64."""

@@ -1,36 +1,61 @@
 """The OpenVINO engine: compiles a part for the CPU or another device, once, and runs it on any image size."""
 
+import contextlib
+import os
 import threading
 from collections.abc import Sequence
 from functools import cache, cached_property, partial
 
 import numpy as np
-import openvino as ov
 
 from licquant.errors import EngineError
 from licquant.program import openvino_graph, self_test
 from licquant.program.arithmetic import FIXED_POINT_BITS, Handed, Ints
+from licquant.program.lean_openvino import ov
 from licquant.program.part import Part
+from licquant.program.unread import without_unread
+from licquant.ready import Ready
 
 # Kernels are compiled for every size of image, 15 or so a part, and kept: at OpenVINO's own limit of 5000 they take
 # gigabytes in a process that codes images of many sizes. These serve about 30 sizes.
 _KERNELS_KEPT = 400
 CPU, AUTO = "CPU", "AUTO"
 _PREFERRED = ("GPU", "NPU", CPU)
+_ON_ANY_DEVICE = {
+    "PERFORMANCE_HINT": "LATENCY",
+    # Otherwise bfloat16 wherever the CPU has it, even for what is not quantized.
+    "INFERENCE_PRECISION_HINT": "f32",
+}
+_CPUINFO = 1 << 13  # characters: more than the first of its processors has
 
 
 class OpenVinoEngine:
     """Runs one part of the free zone; compiles on first use.
 
-    threads: how many threads OpenVINO may use; None leaves the choice to it.
+    threads: how many threads OpenVINO may use for each caller; None leaves the choice to it.
+    callers: how many threads call it at the same time; more wait for one another
     device:  as OpenVINO names it, one that ``usable_device`` has given
+    ready:   of the part: where it may be found compiled, or else is kept so
     """
 
-    def __init__(self, part: Part, threads: int | None = None, device: str = CPU) -> None:
+    def __init__(
+        self,
+        part: Part,
+        threads: int | None = None,
+        device: str = CPU,
+        ready: Ready = Ready(),  # noqa: B008 (is frozen)
+        callers: int = 1,
+    ) -> None:
         self.part = part
         self.threads = threads
+        self.callers = callers
         self.device = device
+        self._ready = ready
         self._of_thread = threading.local()
+
+    def prepare(self) -> None:
+        """Compile, if that was not done yet: ``run`` then starts at once."""
+        _ = self._compiled
 
     def run(self, q: Ints) -> Ints:
         """Stored integers of the input [C, H, W] to those of the output; views and any integer dtype are fine.
@@ -80,8 +105,22 @@ class OpenVinoEngine:
 
     @cached_property
     def _compiled(self) -> ov.CompiledModel:
-        model = openvino_graph.build(*machine(self.device).fit(self.part))
-        return compile_model(model, self.threads, device=self.device)
+        if self._ready.folder is None or self.device != CPU:
+            return self._compile()
+        ready = self._ready.of(_same_kernels(), self.threads, self.callers)
+        found = ready.read()
+        if found is not None:
+            try:
+                return _core().import_model(bytes(found), CPU, _settings(self.threads, self.callers))
+            except RuntimeError:  # as good as not there
+                pass
+        compiled = self._compile()
+        ready.write(compiled.export_model().getvalue())
+        return compiled
+
+    def _compile(self) -> ov.CompiledModel:
+        model = openvino_graph.build(*machine(self.device).fit(without_unread(self.part)))
+        return compile_model(model, self.threads, self.callers, self.device)
 
 
 def machine(device: str = CPU) -> self_test.Machine:
@@ -164,20 +203,29 @@ def compile_model(model: ov.Model, threads: int | None, callers: int = 1, device
     threads: how many each inference may use, None leaves the choice to OpenVINO
     callers: how many inferences may run at the same time; more wait for one another
     """
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        # Otherwise bfloat16 wherever the CPU has it, even for what is not quantized.
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    if device != CPU:  # threads and caches are the CPU's
+    if device != CPU:
         try:
-            return _core().compile_model(model, device, settings)
+            return _core().compile_model(model, device, _ON_ANY_DEVICE)
         except RuntimeError as error:
             raise EngineError(f"device {device}: OpenVINO cannot compile these layers for it") from error
-    settings["CPU_RUNTIME_CACHE_CAPACITY"] = str(_KERNELS_KEPT)
+    return _core().compile_model(model, CPU, _settings(threads, callers))
+
+
+def _settings(threads: int | None, callers: int = 1) -> dict[str, str]:
+    """Of what is compiled for the CPU."""
+    settings = {**_ON_ANY_DEVICE, "CPU_RUNTIME_CACHE_CAPACITY": str(_KERNELS_KEPT)}
     if threads is not None:
         settings |= {"INFERENCE_NUM_THREADS": str(callers * threads), "NUM_STREAMS": str(callers)}
-    return _core().compile_model(model, CPU, settings)
+    return settings
+
+
+def _same_kernels() -> list[object]:
+    """What OpenVINO's kernels depend on: where all of this is the same, what the self-test found holds again."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        first = file.read(_CPUINFO).partition("\n\n")[0].splitlines()
+    told = sorted(line for line in first if line.startswith(("model name", "flags", "Features", "microcode")))
+    chosen = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(("ONEDNN_", "DNNL_", "OV_")))
+    return [description(), told, chosen]
 
 
 _CORE: list[ov.Core] = []

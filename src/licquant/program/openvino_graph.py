@@ -20,13 +20,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as opset
 
 from licquant.errors import LoweringError
 from licquant.program.arithmetic import FIXED_POINT_BITS, Floats, Ints
 from licquant.program.grid import Grid
 from licquant.program.kernel_rounding import added, divisible, outer, scale_and_shift
+from licquant.program.lean_openvino import opset, ov
 from licquant.program.ops import (
     Add,
     Convolution,

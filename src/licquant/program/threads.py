@@ -65,6 +65,22 @@ def in_parallel(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> lis
             wait(pieces)
 
 
+@contextmanager
+def beside(work: Callable[[], object]) -> Iterator[None]:
+    """``work`` on another thread while it is open, if there may be two.
+
+    Its errors are left to whoever needs what it was to make.
+    """
+    if thread_count() < 2:
+        yield
+        return
+    piece = _pool(thread_count(), os.getpid()).submit(copy_context().run, work)
+    try:
+        yield
+    finally:
+        piece.exception()
+
+
 @cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     """A process that was forked needs its own."""

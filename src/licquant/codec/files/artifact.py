@@ -16,6 +16,7 @@ from licquant.codec.files import container
 from licquant.codec.files.blobs import BlobReader, BlobWriter, allowed_elements, get
 from licquant.codec.files.dynamic import dynamic_from_json, dynamic_to_json
 from licquant.codec.files.latent_tables import FAMILY_CONTENTS, LatentTables
+from licquant.codec.files.plain_weights import plain_to_weights, weights_to_plain
 from licquant.codec.files.program import program_from_json, program_to_json
 from licquant.config import Plan
 from licquant.errors import ArtifactError, PlanError
@@ -23,6 +24,7 @@ from licquant.images import write_result
 from licquant.program.dynamic import DynamicPart
 from licquant.program.grid import Grid
 from licquant.program.part import Program
+from licquant.ready import Ready
 
 MAGIC = b"LICQ"
 VERSION, DYNAMIC_VERSION = 2, 4
@@ -92,10 +94,14 @@ class Artifact:
         return data
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Artifact:
-        """Raises ``ArtifactError`` for anything but an undamaged artifact of a known version."""
+    def from_bytes(cls, data: bytes, ready: Ready = Ready()) -> Artifact:  # noqa: B008 (is frozen)
+        """Raises ``ArtifactError`` for anything but an undamaged artifact of a known version.
+
+        ready: where its weights may be found unpacked, or else are kept so
+        """
         header, blobs = _open(data)
-        reader = BlobReader(blobs, len(data))
+        found = ready.read()
+        reader = BlobReader(blobs, len(data), None if found is None else plain_to_weights(found))
         try:
             plan = Plan.from_json(get(header, "plan", dict))
         except PlanError as error:
@@ -107,7 +113,10 @@ class Artifact:
         tables = FAMILY_CONTENTS[family].tables.from_json(get(header, "tables", dict), reader)
         dynamic = dynamic_from_json(header["dynamic"], program, reader) if "dynamic" in header else {}
         provenance, licence = get(header, "provenance", dict), get(header, "licence", str)
-        return cls(family, program, tables, plan, provenance, licence, dynamic)
+        artifact = cls(family, program, tables, plan, provenance, licence, dynamic)
+        if found is None and ready.folder is not None:
+            ready.write(weights_to_plain(reader.unpacked))
+        return artifact
 
     def save(self, path: str | Path) -> int:
         """Write the file, whole or not at all; returns its size in bytes."""
@@ -119,6 +128,11 @@ class Artifact:
 def artifact_id(data: bytes) -> bytes:
     """The 8 bytes that name an artifact's content."""
     return data[-container.HASH_BYTES :][:8]
+
+
+def whole_id(data: bytes) -> str:
+    """The SHA-256 of an artifact's content in hex, as its file ends with."""
+    return data[-container.HASH_BYTES :].hex()
 
 
 def read_artifact_bytes(path: str | Path) -> bytes:

@@ -30,6 +30,9 @@ _MAX_NAME = 200
 _MAX_VALUE = 1 << 62
 _DTYPES = ("<i1", "<u1", "<i2", "<u2", "<i4", "<i8", "<f4")
 
+# Index of the blob, shape, bits → int32 of that shape.
+Unpacked = dict[tuple[int, tuple[int, ...], int], np.ndarray]
+
 
 def allowed_elements(size: int) -> int:
     """How many elements all tensors of a file of so many bytes may have together."""
@@ -73,13 +76,14 @@ class BlobWriter:
 class BlobReader:
     """The inverse; every method raises ``ArtifactError`` for references that do not hold.
 
-    size: of the file, in bytes
+    size:    of the file, in bytes
+    weights: those that are unpacked already
     """
 
-    def __init__(self, blobs: Sequence[bytes], size: int) -> None:
+    def __init__(self, blobs: Sequence[bytes], size: int, weights: Unpacked | None = None) -> None:
         self.blobs = blobs
         self._left = allowed_elements(size)
-        self._weights: dict[tuple[int, tuple[int, ...], int], np.ndarray] = {}  # nested weights are read many times
+        self.unpacked: Unpacked = {} if weights is None else weights  # nested weights are read many times
 
     def data(self, reference: Any) -> bytes:
         """The bytes of the blob that is referred to."""
@@ -105,14 +109,14 @@ class BlobReader:
         if not MIN_BITS <= bits <= MAX_BITS:
             raise ArtifactError(f"stored weights have {MIN_BITS} to {MAX_BITS} bits")
         key = (get(reference, "blob", int), shape, bits)
-        if key not in self._weights:
-            self._weights[key] = unpack_integers(self.data(reference), shape, bits)
+        if key not in self.unpacked:
+            self.unpacked[key] = unpack_integers(self.data(reference), shape, bits)
         if "nested" not in reference:
-            return self._weights[key]
+            return self.unpacked[key]
         narrower = get(reference, "nested", int)
         if not MIN_BITS <= narrower <= bits:
             raise ArtifactError(f"weights of {str(narrower)[:20]} bits inside ones of {bits}")
-        return nested_weight(self._weights[key], bits, narrower)
+        return nested_weight(self.unpacked[key], bits, narrower)
 
     def _vector(self, reference: Any) -> np.ndarray:
         shape = self._shape(reference, 1, MAX_CHANNELS)
