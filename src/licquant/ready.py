@@ -2,9 +2,10 @@
 
     ready-CODE-CONTENT.bin      CODE, CONTENT: as in ``cache.py``;  a SHA-256, and the bytes that it is of
 
-Nothing depends on it: what is missing, damaged or made by other code is made again, and where nothing can be kept
-(a full disk, a home that is read-only) nothing is. Files are written aside and renamed, so two processes that start at
-once do no harm. All together are bounded: those that have not been read for longest go first.
+Nothing depends on it: machines are tested in every process (``self_test.py``), what is missing, damaged or made by
+other code is made again, and where nothing can be kept (a full disk, a home that is read-only) nothing is. Files are
+written aside and renamed, so two processes that start at once do no harm. All together are bounded: those that have not
+been read for longest go first.
 """
 
 from __future__ import annotations

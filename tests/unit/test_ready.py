@@ -15,6 +15,8 @@ from licquant.codec.files import blobs
 from licquant.codec.files.plain_weights import plain_to_weights, weights_to_plain
 from licquant.program import openvino_engine
 from licquant.program.openvino_engine import OpenVinoEngine
+from licquant.program.part import Part
+from licquant.program.saturation import in_floats
 from licquant.ready import Ready
 
 
@@ -45,7 +47,6 @@ def forbid(patch: pytest.MonkeyPatch, *, weights: bool = True, compiling: bool =
         patch.setattr(blobs, "unpack_integers", made)
     if compiling:
         patch.setattr(OpenVinoEngine, "_compile", made)
-        patch.setattr(openvino_engine, "machine", made)
 
 
 def check(codec: Codec, image: np.ndarray, coded: bytes, pixels: np.ndarray) -> None:
@@ -77,10 +78,11 @@ def test_what_is_damaged_is_made_again(
 def test_a_sound_file_that_is_no_model_is_as_good_as_none(
     artifact_path: Path, codec: Codec, image: np.ndarray, coded: bytes, filled: Path
 ) -> None:
-    for name in ("g_a", "h_a", "g_s"):
-        entry = Ready(filled, (artifact_path.read_bytes()[-32:].hex(), name, openvino_engine._same_kernels(), 1))
-        assert entry.read() is not None
-        entry.write(b"no model")
+    weights = Ready(filled, (artifact_path.read_bytes()[-32:].hex(),)).read()
+    compiled = [path for path in kept(filled) if path.read_bytes()[32:] != weights]
+    assert len(compiled) == 3
+    for path in compiled:
+        path.write_bytes(hashlib.sha256(b"no model").digest() + b"no model")
     check(load(artifact_path, threads=1, cache=filled), image, coded, codec.decode(coded))
 
 
@@ -88,6 +90,23 @@ def test_other_kernels_are_tested_again(
     artifact_path: Path, coded: bytes, filled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ONEDNN_SOMETHING", "1")
+    forbid(monkeypatch, weights=False)
+    with pytest.raises(AssertionError, match="made again"):
+        load(artifact_path, threads=1, cache=filled).decode(coded)
+
+
+def test_a_self_test_that_finds_something_else_is_believed(
+    artifact_path: Path, coded: bytes, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine of the same name, too: what was compiled for kernels that sum rightly is not used by others."""
+
+    class Saturating:
+        @staticmethod
+        def fit(part: Part) -> tuple[Part, Part, bool]:
+            weighted = next(op.name for op in part.operations if hasattr(op, "weight_bits"))
+            return in_floats(part, {weighted}), part, True
+
+    monkeypatch.setattr(openvino_engine, "machine", lambda device: Saturating)
     forbid(monkeypatch, weights=False)
     with pytest.raises(AssertionError, match="made again"):
         load(artifact_path, threads=1, cache=filled).decode(coded)

@@ -105,22 +105,23 @@ class OpenVinoEngine:
 
     @cached_property
     def _compiled(self) -> ov.CompiledModel:
+        # By the self-test, in every process: no name of a machine is trusted.
+        fitted = machine(self.device).fit(without_unread(self.part))
         if self._ready.folder is None or self.device != CPU:
-            return self._compile()
-        ready = self._ready.of(_same_kernels(), self.threads, self.callers)
+            return self._compile(*fitted)
+        ready = self._ready.of(_same_kernels(), _laid_out_as(*fitted), self.threads, self.callers)
         found = ready.read()
         if found is not None:
             try:
                 return _core().import_model(bytes(found), CPU, _settings(self.threads, self.callers))
             except RuntimeError:  # as good as not there
                 pass
-        compiled = self._compile()
+        compiled = self._compile(*fitted)
         ready.write(compiled.export_model().getvalue())
         return compiled
 
-    def _compile(self) -> ov.CompiledModel:
-        model = openvino_graph.build(*machine(self.device).fit(without_unread(self.part)))
-        return compile_model(model, self.threads, self.callers, self.device)
+    def _compile(self, fitted: Part, like: Part | None, fused: bool) -> ov.CompiledModel:
+        return compile_model(openvino_graph.build(fitted, like, fused), self.threads, self.callers, self.device)
 
 
 def machine(device: str = CPU) -> self_test.Machine:
@@ -220,12 +221,18 @@ def _settings(threads: int | None, callers: int = 1) -> dict[str, str]:
 
 
 def _same_kernels() -> list[object]:
-    """What OpenVINO's kernels depend on: where all of this is the same, what the self-test found holds again."""
+    """What OpenVINO compiles for: where all of this is the same, what it has compiled can be used again."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         first = file.read(_CPUINFO).partition("\n\n")[0].splitlines()
     told = sorted(line for line in first if line.startswith(("model name", "flags", "Features", "microcode")))
     chosen = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(("ONEDNN_", "DNNL_", "OV_")))
     return [description(), told, chosen]
+
+
+def _laid_out_as(fitted: Part, like: Part | None, fused: bool) -> list[object]:
+    """What the self-test made of a part, which is known otherwise."""
+    layers = [(op.name, type(op).__name__, getattr(op, "weight_bits", None)) for op in fitted.operations]
+    return [layers, like is not None, fused]
 
 
 _CORE: list[ov.Core] = []
