@@ -12,6 +12,7 @@ ORDER = [
     ["program"],
     ["codec"],
     ["onnx_export"],
+    ["browser"],
     ["evaluate"],
     ["reports"],
     ["models"],
@@ -35,11 +36,11 @@ ROOT = {"errors", "config", "digests", "images", "cache", "program", "codec"}
 NARROW = {"models": {"errors", "config", "digests", "codec"}}
 
 # What runs where files are decoded: none of these libraries, not even inside a function.
-LEAN = ROOT | {"__init__", "terminal", "onnx_export", "pillow"}
+LEAN = ROOT | {"__init__", "terminal", "onnx_export", "browser", "pillow"}
 LEAN_COMMANDS = {
     *("base", "cache", "coding", "doctor", "export", "file_lists", "image_options", "inspect"),
     *("model_choice", "model_search"),
-    *("options", "recipes"),
+    *("options", "recipes", "serve"),
 }
 HEAVY = {
     "torch",

@@ -38,7 +38,8 @@ def exported(artifact: Artifact, identity: str) -> dict[str, bytes]:
     properties = {"licquant.model": identity, "licquant.family": artifact.family, "licquant.licence": artifact.licence}
     models = Models(artifact, properties)
     files = {f"{name}.onnx": model.SerializeToString() for name, model in models.all().items()}
-    record = tables_record(artifact.family, identity, artifact.licence, models.stride, models.coder)
+    about = {"family": artifact.family, "model": identity, "licence": artifact.licence}
+    record = tables_record(about, models.strides, artifact.program["g_s"], models.coder)
     files["tables.json"] = json.dumps(record, separators=(",", ":")).encode()
     files["README.md"] = readme(record, sorted(files), OPSET).encode()
     return files
