@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 from licquant.codec.codec import load
 from licquant.codec.files.artifact import Artifact, artifact_id, read_artifact_bytes
-from licquant.errors import LicquantError
+from licquant.errors import ArtifactError, LicquantError
 from licquant.images import read_image
 from licquant.onnx_export.folder import exported
 
@@ -58,8 +58,8 @@ _HEADERS = {
 class Site:
     """Path → content. What takes time is made once, when it is first wanted."""
 
-    def __init__(self, models: Sequence[Path], pictures: Sequence[Path], page: Path = PAGE) -> None:
-        """models: one .licq file or more;  pictures: coded with the middle one;  page: what ``make web`` builds
+    def __init__(self, models: Sequence[Path], pictures: Sequence[Path], codes: Path, page: Path = PAGE) -> None:
+        """models: .licq files;  pictures: the samples;  codes: which model codes them;  page: what ``make web`` builds
 
         Raises ``LicquantError`` if the page is not built, ``ArtifactError`` for a file that is no model.
         """
@@ -67,8 +67,8 @@ class Site:
             raise LicquantError("the page is not built: run `make web` in licquant's source tree (it needs npm)")
         files = {f"/{path.relative_to(page).as_posix()}": path for path in page.rglob("*") if path.is_file()}
         self._files = {**files, "/": page / "index.html"}
-        self._models = {artifact_id(read_artifact_bytes(path)).hex(): path for path in models}
-        self._sampled_with = models[len(models) // 2]
+        self._models = {_identity(path): path for path in models}
+        self._codes = codes
         self._pictures = {f"{path.stem}.lic": path for path in pictures}
         self._made: dict[str, Any] = {}
         self._lock = Lock()
@@ -97,7 +97,16 @@ class Site:
             return self._made[name]
 
     def _sample(self, picture: Path) -> bytes:
-        return load(self._sampled_with).encode(read_image(picture))
+        return load(self._codes).encode(read_image(picture))
+
+
+def _identity(model: Path) -> str:
+    data = read_artifact_bytes(model)
+    try:
+        Artifact.from_bytes(data)
+    except ArtifactError as error:
+        raise ArtifactError(f"{model}: {error}") from error
+    return artifact_id(data).hex()
 
 
 def _exported(model: Path) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     if BROWSER is None:
         pytest.skip("there is no Chromium: apt-get install chromium")
     with playwright.sync_playwright() as running:

@@ -42,7 +42,7 @@ def served() -> Iterator[str]:
     newest = max(path.stat().st_mtime for path in sources)
     assert newest <= (pages.PAGE / "index.html").stat().st_mtime, "the page is older than web/: make web"
     models = [CORPUS / f"{name}.licq" for name in (*STATIC, "dynamic")]
-    site = pages.Site([*EMBEDDED, SEED, *models], sorted((ASSETS / "images").glob("*.png"))[:1])
+    site = pages.Site([*EMBEDDED, SEED, *models], sorted((ASSETS / "images").glob("*.png"))[:1], EMBEDDED[2])
     server = pages.listen(site, 0)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -57,7 +57,7 @@ class Opened:
     def __init__(self, browser: Any, url: str, width: int = 1000, **more: Any) -> None:
         self.context = browser.new_context(viewport={"width": width, "height": 800}, **more)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(120_000)
+        self.page.set_default_timeout(240_000)
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self.page.on("console", lambda message: self.complaints.append(message.text))
@@ -79,23 +79,38 @@ class Opened:
     def digests(self) -> dict[str, str]:
         self.page.locator("#digests summary").click()
         self.page.locator("#digests dd").first.wait_for()
-        return dict(self.page.evaluate("[...document.querySelectorAll('#digests div')].map((row) => "
-                                       "[row.querySelector('dt').textContent, row.querySelector('dd').textContent])"))
+        return dict(
+            self.page.evaluate(
+                "[...document.querySelectorAll('#digests div')].map((row) => "
+                "[row.querySelector('dt').textContent, row.querySelector('dd').textContent])"
+            )
+        )
 
     def pixels(self) -> np.ndarray:
         """The canvas, uint8 [H, W, 4]."""
-        found = self.page.evaluate("(() => { const c = document.getElementById('canvas');"
-                                   " return [c.height, c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data] })()")
+        found = self.page.evaluate(
+            "(() => { const c = document.getElementById('canvas');"
+            " return [c.height, c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data] })()"
+        )
         return np.array(found[2:], np.uint8).reshape(found[0], found[1], 4)
 
 
-@pytest.fixture
-def opened(browser: Any, served: str) -> Iterator[Opened]:
+@pytest.fixture(scope="module")
+def window(browser: Any, served: str) -> Iterator[Opened]:
+    """One for all tests: to start the decoder takes longer than to decode."""
     found = Opened(browser, served)
     yield found
-    assert found.complaints == []
-    assert [url for url in found.requests if not url.startswith((served, "blob:"))] == []
     found.context.close()
+
+
+@pytest.fixture
+def opened(window: Opened, served: str) -> Iterator[Opened]:
+    yield window
+    complaints, requests = list(window.complaints), list(window.requests)
+    window.complaints.clear()
+    window.requests.clear()
+    assert complaints == []
+    assert [url for url in requests if not url.startswith((served, "blob:"))] == []
 
 
 def codec_of(model: Path) -> Codec:
@@ -130,13 +145,11 @@ def test_symbols_and_pixels_of_the_corpus(name: str, opened: Opened) -> None:
         assert found.get("ŷ", wanted["y"]) == wanted["y"]
 
 
-def test_a_sample_in_several_tiles(opened: Opened, tmp_path: Path) -> None:
+def test_a_sample_in_several_tiles(opened: Opened) -> None:
     opened.page.locator("#samples button").first.click()
     assert opened.outcome() == ""
-    model = EMBEDDED[0].parent / opened.page.evaluate("fetch('models.json').then((one) => one.json())")[0]["name"]
-    assert model in EMBEDDED
     data = opened.page.request.get(opened.page.url + "samples/kodim04.lic").body()
-    codec = next(one for one in map(codec_of, EMBEDDED) if one.id == Bitstream.from_bytes(data).artifact_id)
+    codec = codec_of(EMBEDDED[2])
     wanted = codec.decode(data)
     assert max(wanted.shape) > 512  # pixels a side of a tile
     found = opened.digests()
@@ -181,7 +194,10 @@ def test_files_that_are_none(opened: Opened, tmp_path: Path) -> None:
         (data[:-9], f"BitstreamError: truncated .lic file: {len(data) - 9} bytes instead of {len(data)}"),
         (data[:20], "BitstreamError: truncated .lic file: 20 bytes do not hold the header"),
         (data + b"x", "BitstreamError: too long a .lic file"),
-        (data[:40] + bytes([data[40] ^ 1]) + data[41:], "BitstreamError: damaged .lic file: the checksum does not match"),
+        (
+            data[:40] + bytes([data[40] ^ 1]) + data[41:],
+            "BitstreamError: damaged .lic file: the checksum does not match",
+        ),
         (data[:4] + b"\x09" + data[5:], "BitstreamError: unknown version 9 of the .lic format"),
         (b"", "BitstreamError: not a .lic file: it is empty"),
         (EMBEDDED[0].read_bytes()[:100], "BitstreamError: not a .lic file: this is a model (.licq)"),
@@ -223,11 +239,11 @@ def test_another_model(opened: Opened, tmp_path: Path) -> None:
     assert artifact_id(EMBEDDED[0].read_bytes()).hex() in told
 
 
-def test_a_model_that_has_no_form_in_onnx(browser: Any, served: str) -> None:
-    found = Opened(browser, served)  # whose server says that it failed, which browsers complain of
-    told = found.give(CORPUS / "dynamic.scene.lic")
+def test_a_model_that_has_no_form_in_onnx(opened: Opened) -> None:
+    told = opened.give(CORPUS / "dynamic.scene.lic")
     assert told.startswith("ArtifactError: the model cannot be had: its widths depend on the image")
-    found.context.close()
+    assert all("500" in line for line in opened.complaints)  # what browsers say of an answer like that
+    opened.complaints.clear()
 
 
 # --- a folder of models of one's own
@@ -249,9 +265,7 @@ def test_a_folder_of_models(opened: Opened, folder: Path, tmp_path: Path) -> Non
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "a.txt").write_text("nothing")
     opened.page.locator("#folder").set_input_files(tmp_path / "empty")
-    assert opened.page.locator("#problem").text_content().startswith("ArtifactError: tables.json is missing") or (
-        opened.outcome().startswith("ArtifactError: tables.json is missing")
-    )
+    assert opened.outcome().startswith("ArtifactError: tables.json is missing")
 
 
 def test_a_runtime_that_computes_otherwise_is_found(opened: Opened, folder: Path, tmp_path: Path) -> None:
@@ -317,7 +331,9 @@ def test_a_narrow_window_in_the_light_and_the_dark(browser: Any, served: str, sc
     assert found.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     style = "getComputedStyle(document.body)"
     ground, ink = (
-        sum(int(one) for one in found.page.evaluate(f"{style}.{what}").removeprefix("rgb(").removesuffix(")").split(","))
+        sum(
+            int(one) for one in found.page.evaluate(f"{style}.{what}").removeprefix("rgb(").removesuffix(")").split(",")
+        )
         for what in ("backgroundColor", "color")
     )
     assert (ground < ink) == (scheme == "dark")
@@ -329,7 +345,9 @@ def test_the_policy_refuses_what_is_not_the_pages_own(browser: Any, served: str)
     found = Opened(browser, served)
     tried = "fetch('https://example.org/').then(() => 'had it', () => 'refused')"
     assert found.page.evaluate(tried) == "refused"
-    found.page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.had = 1'}))")
+    found.page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'window.had = 1'}))"
+    )
     assert found.page.evaluate("window.had") is None
     assert len([line for line in found.complaints if "Content Security Policy" in line]) >= 2
     found.context.close()

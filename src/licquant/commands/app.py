@@ -18,7 +18,18 @@ from licquant.commands import coding as coding_command
 from licquant.commands import recipes
 from licquant.commands.base import finish
 from licquant.commands.image_options import Background, Depth, Frame, Metadata, NoAlpha, Srgb, reading_of
-from licquant.commands.options import Device, Engine, Jobs, Json, ModelFile, SkipExisting, Threads, count, positive, whole
+from licquant.commands.options import (
+    Device,
+    Engine,
+    Jobs,
+    Json,
+    ModelFile,
+    SkipExisting,
+    Threads,
+    count,
+    positive,
+    whole,
+)
 from licquant.commands.toolkit_commands import (
     compare,
     demo,

@@ -17,12 +17,12 @@ _SAMPLES = 2
 
 
 def run(models: Sequence[Path], port: int, as_json: bool) -> None:
-    """Until it is interrupted. models: of .lic files that the page is to decode; the embedded ones if there are none."""
+    """Until it is interrupted. models: whose files the page is to decode; the embedded ones if none is given."""
     found = list(models) or embedded()
     if not found:
-        raise LicquantError("the embedded models are missing: install licquant from a complete source tree, or name one")
+        raise LicquantError("the embedded models are missing: install licquant from a complete source tree")
     pictures = list_images(Path(str(resources.files("licquant") / "assets" / "images")))[:_SAMPLES]
-    server = browser.listen(browser.Site(found, pictures), port)
+    server = browser.listen(browser.Site(found, pictures, found[len(found) // 2]), port)
     line = f"{server.url} decodes files of {len(found)} models; Ctrl-C ends it"
     say(json.dumps({"url": server.url, "models": [str(path) for path in found]}) if as_json else line)
     server.run()
