@@ -11,7 +11,7 @@ ORDER = [
     ["cache"],
     ["program"],
     ["codec"],
-    ["onnx_export"],
+    ["onnx_export", "openvino_export"],
     ["browser"],
     ["evaluate"],
     ["reports"],
@@ -36,7 +36,7 @@ ROOT = {"errors", "config", "digests", "images", "cache", "program", "codec"}
 NARROW = {"models": {"errors", "config", "digests", "codec"}}
 
 # What runs where files are decoded: none of these libraries, not even inside a function.
-LEAN = ROOT | {"__init__", "terminal", "onnx_export", "browser", "pillow"}
+LEAN = ROOT | {"__init__", "terminal", "onnx_export", "openvino_export", "browser", "pillow"}
 LEAN_COMMANDS = {
     *("base", "cache", "coding", "doctor", "export", "file_lists", "image_options", "inspect"),
     *("model_choice", "model_search"),

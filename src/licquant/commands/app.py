@@ -171,13 +171,18 @@ def inspect(
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="A .licq file of fixed widths.")],
-    onnx: Annotated[Path, typer.Option("--onnx", help="A new folder for ONNX models, tables and how they are joined.")],
+    onnx: Annotated[
+        Path | None, typer.Option("--onnx", help="A new folder for ONNX models, tables and how they are joined.")
+    ] = None,
+    openvino: Annotated[
+        Path | None, typer.Option("--openvino", help="A new folder for its transforms as OpenVINO IR.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a model for other runtimes, with which they decode and make the same files; see docs/onnx.md."""
     from licquant.commands import export as export_command
 
-    finish(export_command.onnx(model, onnx), as_json)
+    finish(export_command.run(model, onnx, openvino), as_json)
 
 
 @app.command()

@@ -78,10 +78,13 @@ class OpenVinoEngine:
                 found[name.removesuffix(openvino_graph.RESULT)] = str(info["primitiveType"].astype(str))
         return {op.name: found[op.name] for op in self.part.operations if op.name in found}
 
+    def model(self) -> ov.Model:
+        """What is compiled: the part, written for kernels that compute as this device's do."""
+        return openvino_graph.build(*machine(self.device).fit(self.part))
+
     @cached_property
     def _compiled(self) -> ov.CompiledModel:
-        model = openvino_graph.build(*machine(self.device).fit(self.part))
-        return compile_model(model, self.threads, device=self.device)
+        return compile_model(self.model(), self.threads, device=self.device)
 
 
 def machine(device: str = CPU) -> self_test.Machine:
