@@ -33,15 +33,15 @@ _README = """\
 # {family}, model {model}, as OpenVINO IR
 
 Written by licquant; licence of the weights: {licence}. Written on {cpu},
-OpenVINO {openvino}, for kernels that compute as that machine's do: on another the pixels may differ by a few units.
+OpenVINO {openvino}, for kernels that compute as that machine's do: on another, pixels may differ by a few units.
 
 `parts.json` says for each model how its input and output are laid out: their order of axes, the type of their
-elements, `bits` of the integers that they hold and, for those of 32 bits, `fraction_bits`. Height and width are dynamic;
-an image is padded to multiples of `stride`, its last row and column repeated. Integers in float32 are to be rounded:
-floor(v + 1/2).
+elements, `bits` of the integers that they hold and, for those of 32 bits, `fraction_bits`. Height and width are
+dynamic; an image is padded to multiples of `stride`, its last row and column repeated. Integers in float32 are to be
+rounded: floor(v + 1/2).
 
-`analysis` makes y of the image, `hyper_analysis` z of y, `synthesis` the image of ŷ. What lies between, the symbols and
-their tables, is computed exactly, which OpenVINO does not: `licquant export --onnx` and docs/formats.md have it.
+`analysis` makes y of the image, `hyper_analysis` z of y, `synthesis` the image of ŷ. What lies between, the symbols
+and their tables, is computed exactly, which OpenVINO does not: `licquant export --onnx` and docs/formats.md have it.
 """
 
 
