@@ -149,7 +149,7 @@ find("#save").onclick = () => {
     link.href = URL.createObjectURL(blob);
     link.download = name.replace(/\.lic$/i, "") + ".png";
     link.click();
-    URL.revokeObjectURL(link.href);
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser may still be reading it
   });
 };
 offerSamples().catch(() => undefined); // a page without a server of its own has none
