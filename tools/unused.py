@@ -31,6 +31,7 @@ ALLOWED = {
     "Codec.entropy_bits": "tells in one number what a file comes close to",
     "QuantizedModel.save_pretrained": "the counterpart of from_pretrained",
     "OpenVinoEngine.execution_types": "tells which kernels run; the tests of INT8 speed read it",
+    "Site(page)": "tests have one that stands in for the built page",
     "dead_leaves(seed)": "other images: also for those who measure a model of their own",
 }
 

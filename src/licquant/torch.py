@@ -39,13 +39,15 @@ class QuantizedModel(nn.Module):
     Its parameters are copies of the integer weights, to be counted and looked at: the codec has its own. Tensors may
     be on another device; the images that it gives are on the module's, in its precision (``half``, ``to``).
 
-    artifact_bytes: content of the file;  engine, threads: as ``licquant.load`` has them
-    Raises ``ArtifactError`` for content that is not an undamaged artifact.
+    artifact_bytes: content of the file;  engine, threads, device: as ``licquant.load`` has them
+    Raises ``ArtifactError`` for content that is not an undamaged artifact, ``EngineError`` for a device that it lacks.
     """
 
-    def __init__(self, artifact_bytes: bytes, *, engine: str = "openvino", threads: int | None = None) -> None:
+    def __init__(
+        self, artifact_bytes: bytes, *, engine: str = "openvino", threads: int | None = None, device: str = "CPU"
+    ) -> None:
         super().__init__()
-        self._made_of = artifact_bytes, engine, threads
+        self._made_of = artifact_bytes, engine, threads, device
         self.codec = _codec(*self._made_of)
         # Follows the module to a device and a precision, so that its images are where and what CompressAI's are.
         self.register_buffer("_like", torch.zeros(()), persistent=False)
@@ -142,16 +144,23 @@ class QuantizedModel(nn.Module):
         self.codec = _codec(*self._made_of)
 
 
-def load(path: str | Path, *, engine: str = "openvino", threads: int | None = None) -> QuantizedModel:
-    """The module of a ``.licq`` file, ready to evaluate; ``ArtifactError`` for another file."""
+def load(
+    path: str | Path, *, engine: str = "openvino", threads: int | None = None, device: str = "CPU"
+) -> QuantizedModel:
+    """The module of a ``.licq`` file, ready to evaluate; ``ArtifactError`` for another file.
+
+    engine, threads, device: of the codec, as ``licquant.load`` has them, and its ``EngineError``
+    """
     data = read_artifact_bytes(path)
     try:
-        return QuantizedModel(data, engine=engine, threads=threads).eval()
+        return QuantizedModel(data, engine=engine, threads=threads, device=device).eval()
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
 
 
-def from_pretrained(folder: str | Path, *, engine: str = "openvino", threads: int | None = None) -> QuantizedModel:
+def from_pretrained(
+    folder: str | Path, *, engine: str = "openvino", threads: int | None = None, device: str = "CPU"
+) -> QuantizedModel:
     """The model in a folder with a ``config.json`` that names its ``.licq`` file, as ``save_pretrained`` writes it.
 
     Nothing is fetched: a model of a hub is downloaded first, with the hub's own client.
@@ -164,7 +173,7 @@ def from_pretrained(folder: str | Path, *, engine: str = "openvino", threads: in
     name = config.get("artifact", WEIGHTS)
     if not isinstance(name, str) or Path(name).name != name:
         raise ModelError(f"{Path(folder) / CONFIG}: its artifact is not the name of a file beside it")
-    model = load(Path(folder) / name, engine=engine, threads=threads)
+    model = load(Path(folder) / name, engine=engine, threads=threads, device=device)
     if config.get("artifact_id", model.codec.id.hex()) != model.codec.id.hex():
         raise ArtifactError(f"{Path(folder) / name}: is not the artifact that {CONFIG} names")
     return model
@@ -183,8 +192,8 @@ def _config(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def _codec(data: bytes, engine: str, threads: int | None) -> Codec:
-    return Codec(Artifact.from_bytes(data), artifact_id(data), engine, threads)
+def _codec(data: bytes, engine: str, threads: int | None, device: str) -> Codec:
+    return Codec(Artifact.from_bytes(data), artifact_id(data), engine, threads, device=device)
 
 
 def _images(x: Tensor) -> list[RGB]:

@@ -12,7 +12,8 @@ ORDER = [
     ["ready"],
     ["program"],
     ["codec"],
-    ["onnx_export"],
+    ["onnx_export", "openvino_export"],
+    ["browser"],
     ["evaluate"],
     ["reports"],
     ["models"],
@@ -36,11 +37,11 @@ ROOT = {"errors", "config", "digests", "images", "cache", "ready", "program", "c
 NARROW = {"models": {"errors", "config", "digests", "codec"}}
 
 # What runs where files are decoded: none of these libraries, not even inside a function.
-LEAN = ROOT | {"__init__", "terminal", "onnx_export", "pillow"}
+LEAN = ROOT | {"__init__", "terminal", "onnx_export", "openvino_export", "browser", "pillow"}
 LEAN_COMMANDS = {
     *("base", "cache", "coding", "doctor", "export", "file_lists", "image_options", "inspect"),
     *("model_choice", "model_search"),
-    *("options", "recipes"),
+    *("options", "recipes", "serve"),
 }
 HEAVY = {
     "torch",

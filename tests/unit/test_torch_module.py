@@ -14,7 +14,7 @@ import licquant
 import licquant.torch
 from licquant import pipeline
 from licquant.codec.codec import Codec
-from licquant.errors import ArtifactError, BitstreamError, ImageError, ModelError
+from licquant.errors import ArtifactError, BitstreamError, EngineError, ImageError, ModelError
 from licquant.evaluate.codec_results import RatePoint, evaluate_codec
 from licquant.images import write_image
 from licquant.quant.synthetic import dead_leaves
@@ -221,3 +221,15 @@ def test_artifacts_that_are_not_what_is_named(model: licquant.torch.QuantizedMod
     (tmp_path / "config.json").write_text(json.dumps({**config, "artifact_id": "00" * 8}))
     with pytest.raises(ArtifactError, match=r"is not the artifact that config\.json names"):
         licquant.torch.from_pretrained(tmp_path)
+
+
+def test_the_device_is_the_codecs(
+    model: licquant.torch.QuantizedModel, artifact_path: Path, tmp_path: Path, x: torch.Tensor
+) -> None:
+    model.save_pretrained(tmp_path / "hub")
+    with pytest.raises(EngineError, match="device NPU: OpenVINO has no such device here"):
+        licquant.torch.load(artifact_path, device="NPU")
+    with pytest.raises(EngineError, match="device NPU: OpenVINO has no such device here"):
+        licquant.torch.from_pretrained(tmp_path / "hub", device="NPU")
+    chosen = licquant.torch.load(artifact_path, threads=1, device="AUTO")
+    assert copy.deepcopy(chosen).compress(x) == model.compress(x)

@@ -18,7 +18,18 @@ from licquant.commands import coding as coding_command
 from licquant.commands import recipes
 from licquant.commands.base import finish
 from licquant.commands.image_options import Background, Depth, Frame, Metadata, NoAlpha, Srgb, reading_of
-from licquant.commands.options import Device, Engine, Jobs, Json, ModelFile, SkipExisting, Threads, count, positive
+from licquant.commands.options import (
+    Device,
+    Engine,
+    Jobs,
+    Json,
+    ModelFile,
+    SkipExisting,
+    Threads,
+    count,
+    positive,
+    whole,
+)
 from licquant.commands.toolkit_commands import (
     compare,
     demo,
@@ -49,6 +60,7 @@ _LISTS = {
     "evaluate": ("--images", "--models", "--reference"),
     "compare": ("--checkpoint", "--budget"),
     "reproduce": ("--checkpoint",),
+    "serve": ("--models",),
 }
 
 _EXTRAS = {"onnx": "onnx"}  # library → what to install for it, where that is not the toolkit
@@ -159,13 +171,32 @@ def inspect(
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="A .licq file of fixed widths.")],
-    onnx: Annotated[Path, typer.Option("--onnx", help="A new folder for ONNX models, tables and how they are joined.")],
+    onnx: Annotated[
+        Path | None, typer.Option("--onnx", help="A new folder for ONNX models, tables and how they are joined.")
+    ] = None,
+    openvino: Annotated[
+        Path | None, typer.Option("--openvino", help="A new folder for its transforms as OpenVINO IR.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a model for other runtimes, with which they decode and make the same files; see docs/onnx.md."""
     from licquant.commands import export as export_command
 
-    finish(export_command.onnx(model, onnx), as_json)
+    finish(export_command.run(model, onnx, openvino), as_json)
+
+
+@app.command()
+def serve(
+    models: Annotated[
+        list[Path] | None, typer.Option(help=".licq files whose coded images it decodes; default: the embedded ones.")
+    ] = None,
+    port: Annotated[int, whole("--port", 0, 65535, "Where it listens on 127.0.0.1; 0: any that is free.")] = 8017,
+    as_json: Json = False,
+) -> None:
+    """Show a page in which a browser decodes .lic files by itself; for this machine alone, until Ctrl-C."""
+    from licquant.commands import serve as serve_command
+
+    serve_command.run(models or [], port, as_json)
 
 
 @app.command()

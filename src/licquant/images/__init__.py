@@ -10,7 +10,7 @@ places.py    writing any file whole or not at all
 from licquant.images.calibration import calibration_files, read_calibration
 from licquant.images.folders import evenly, find_images, list_images
 from licquant.images.picture import RGB, Extras, Picture, check_rgb, check_size, crop, pad_to_multiple
-from licquant.images.places import check_places, utf8, write_atomically, write_result
+from licquant.images.places import check_new_folder, check_places, utf8, write_atomically, write_folder, write_result
 from licquant.images.reading import PLAIN, Reading, displayed, parse_colour, read_image, read_picture
 from licquant.images.writing import check_suffix, left_out, write_image
 
@@ -21,6 +21,7 @@ __all__ = [
     "Picture",
     "Reading",
     "calibration_files",
+    "check_new_folder",
     "check_places",
     "check_rgb",
     "check_size",
@@ -38,6 +39,7 @@ __all__ = [
     "read_picture",
     "utf8",
     "write_atomically",
+    "write_folder",
     "write_image",
     "write_result",
 ]

@@ -3,13 +3,14 @@
 import contextlib
 import os
 import secrets
+import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from licquant.errors import LicquantError
+from licquant.errors import ExportError, LicquantError
 
 # Enough to notice a full disk or a quota, little enough to be written in no time.
 _PROBE_BYTES = 1 << 16
@@ -93,3 +94,30 @@ def check_places(*paths: Path) -> None:
 def utf8(text: str) -> bytes:
     """JSON in bytes; what stands for a byte of a file name that is not UTF-8 becomes JSON's escape for it."""
     return text.encode("utf-8", "backslashreplace")
+
+
+def check_new_folder(folder: Path) -> None:
+    """``ExportError`` unless the folder can be made, or is there and empty: asked before the work."""
+    try:
+        if folder.is_dir() and not any(folder.iterdir()):
+            return
+        if folder.exists() or folder.is_symlink():
+            raise ExportError(f"{folder}: is there already, and not empty: delete it, or choose another")
+        if not folder.absolute().parent.is_dir():
+            raise ExportError(f"{folder.parent}: there is no such folder")
+    except OSError as error:
+        raise ExportError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Name → content as a new folder: all aside, and then the folder renamed; ``ExportError`` if it cannot be."""
+    aside = folder.absolute().parent / f".licquant-{secrets.token_hex(8)}.tmp"
+    try:
+        aside.mkdir()
+        for name, content in files.items():
+            (aside / name).write_bytes(content)
+        os.replace(aside, folder)
+    except (OSError, ValueError) as error:  # ValueError: a name that cannot be one of a file
+        raise ExportError(f"{folder}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)  # after the rename it is gone already

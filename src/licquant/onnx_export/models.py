@@ -50,7 +50,7 @@ class Models:
             )
         self.artifact, self.program, self._properties = artifact, artifact.program, properties
         self.coder: LatentCoder = latent_coder(artifact.family, artifact.program, artifact.tables)
-        self.stride = strides_of(artifact.program)[1]
+        self.strides = strides_of(artifact.program)
 
     def all(self) -> dict[str, ModelProto]:
         """File name without its suffix → model. Raises ``ExportError`` for an operation that has no exact form."""
@@ -63,7 +63,7 @@ class Models:
         """Any uint8 image [1, H, W, 3]. y itself comes out where its symbols need contexts."""
         graph, g_a = Graph("analysis"), self.program["g_a"]
         image = graph.input("image", np.uint8, [1, "height", "width", 3])
-        x = graph.node("Transpose", _edge_padded(graph, image, self.stride), perm=[0, 3, 1, 2])
+        x = graph.node("Transpose", _edge_padded(graph, image, self.strides[1]), perm=[0, 3, 1, 2])
         y = emit(graph, g_a, x, doubles=True)
         channels, coder = g_a.output_grid.channels, self.coder
         if isinstance(coder, FactorizedCoder):

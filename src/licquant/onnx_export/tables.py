@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,19 @@ from licquant.codec.latents.factorized import FactorizedCoder
 from licquant.codec.latents.families import LatentCoder
 from licquant.codec.latents.hyperprior import GaussianCoder, HyperpriorCoder, MeanScaleCoder
 from licquant.codec.latents.orders import Diagonals
+from licquant.program.part import Part
 
 FORMAT = 1
 CHECKED = 2, 3  # positions of z
 
 
-def tables_record(family: str, identity: str, licence: str, stride: int, coder: LatentCoder) -> dict[str, Any]:
-    """The file's content; ``docs/onnx.md`` says what each key means."""
+def tables_record(about: Mapping[str, str], strides: tuple[int, int], g_s: Part, coder: LatentCoder) -> dict[str, Any]:
+    """The file's content; ``docs/onnx.md`` says what each key means. strides: pixels per element of y, and of z."""
     record: dict[str, Any] = {
         "format": FORMAT,
-        "family": family,
-        "model": identity,
-        "licence": licence,
-        "stride": stride,
+        **about,
+        "stride": strides[1],
+        "synthesis": _synthesis(g_s, strides[0]),
         "order": _order(coder),
     }
     if isinstance(coder, FactorizedCoder):
@@ -35,6 +36,12 @@ def tables_record(family: str, identity: str, licence: str, stride: int, coder: 
     bits = {"y": quantizer.latent_bits, "y_hat": quantizer.output_bits}
     tables = {"z": _tables(coder.tables.z), "y": _tables(coder.tables.y)}
     return {**record, "fraction_bits": bits, "check": _check(coder), "tables": tables}
+
+
+def _synthesis(g_s: Part, stride: int) -> dict[str, int]:
+    """What computing a picture in pieces takes: how many positions of y around a piece its pixels depend on."""
+    low, high = g_s.receptive_field(0, stride - 1)
+    return {"channels": g_s.input_grid.channels, "stride": stride, "margin": max(-low, high, 0)}
 
 
 def _check(coder: GaussianCoder) -> dict[str, Any]:

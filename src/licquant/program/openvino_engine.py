@@ -103,25 +103,32 @@ class OpenVinoEngine:
                 found[name.removesuffix(openvino_graph.RESULT)] = str(info["primitiveType"].astype(str))
         return {op.name: found[op.name] for op in self.part.operations if op.name in found}
 
+    def model(self) -> ov.Model:
+        """What is compiled: the part, written for kernels that compute as this device's do."""
+        return openvino_graph.build(*self._fitted)
+
+    @cached_property
+    def _fitted(self) -> tuple[Part, Part | None, bool]:
+        """By the self-test, in every process: no name of a machine is trusted."""
+        return machine(self.device).fit(without_unread(self.part))
+
     @cached_property
     def _compiled(self) -> ov.CompiledModel:
-        # By the self-test, in every process: no name of a machine is trusted.
-        fitted = machine(self.device).fit(without_unread(self.part))
         if self._ready.folder is None or self.device != CPU:
-            return self._compile(*fitted)
-        ready = self._ready.of(_same_kernels(), _laid_out_as(*fitted), self.threads, self.callers)
+            return self._compile()
+        ready = self._ready.of(_same_kernels(), _laid_out_as(*self._fitted), self.threads, self.callers)
         found = ready.read()
         if found is not None:
             try:
                 return _core().import_model(bytes(found), CPU, _settings(self.threads, self.callers))
             except RuntimeError:  # as good as not there
                 pass
-        compiled = self._compile(*fitted)
+        compiled = self._compile()
         ready.write(compiled.export_model().getvalue())
         return compiled
 
-    def _compile(self, fitted: Part, like: Part | None, fused: bool) -> ov.CompiledModel:
-        return compile_model(openvino_graph.build(fitted, like, fused), self.threads, self.callers, self.device)
+    def _compile(self) -> ov.CompiledModel:
+        return compile_model(self.model(), self.threads, self.callers, self.device)
 
 
 def machine(device: str = CPU) -> self_test.Machine:

@@ -28,7 +28,16 @@ from licquant.onnx_export.graph import Graph
 from licquant.program import ops
 from tests.formats.test_second_reader import CORPUS, MANIFEST, READ, digest
 from tests.latent_programs import FAMILIES, random_latents, random_program, random_tables
-from tests.onnx_models import EXAMPLE, LEVELS, example, onnx, options, run, types_of  # first: skips without onnx
+from tests.onnx_models import (  # first: skips without onnx
+    EXAMPLE,
+    LEVELS,
+    example,
+    onnx,
+    onnxruntime,
+    options,
+    run,
+    types_of,
+)
 
 STATIC = [name for name in READ if not name.startswith("dynamic")]
 ASSETS = Path(licquant.__file__).parent / "assets"
@@ -167,6 +176,33 @@ def test_analysis_gives_what_the_exact_engine_codes(name, corpus, embedded):
             np.testing.assert_array_equal(restored(folder, symbols, found.get("z_symbols"))[0], coded.y)
         if "z_symbols" in found:
             np.testing.assert_array_equal(found["z_symbols"][0], coded.z)
+
+
+@pytest.mark.parametrize("name", [*STATIC, "embedded"])
+def test_the_margin_is_what_a_piece_depends_on(name, corpus, embedded):
+    """Pieces of 2×2 positions with that margin are the whole's; of some models the margin is the least that does."""
+    folder = embedded if name == "embedded" else corpus[name]
+    record = json.loads((folder / "tables.json").read_text())["synthesis"]
+    size, stride, margin = 2 * record["margin"] + 5, record["stride"], record["margin"]
+    shape = 1, record["channels"], size, size
+    y = np.random.default_rng(3).integers(-3, 4, shape, dtype=np.int32)
+    session = onnxruntime.InferenceSession(str(folder / "synthesis.onnx"), options(), ["CPUExecutionProvider"])
+    reads = [one.name for one in session.get_inputs()]
+    assert session.get_inputs()[0].shape[1] == record["channels"]
+
+    def synthesised(first: int, last: int) -> np.ndarray:
+        part = np.ascontiguousarray(y[:, :, first:last, first:last])
+        inputs = {"y_symbols": part, "means": np.zeros_like(part)}
+        return session.run(None, {key: inputs[key] for key in reads})[0][0]
+
+    whole = synthesised(0, size)
+    assert whole.shape == (size * stride, size * stride, 3)
+    for place in (0, margin + 1, size - 2):
+        first = max(0, place - margin)
+        found = synthesised(first, min(size, place + 2 + margin))[(place - first) * stride :][: 2 * stride]
+        wanted = whole[place * stride :][: 2 * stride]
+        columns = slice(place * stride, (place + 2) * stride)
+        np.testing.assert_array_equal(found[:, (place - first) * stride :][:, : 2 * stride], wanted[:, columns])
 
 
 def named(file: Path, **inputs: np.ndarray) -> tuple[list[str], list[np.ndarray]]:

@@ -1,0 +1,28 @@
+"""``licquant serve``: the page that decodes in a browser, on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from licquant import browser
+from licquant.commands.model_search import embedded
+from licquant.errors import LicquantError
+from licquant.images import list_images
+from licquant.terminal import say
+
+_SAMPLES = 2
+
+
+def run(models: Sequence[Path], port: int, as_json: bool) -> None:
+    """Until it is interrupted. models: whose files the page is to decode; the embedded ones if none is given."""
+    found = list(models) or embedded()
+    if not found:
+        raise LicquantError("the embedded models are missing: install licquant from a complete source tree")
+    pictures = list_images(Path(str(resources.files("licquant") / "assets" / "images")))[:_SAMPLES]
+    server = browser.listen(browser.Site(found, pictures, found[len(found) // 2]), port)
+    line = f"{server.url} decodes files of {len(found)} models; Ctrl-C ends it"
+    say(json.dumps({"url": server.url, "models": [str(path) for path in found]}) if as_json else line)
+    server.run()

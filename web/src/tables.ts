@@ -1,0 +1,85 @@
+import { Model, type Stack } from "./ans";
+import { ArtifactError, BitstreamError } from "./errors";
+
+/** What tables.json has of a latent: the first symbol of each table, and the frequencies of its symbols and the escape. */
+export interface TablesRecord {
+  offsets: number[];
+  frequencies: number[][];
+}
+
+// Of the classes of an escaped symbol's distance: class c holds 2^c and more, below 2^(c + 1).
+const CLASSES = new Model(classFrequencies());
+
+function classFrequencies(): number[] {
+  const found: number[] = [];
+  let left = 2 ** 16;
+  for (let j = 0; j < 32; j++) {
+    found.push(Math.floor(left / 4));
+    left -= found[j];
+  }
+  return [...found, left];
+}
+
+/** The coding tables of a latent. */
+export class CodingTables {
+  private readonly models: Model[];
+  private readonly first: Int32Array;
+  private readonly length: Int32Array;
+
+  constructor(record: TablesRecord) {
+    this.models = record.frequencies.map((one) => new Model(one));
+    this.first = Int32Array.from(record.offsets);
+    this.length = Int32Array.from(record.frequencies, (one) => one.length - 1);
+  }
+
+  get count(): number {
+    return this.models.length;
+  }
+
+  /** The symbols of one group; index: the table of each. */
+  decode(stack: Stack, index: ArrayLike<number>): Int32Array {
+    const { order, counts } = this.byTable(index);
+    const symbols = new Int32Array(index.length);
+    const escaped: number[] = [];
+    let at = 0;
+    for (let table = 0; table < counts.length; table++) {
+      const length = this.length[table];
+      for (const slot of stack.slots(this.models[table], counts[table])) {
+        if (slot === length) escaped.push(order[at]);
+        symbols[order[at++]] = this.first[table] + slot;
+      }
+    }
+    if (escaped.length) this.decodeEscaped(stack, index, escaped, symbols);
+    return symbols;
+  }
+
+  /** The stable order of a group by table, and how many symbols each table has. */
+  private byTable(index: ArrayLike<number>): { order: Uint32Array; counts: Uint32Array } {
+    const counts = new Uint32Array(this.count);
+    for (let i = 0; i < index.length; i++) {
+      if (!(index[i] >= 0 && index[i] < this.count)) throw new ArtifactError("its hyper synthesis names a table that is not there");
+      counts[index[i]]++;
+    }
+    const next = new Uint32Array(this.count);
+    for (let table = 1; table < this.count; table++) next[table] = next[table - 1] + counts[table - 1];
+    const order = new Uint32Array(index.length);
+    for (let i = 0; i < index.length; i++) order[next[index[i]]++] = i;
+    return { order, counts };
+  }
+
+  private decodeEscaped(stack: Stack, index: ArrayLike<number>, escaped: number[], symbols: Int32Array): void {
+    const classes = stack.slots(CLASSES, escaped.length);
+    for (let c = 0; c <= 32; c++) {
+      const places = escaped.filter((_, i) => classes[i] === c);
+      const raw = stack.raw(places.length, c + 1);
+      places.forEach((place, i) => {
+        const table = index[place];
+        const distance = Math.floor(raw[i] / 2) + 2 ** c;
+        const below = raw[i] % 2 === 1;
+        const symbol = below ? this.first[table] - distance : this.first[table] + this.length[table] - 1 + distance;
+        if (symbol !== (symbol | 0)) throw new BitstreamError("corrupted payload: a symbol that no encoder writes");
+        symbols[place] = symbol;
+      });
+    }
+  }
+}
