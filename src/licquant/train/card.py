@@ -5,7 +5,7 @@ lmbda, loss          λ and the formula of the loss that it is for
 data, data_sha256    the folder of training images, how many; a hash of their names and sizes, and as
                      ``data_contents_sha256`` one of their contents (earlier cards lack it)
 steps, batch         optimizer steps; crops of each phase
-init, init_sha256    what training started from
+init, init_sha256    what training started from; ``init_parts``: what was taken over of it, if it was another model
 recipe               every setting that decides the weights
 complete             false while the run can be continued
 seconds, hardware    how long it took, and on what: device, precision and memory layout, of each machine in turn
@@ -213,18 +213,29 @@ def measure_all(recipe: Recipe, options: RunOptions, widths: Mapping[str, int]) 
         name, point = measure(recipe, options.output, widths, options.validation_images)
         entries["validation"] = {"images": name, **point}
         if options.init:
-            before = measure(recipe, options.init, widths, options.validation_images)[1]
+            before = _rd_point(recipe, _initial(recipe, options.init, widths), options.validation_images)
             entries["validation"]["init_rd_loss"] = before["rd_loss"]
     return entries
 
 
 def measure(recipe: Recipe, checkpoint: Path, widths: Mapping[str, int], folder: Path) -> tuple[str, dict[str, float]]:
     """The folder's name, and the RD point of a checkpoint on it: CompressAI's real strings, means over images."""
-    from licquant.evaluate.reference import evaluate_reference
-
     model = architectures.build(recipe.model, widths)
     architectures.load_weights(model, read_state(checkpoint), str(checkpoint))
     model.eval()
+    return folder.resolve().name, _rd_point(recipe, model, folder)
+
+
+def _initial(recipe: Recipe, init: Path, widths: Mapping[str, int]) -> Any:
+    """The model that training started from, which may be another than the recipe's."""
+    model = architectures.build(recipe.model, widths)
+    whole = architectures.start_from(model, read_state(init), str(init)).whole
+    return model.eval() if whole else load_checkpoint(init)
+
+
+def _rd_point(recipe: Recipe, model: Any, folder: Path) -> dict[str, float]:
+    from licquant.evaluate.reference import evaluate_reference
+
     results = evaluate_reference(model, list_images(folder), recipe.lmbda)
     point = {
         "bpp_real_strings": fmean(result.bpp for result in results),
@@ -234,4 +245,4 @@ def measure(recipe: Recipe, checkpoint: Path, widths: Mapping[str, int], folder:
     if recipe.metric == "ms-ssim":
         point["ms_ssim_mean"] = fmean(result.ms_ssim for result in results)
         point["rd_loss"] = rd_loss(point["bpp_real_strings"], 1 - point["ms_ssim_mean"], recipe.lmbda, recipe.metric)
-    return folder.resolve().name, {name: round(value, 5) for name, value in point.items()}
+    return {name: round(value, 5) for name, value in point.items()}
