@@ -213,7 +213,8 @@ def measure_all(recipe: Recipe, options: RunOptions, widths: Mapping[str, int]) 
         name, point = measure(recipe, options.output, widths, options.validation_images)
         entries["validation"] = {"images": name, **point}
         if options.init:
-            before = _rd_point(recipe, _initial(recipe, options.init, widths), options.validation_images)
+            initial = _initial(recipe, options.init, widths)
+            before = rd_point(initial, options.validation_images, recipe.lmbda, recipe.metric)
             entries["validation"]["init_rd_loss"] = before["rd_loss"]
     return entries
 
@@ -223,7 +224,7 @@ def measure(recipe: Recipe, checkpoint: Path, widths: Mapping[str, int], folder:
     model = architectures.build(recipe.model, widths)
     architectures.load_weights(model, read_state(checkpoint), str(checkpoint))
     model.eval()
-    return folder.resolve().name, _rd_point(recipe, model, folder)
+    return folder.resolve().name, rd_point(model, folder, recipe.lmbda, recipe.metric)
 
 
 def _initial(recipe: Recipe, init: Path, widths: Mapping[str, int]) -> Any:
@@ -233,16 +234,17 @@ def _initial(recipe: Recipe, init: Path, widths: Mapping[str, int]) -> Any:
     return model.eval() if whole else load_checkpoint(init)
 
 
-def _rd_point(recipe: Recipe, model: Any, folder: Path) -> dict[str, float]:
+def rd_point(model: Any, folder: Path, lmbda: float, metric: str = MSE) -> dict[str, float]:
+    """A CompressAI model's means over the folder's images: bits per pixel of its real strings, PSNR in dB, RD loss."""
     from licquant.evaluate.reference import evaluate_reference
 
-    results = evaluate_reference(model, list_images(folder), recipe.lmbda)
+    results = evaluate_reference(model, list_images(folder), lmbda)
     point = {
         "bpp_real_strings": fmean(result.bpp for result in results),
         "psnr_mean": fmean(result.psnr for result in results),
         "rd_loss": fmean(result.rd_loss for result in results),
     }
-    if recipe.metric == "ms-ssim":
+    if metric == MS_SSIM:
         point["ms_ssim_mean"] = fmean(result.ms_ssim for result in results)
-        point["rd_loss"] = rd_loss(point["bpp_real_strings"], 1 - point["ms_ssim_mean"], recipe.lmbda, recipe.metric)
+        point["rd_loss"] = rd_loss(point["bpp_real_strings"], 1 - point["ms_ssim_mean"], lmbda, metric)
     return {name: round(value, 5) for name, value in point.items()}
