@@ -80,7 +80,7 @@ def train_command(
     seed: Seed = None,
     data: Data,
     output: Annotated[Path, run_option("checkpoint; with --plan, a folder", "--output", "-o")],
-    init: Annotated[Path | None, run_option("checkpoint to start from")] = None,
+    init: Annotated[Path | None, run_option("checkpoint to start from; of another model, the parts that agree")] = None,
     plan: Annotated[Path | None, run_option("several models: a TOML or JSON file; resumes by itself")] = None,
     recipe: RecipeFile = None,
     resume: Resume = False,

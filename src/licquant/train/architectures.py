@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import compressai.models  # noqa: F401  (fills the registry)
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from licquant.errors import ModelError
 from licquant.models.load import TABLES
+from licquant.models.recognize import architectures_of
 from licquant.train import seeds
 
 # Where a class has no default: the widths of CompressAI's models for low and middle rates.
@@ -18,6 +20,9 @@ USUAL_WIDTHS = {"N": 128, "M": 192}
 
 # Where g_a's last convolution, which has M outputs, stands: ELIC's, the others'.
 _LAST_OF_ANALYSIS = ("g_a.13.weight", "g_a.6.weight")
+
+# Agrees between models that have only their width N in common: alone it is nothing to start from.
+_BOTTLENECK = "entropy_bottleneck"
 
 # Not one image at one rate: other data, or losses over a whole range of λ.
 _OTHER_KINDS = (".pointcloud", ".video", ".vbr")
@@ -78,6 +83,49 @@ def load_weights(model: Any, state: Mapping[str, Tensor], source: str) -> None:
         model.update(force=True)
     except (RuntimeError, KeyError, ValueError) as error:
         raise ModelError(f"{source}: its weights do not fit the model: {_first_line(error)}") from error
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a model took over from a checkpoint: its parts (``g_a``, ``h_s``, …) that did, that are ``new``, and parts
+    of the checkpoint that were ``left``."""
+
+    taken: tuple[str, ...]
+    new: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether the checkpoint is this model's own."""
+        return not (self.new or self.left)
+
+    def __str__(self) -> str:
+        rest = (("new", self.new), ("left", self.left))
+        return "; ".join([", ".join(self.taken), *(f"{word}: {', '.join(parts)}" for word, parts in rest if parts)])
+
+
+def start_from(model: Any, state: Mapping[str, Tensor], source: str) -> Start:
+    """Put a state dict into ``model``, or of another registered model's those parts that agree by name and shape.
+
+    A part is taken over as a whole or not at all: half of one is worth no more than a fresh one. ``ModelError`` if no
+    part but the entropy bottleneck agrees, or for weights that are no whole model's.
+    """
+    own = {name: value.shape for name, value in model.named_parameters()}
+    agreeing = {name for name, shape in own.items() if name in state and state[name].shape == shape}
+    parts = dict.fromkeys(map(_part, own))
+    new = tuple(dict.fromkeys(_part(name) for name in own if name not in agreeing))
+    taken = tuple(part for part in parts if part not in new)
+    left = tuple(dict.fromkeys(part for part in map(_part, state) if part not in dict(model.named_children())))
+    start = Start(taken, new, left)
+    if start.whole or not set(taken) - {_BOTTLENECK} or not architectures_of(dict(state)):
+        load_weights(model, state, source)
+        return Start(tuple(parts))
+    load_weights(model, model.state_dict() | {name: state[name] for name in own if _part(name) in taken}, source)
+    return start
+
+
+def _part(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _first_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ lmbda, loss          λ and the formula of the loss that it is for
 data, data_sha256    the folder of training images, how many; a hash of their names and sizes, and as
                      ``data_contents_sha256`` one of their contents (earlier cards lack it)
 steps, batch         optimizer steps; crops of each phase
-init, init_sha256    what training started from
+init, init_sha256    what training started from; ``init_parts``: what was taken over of it, if it was another model
 recipe               every setting that decides the weights
 complete             false while the run can be continued
 seconds, hardware    how long it took, and on what: device, precision and memory layout, of each machine in turn
@@ -213,25 +213,38 @@ def measure_all(recipe: Recipe, options: RunOptions, widths: Mapping[str, int]) 
         name, point = measure(recipe, options.output, widths, options.validation_images)
         entries["validation"] = {"images": name, **point}
         if options.init:
-            before = measure(recipe, options.init, widths, options.validation_images)[1]
+            initial = _initial(recipe, options.init, widths)
+            before = rd_point(initial, options.validation_images, recipe.lmbda, recipe.metric)
             entries["validation"]["init_rd_loss"] = before["rd_loss"]
     return entries
 
 
 def measure(recipe: Recipe, checkpoint: Path, widths: Mapping[str, int], folder: Path) -> tuple[str, dict[str, float]]:
     """The folder's name, and the RD point of a checkpoint on it: CompressAI's real strings, means over images."""
-    from licquant.evaluate.reference import evaluate_reference
-
     model = architectures.build(recipe.model, widths)
     architectures.load_weights(model, read_state(checkpoint), str(checkpoint))
     model.eval()
-    results = evaluate_reference(model, list_images(folder), recipe.lmbda)
+    return folder.resolve().name, rd_point(model, folder, recipe.lmbda, recipe.metric)
+
+
+def _initial(recipe: Recipe, init: Path, widths: Mapping[str, int]) -> Any:
+    """The model that training started from, which may be another than the recipe's."""
+    model = architectures.build(recipe.model, widths)
+    whole = architectures.start_from(model, read_state(init), str(init)).whole
+    return model.eval() if whole else load_checkpoint(init)
+
+
+def rd_point(model: Any, folder: Path, lmbda: float, metric: str = MSE) -> dict[str, float]:
+    """A CompressAI model's means over the folder's images: bits per pixel of its real strings, PSNR in dB, RD loss."""
+    from licquant.evaluate.reference import evaluate_reference
+
+    results = evaluate_reference(model, list_images(folder), lmbda)
     point = {
         "bpp_real_strings": fmean(result.bpp for result in results),
         "psnr_mean": fmean(result.psnr for result in results),
         "rd_loss": fmean(result.rd_loss for result in results),
     }
-    if recipe.metric == "ms-ssim":
+    if metric == MS_SSIM:
         point["ms_ssim_mean"] = fmean(result.ms_ssim for result in results)
-        point["rd_loss"] = rd_loss(point["bpp_real_strings"], 1 - point["ms_ssim_mean"], recipe.lmbda, recipe.metric)
-    return folder.resolve().name, {name: round(value, 5) for name, value in point.items()}
+        point["rd_loss"] = rd_loss(point["bpp_real_strings"], 1 - point["ms_ssim_mean"], lmbda, metric)
+    return {name: round(value, 5) for name, value in point.items()}

@@ -89,16 +89,17 @@ def run_training(
     fabric = fabric or make_fabric(options)
     crops = open_crops(fabric, recipe, options, console)
     model = architectures.build(recipe.model, widths, recipe.seed)
-    if weights is not None:
-        architectures.load_weights(model, weights, str(options.init))
+    start = None if weights is None else architectures.start_from(model, weights, str(options.init))
     trainer = Trainer(fabric, model, recipe)
     run = _Run(trainer, crops, mine, options, clock, console)
     if saved is not None:
         run.continue_from(saved)
     if fabric.is_global_zero:
-        console.print(f"training on {trainer.made_on[-1]}", markup=False, highlight=False, soft_wrap=True)
+        if start is not None and not start.whole:
+            _say(console, f"from {options.init}: {start}")
+        _say(console, f"training on {trainer.made_on[-1]}")
     status = run.train()
-    description = run.export(recipe, widths) if fabric.is_global_zero else {}
+    description = run.export(recipe, widths, start) if fabric.is_global_zero else {}
     fabric.barrier()  # a later run of a plan may start from this one's checkpoint
     return TrainResult(status, options.output, description)
 
@@ -143,7 +144,11 @@ def _report_data(crops: Crops, console: Console) -> None:
     if crops.pixels.unreadable:
         lines.append(f"{crops.pixels.unreadable} skipped: cannot be read")
     lines += [f"{count} skipped for {crop}x{crop} crops: smaller" for crop, count in crops.too_small().items() if count]
-    console.print("; ".join(lines), markup=False, highlight=False, soft_wrap=True)
+    _say(console, "; ".join(lines))
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class _Run(Loop):
@@ -151,7 +156,7 @@ class _Run(Loop):
 
     trainer: Trainer
 
-    def export(self, recipe: Recipe, widths: Mapping[str, int]) -> dict[str, Any]:
+    def export(self, recipe: Recipe, widths: Mapping[str, int], start: architectures.Start | None) -> dict[str, Any]:
         """Write checkpoint, picture and card; return the card. A complete run's state is then deleted."""
         options, output = self.options, self.options.output
         seconds = self.seconds
@@ -160,6 +165,8 @@ class _Run(Loop):
         files = export.write_checkpoint(output, state, limit)
         reached = card.Reached(self.trainer.step, seconds, len(self.crops.pixels), "; ".join(self.trainer.made_on))
         description = card.make_card(recipe, options, widths, self.mine, reached) | card.file_hashes(files)
+        if start is not None and not start.whole:
+            description["init_parts"] = list(start.taken)
         complete = description["complete"]
         if complete:
             # The card must describe the files already when they are read back.

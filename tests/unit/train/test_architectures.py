@@ -108,3 +108,58 @@ def test_buffers_are_the_same_in_every_process(name: str) -> None:
     one, other = (dict(build(name, widths, seed).named_buffers()) for seed in (0, 1))
     assert one.keys() == other.keys() != set()
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+# --- starting from another model ----------------------------------------------------------------------------
+
+
+def test_parts_that_agree_are_taken_from_another_model() -> None:
+    widths = {"N": 8, "M": 12}
+    mean, joint = build("mbt2018-mean", widths, 1), build("mbt2018", widths, 2)
+    fresh = {name: value.clone() for name, value in joint.state_dict().items()}
+    start = architectures.start_from(joint, mean.state_dict(), "mean.pt")
+    assert set(start.taken) == {"g_a", "g_s", "h_a", "h_s", "entropy_bottleneck"}
+    assert str(start).endswith("; new: entropy_parameters, context_prediction")
+    for name, value in joint.named_parameters():
+        source = mean.state_dict() if name.partition(".")[0] in start.taken else fresh
+        assert torch.equal(value, source[name]), name
+
+
+def test_parts_that_a_model_lacks_are_left() -> None:
+    widths = {"N": 8, "M": 12}
+    start = architectures.start_from(build("mbt2018-mean", widths), build("mbt2018", widths).state_dict(), "joint.pt")
+    assert (set(start.left), start.new) == ({"entropy_parameters", "context_prediction"}, ())
+
+
+def test_a_part_is_taken_whole_or_not_at_all() -> None:
+    """Some layers of h_s agree between the hyperprior and mbt2018-mean where N = M, others not."""
+    widths = {"N": 8, "M": 8}
+    mean = build("mbt2018-mean", widths, 1)
+    before = mean.h_s[0].weight.clone()
+    start = architectures.start_from(mean, build("bmshj2018-hyperprior", widths, 2).state_dict(), "scale.pt")
+    assert (set(start.taken), start.new) == ({"g_a", "g_s", "h_a", "entropy_bottleneck"}, ("h_s",))
+    assert torch.equal(mean.h_s[0].weight, before)
+
+
+def test_a_model_of_its_own_kind_is_taken_whole() -> None:
+    widths = {"N": 8, "M": 12}
+    one, other = build("mbt2018-mean", widths, 1), build("mbt2018-mean", widths, 2)
+    start = architectures.start_from(other, one.state_dict(), "one.pt")
+    assert start.whole
+    assert all(torch.equal(value, one.state_dict()[name]) for name, value in other.named_parameters())
+
+
+@pytest.mark.parametrize("lost", ["h_s.2.bias", "g_a.1.beta"])
+def test_weights_of_no_whole_model_are_refused(lost: str) -> None:
+    widths = {"N": 8, "M": 12}
+    state = build("mbt2018-mean", widths).state_dict()
+    del state[lost]
+    for name in ("mbt2018-mean", "mbt2018"):
+        with pytest.raises(ModelError, match="do not fit"):
+            architectures.start_from(build(name, widths), state, "x.pt")
+
+
+def test_an_entropy_bottleneck_alone_is_nothing_to_start_from() -> None:
+    state = build("cheng2020-anchor", {"N": 8}).state_dict()
+    with pytest.raises(ModelError, match="do not fit"):
+        architectures.start_from(build("bmshj2018-hyperprior", {"N": 8, "M": 12}), state, "x.pt")

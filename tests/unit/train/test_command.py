@@ -107,6 +107,21 @@ def test_a_run_can_start_from_a_checkpoint_in_shards(whole: Path, tmp_path: Path
     torch.testing.assert_close(after["g_a.2.weight"], before["g_a.2.weight"])
 
 
+def test_a_run_can_start_from_the_parts_of_another_model(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mean = recipe(model="mbt2018-mean", N=None, M=None, steps=2, learning_rate=1e-12)
+    places = {"init": whole / "out" / "model.pt", "validation_images": whole / "test"}
+    card = run_training(mean, beside(whole, tmp_path, **places)).card
+    assert "model.pt: entropy_bottleneck, g_a, g_s, h_a; new: h_s" in capsys.readouterr().err
+    assert (card["N"], card["M"], card["init_parts"]) == (8, 12, ["entropy_bottleneck", "g_a", "g_s", "h_a"])
+    assert card["validation"]["init_rd_loss"] == pytest.approx(
+        json.loads((whole / "out" / "model.json").read_text())["test"]["rd_loss"]
+    )  # that of the other model, on the same images
+    before, after = read_state(whole / "out" / "model.pt"), read_state(tmp_path / "model.pt")
+    torch.testing.assert_close(after["g_a.2.weight"], before["g_a.2.weight"])
+
+
 # --- stopped and resumed ------------------------------------------------------------------------------------
 
 
