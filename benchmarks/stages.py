@@ -2,8 +2,8 @@
 
     python -m benchmarks.stages --checkpoint CKPT --calib DIR --images DIR [--steps 250] [--count 8] [--side 256] -o DIR
 
-Each part is left in float32 in turn. Then, in g_a and g_s, every activation tensor and every layer's weights get 16 bits
-in turn, with the range that they have, and every tensor once a range eight times as wide as well, which no value leaves.
+Each part is left in float32 in turn; then, in g_a and g_s, every activation tensor and every layer's weights get 16
+bits in turn, with the range that they have, and every tensor also a range eight times as wide, which no value leaves.
 What the loss falls by is what that one thing cost. Simulated, estimated rate.
 
 Without steps, weights are rounded to nearest. Reconstruction fits the parts to one another: a part in float32 is then

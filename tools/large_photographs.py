@@ -3,7 +3,7 @@
     python tools/large_photographs.py -o large/ [--side 512] [--set test|choose]
 
 They are larger, smoother and more colourful than Kodak and than the photographs that models are calibrated on. Two sets
-that share no picture: ``test`` is for figures, ``choose`` is what settings are chosen by. Neither is ever calibrated on,
+that share no picture: ``test`` is for figures, ``choose`` is for settings are chosen by. Neither is ever calibrated on,
 and neither belongs to the project: the script wants ``apt-get`` and ``dpkg-deb``, and asks the machine's own sources.
 The licences are those of the packages (``usr/share/doc/PACKAGE/copyright`` in each).
 """
