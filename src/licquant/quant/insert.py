@@ -16,6 +16,7 @@ from licquant.quant.calibrate import Statistics, TensorStatistics
 from licquant.quant.dataflow import sources
 from licquant.quant.grids import (
     ENTROPY_PARAMETERS,
+    MEAN_FRACTION_BITS,
     ZeroPoints,
     input_grid,
     output_grid,
@@ -23,9 +24,10 @@ from licquant.quant.grids import (
     tensor_bits,
     unit_interval,
     with_input_step,
+    writes_means,
     zero_points_of,
 )
-from licquant.quant.layers import QuantizedLayer, QuantizedTensor, ShuffledTensor
+from licquant.quant.layers import ParametersTensor, QuantizedLayer, QuantizedTensor, ShuffledTensor
 from licquant.quant.network import QuantizedModel, QuantizedPart, layer_names
 from licquant.quant.ranges import (
     RangeMethod,
@@ -118,6 +120,8 @@ class _Insertion:
     def _output(self) -> QuantizedTensor:
         found = self.statistics[self.graph.output]
         grid = output_grid(self.family, self.graph.name, len(found.low))
+        if grid is not None and writes_means(self.family, self.graph.name):
+            return ParametersTensor.of_means(grid, 2.0**-MEAN_FRACTION_BITS)
         if grid is not None:
             return QuantizedTensor.of(grid)
         tensor = self._calibrated(found, self.width)
@@ -133,13 +137,13 @@ class _Insertion:
         zero_points = zero_points_of(self.graph, step.name) if self.settings.free_zero_points else ZeroPoints.FIXED
         tensor = self._calibrated(found, bits, _SCALES[zero_points])
         read = input_grid(self.family, self.graph.name, len(found.low))
-        if read is not None and step.name == f"{self.graph.name}.{INPUT}":  # ŷ is integers, ẑ has 8 fractional bits
+        if read is not None and step.name == f"{self.graph.name}.{INPUT}":  # ŷ is on a coarse grid, ẑ on a fine one
             unit = float(read.scale.max())
             scale = scale_of_multiples(found, bits, unit, tensor.scale, tensor.zero_point)
             tensor.log_scale.data.copy_(scale.log())
             # Training would move ŷ's off what is exact: integers lie farthest from the boundaries, where the slope of
             # the distance-aware gradient is least, and not 1 on average.
-            tensor.log_scale.requires_grad_(unit < 1 or not bool((scale == unit).any()))
+            tensor.log_scale.requires_grad_(unit < 2.0**-MEAN_FRACTION_BITS or not bool((scale == unit).any()))
         return tensor
 
     def _calibrated(self, found: TensorStatistics, bits: int, choose: ScaleRule = activation_scale) -> QuantizedTensor:

@@ -101,6 +101,28 @@ class ShuffledTensor(QuantizedTensor):
         return super().__getattr__(name)
 
 
+class ParametersTensor(QuantizedTensor):
+    """The grid of σ and μ, of which the codec takes μ rounded to the fixed point of ŷ.
+
+    mean_unit: of that fixed point
+    """
+
+    mean_unit: float
+
+    @classmethod
+    def of_means(cls, grid: Grid, mean_unit: float) -> ParametersTensor:
+        """A fixed grid of 2 · M channels, [σ, μ]."""
+        tensor = cls.of(grid)
+        assert isinstance(tensor, ParametersTensor)
+        tensor.mean_unit = mean_unit
+        return tensor
+
+    def dequantize(self, q: Tensor) -> Tensor:
+        """Centred integers [B, 2 · M, H, W] to σ and μ as they are coded with."""
+        sigma, mean = super().dequantize(q).chunk(2, 1)
+        return torch.cat([sigma, round_half_up(mean / self.mean_unit) * self.mean_unit], 1)
+
+
 class QuantizedLayer(nn.Module):
     """A convolution, transposed convolution or GDN with b-bit weights.
 
