@@ -9,6 +9,7 @@ ORDER = [
     ["errors"],
     ["config", "digests", "images", "terminal"],
     ["cache"],
+    ["cluster"],
     ["program"],
     ["codec"],
     ["onnx_export"],
@@ -37,9 +38,9 @@ NARROW = {"models": {"errors", "config", "digests", "codec"}}
 # What runs where files are decoded: none of these libraries, not even inside a function.
 LEAN = ROOT | {"__init__", "terminal", "onnx_export", "pillow"}
 LEAN_COMMANDS = {
-    *("base", "cache", "coding", "doctor", "export", "file_lists", "image_options", "inspect"),
+    *("base", "cache", "coding", "coding_work", "doctor", "export", "file_lists", "image_options", "inspect"),
     *("model_choice", "model_search"),
-    *("options", "recipes"),
+    *("on_cluster", "options", "recipes"),
 }
 HEAVY = {
     "torch",
