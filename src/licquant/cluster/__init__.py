@@ -2,7 +2,7 @@
 
     items ──cut──> shards                      ``shards``   what is to be done, some hundred files at a time
     shard ──do_shard──> files, rows            ``worker``   what runs on the other machines
-    rows ──> part-000012-….parquet             ``rows``     one a shard: what became of every file, and from what
+    rows ──> part-000003072-….parquet            ``rows``     one a shard: what became of every file, and from what
     every shard a Ray task, counted            ``run``      the driver, which sees no picture and no result
     a cluster that is there, or one for a run  ``session``
 

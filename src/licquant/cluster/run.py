@@ -90,7 +90,7 @@ def run(cluster: Cluster, work: Work, items: Sequence[Item], rows: Path, on_coun
 def _with_earlier(shards: Sequence[Shard], order: Order) -> Iterator[Shard]:
     """The shards, each with the parts of another division that know some of its items."""
     own = {shard.part.name for shard in shards}
-    folder = shards[0].part.parent
+    folder = shards[0].folder
     where: dict[tuple[str, str, str], Path] = {}
     for part in parts_in(folder):
         if part.name not in own:

@@ -42,8 +42,8 @@ class Work(Protocol):
     def code(self) -> Sequence[str]:
         """Modules whose code, with all that they import, decides the result."""
 
-    def files(self) -> Sequence[Path]:
-        """The models, which must be the same on every machine."""
+    def models(self, subject: int) -> Sequence[Path]:
+        """Files that decide the result, which must be the same on every machine."""
 
     def settings(self, subject: int) -> object:
         """What else decides the result, as JSON holds it."""
@@ -54,22 +54,25 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class Shard:
-    """part: the file for its rows;  earlier: files that may hold rows of an earlier run for some of its items"""
+    """first: index of the first item among all;  earlier: files with rows of an earlier run for some of the items"""
 
     items: tuple[Item, ...]
-    part: Path
+    first: int
+    folder: Path
     earlier: tuple[Path, ...] = ()
+
+    @property
+    def part(self) -> Path:
+        """The file for its rows, named by its place among all and by its items: parts sort as items do."""
+        names = json.dumps([[item.source, item.target, item.subject] for item in self.items])
+        return self.folder / f"part-{self.first:09d}-{hashlib.sha256(utf8(names)).hexdigest()[:12]}.parquet"
 
     def halves(self) -> list[Shard]:
         """The same in two shards. What its own part holds is known to both."""
         middle = len(self.items) // 2
-        earlier = (*self.earlier, self.part)
-        of_half = [self.items[:middle], self.items[middle:]]
-        return [replace(_shard(items, self.part.parent, self._number), earlier=earlier) for items in of_half]
-
-    @property
-    def _number(self) -> int:
-        return int(self.part.name.split("-")[1])
+        known = replace(self, earlier=(*self.earlier, self.part))
+        left, right = self.items[:middle], self.items[middle:]
+        return [replace(known, items=left), replace(known, items=right, first=self.first + middle)]
 
 
 def shard_size(items: int, workers: int) -> int:
@@ -78,11 +81,6 @@ def shard_size(items: int, workers: int) -> int:
 
 
 def cut(items: Sequence[Item], size: int, folder: Path) -> Iterator[Shard]:
-    """The items in order, ``size`` a shard, without what is known from earlier runs."""
-    for number, first in enumerate(range(0, len(items), size)):
-        yield _shard(tuple(items[first : first + size]), folder, number)
-
-
-def _shard(items: tuple[Item, ...], folder: Path, number: int) -> Shard:
-    names = json.dumps([[item.source, item.target, item.subject] for item in items])
-    return Shard(items, folder / f"part-{number:06d}-{hashlib.sha256(utf8(names)).hexdigest()[:12]}.parquet")
+    """The items in order, ``size`` a shard, without what is known from earlier runs. folder: for their rows"""
+    for first in range(0, len(items), size):
+        yield Shard(tuple(items[first : first + size]), first, folder)

@@ -26,13 +26,13 @@ _ERRORS_TOLD = 3  # of a shard, to whoever waits for the run; the rows have them
 class Order:
     """What the workers are told once a run.
 
-    code, models: what the machine that gives the order has: hash of the code, SHA-256 of the work's files
-    made_by:      one for each of the work's subjects, as rows have it
+    code, models: what the machine that gives the order has: hash of the code, SHA-256 of every subject's models
+    made_by:      of every subject, as rows have it
     """
 
     work: Work
     code: str
-    models: tuple[str, ...]
+    models: tuple[tuple[str, ...], ...]
     made_by: tuple[str, ...]
 
     def key(self, item: Item) -> tuple[str, str, str]:
@@ -43,8 +43,8 @@ class Order:
 def give_order(work: Work, subjects: int = 1) -> Order:
     """By what this machine has; ``DataError`` for a model that is not there."""
     code = code_version(tuple(work.code))
-    models = tuple(map(file_sha256, work.files()))
-    contents = (json.dumps([code, models, work.settings(subject)], default=str) for subject in range(subjects))
+    models = tuple(tuple(map(file_sha256, work.models(subject))) for subject in range(subjects))
+    contents = (json.dumps([code, of, work.settings(subject)], default=str) for subject, of in enumerate(models))
     return Order(work, code, models, tuple(hashlib.sha256(content.encode()).hexdigest() for content in contents))
 
 
@@ -81,14 +81,17 @@ def check_same(order: Order, node: str) -> None:
             f"{node} has other code, licquant {__version__} ({code}), than the machine that gives the work "
             f"({order.code}): install the same licquant, with the same libraries, on all of them"
         )
-    files = order.work.files()
-    for path, sha256 in zip(files, order.models, strict=False):
-        if not path.is_file():
-            raise LicquantError(f"{node} has no {path}: a model must be there on every machine, under the same name")
-        if file_sha256(path) != sha256:
-            raise LicquantError(f"{node} has another {path} than the machine that gives the work")
-    if len(files) != len(order.models):
-        raise LicquantError(f"{node} has {len(files)} models, the machine that gives the work {len(order.models)}")
+    for subject, digests in enumerate(order.models):
+        paths = order.work.models(subject)
+        if len(paths) != len(digests):
+            raise LicquantError(
+                f"{node} has {len(paths)} models where the machine that gives the work has {len(digests)}"
+            )
+        for path, sha256 in zip(paths, digests, strict=True):
+            if not path.is_file():
+                raise LicquantError(f"{node} has no {path}: a model must be on every machine, under the same name")
+            if file_sha256(path) != sha256:
+                raise LicquantError(f"{node} has another {path} than the machine that gives the work")
 
 
 def _started(order: Order, node: str, counts: Counts) -> Callable[[Item], Facts]:
@@ -127,7 +130,7 @@ def _row(
             return row
     facts = do(item)
     source, target, made_by = order.key(item)
-    written = item.target and not facts.get("error")
+    written = item.target and not facts.get("error") and not facts.get("skipped")
     row = row_of(
         {
             "input": source,

@@ -49,7 +49,7 @@ class FileWork:
         """All that makes a file from a file."""
         return ("licquant.commands.coding_work",)
 
-    def files(self) -> Sequence[Path]:
+    def models(self, subject: int) -> Sequence[Path]:
         """The models that the option names; a coded image names its own, by a hash."""
         model = self.how.model
         if model is None:

@@ -157,6 +157,10 @@ Jobs = Annotated[
 OnCluster = Annotated[
     bool, typer.Option("--cluster", help="By Ray: on this machine, or on many with --address. See docs/cluster.md.")
 ]
+ClusterJobs = Annotated[
+    int | None,
+    whole("--jobs", 1, MAX_THREADS, "Of --cluster: images at a time; default: all its cores.", "-j", hidden=True),
+]
 Address = Annotated[str | None, typer.Option(help="Of a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")]
 Rows = Annotated[
     Path | None, typer.Option(help="Of --cluster: folder for a row a file; default: beside the output.", hidden=True)
