@@ -2,23 +2,25 @@
 
 import json
 import shutil
+import socket
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("pyarrow", reason="rows are Parquet: install licquant[cluster]")
-
 from licquant.cluster.counts import Counts
 from licquant.cluster.rows import parts_in, read_part, write_part
 from licquant.cluster.shards import LARGEST, Item, Shard, cut, shard_size
 from licquant.cluster.worker import Order, check_same, do_shard, give_order, give_up
+from licquant.commands.app import main
 from licquant.commands.base import Wanted
 from licquant.commands.coding_work import Decoding, Encoding, HowRun
 from licquant.commands.on_cluster import FileWork
 from licquant.errors import LicquantError
 from licquant.images import Reading, read_image, write_image
 from licquant.quant.synthetic import dead_leaves
+
+pytest.importorskip("pyarrow", reason="rows are Parquet: install licquant[cluster]")
 
 RUN = HowRun("openvino", 1)
 
@@ -171,6 +173,26 @@ def test_what_kills_every_process(tmp_path, shard, work) -> None:
     order: Order = give_order(work)
     assert figures(give_up(shard, order, "died")) == (0, 0, 0, 4)
     assert read_part(shard.part)[0]["error"] == f"{shard.items[0].source}: died"
+
+
+# --- addresses ----------------------------------------------------------------------------------------------
+
+
+def test_nobody_answers(tmp_path, work, capsys) -> None:
+    """At once, in one line, without Ray's own minutes."""
+    with socket.socket() as bound:  # not listening
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        for given in (address, f"ray://{address}"):
+            with pytest.raises(SystemExit) as stop:
+                main(["encode", str(tmp_path), "-o", str(tmp_path / "o"), "--cluster", "--address", given])
+            assert stop.value.code == 1
+
+
+def test_an_address_without_a_cluster_is_refused(tmp_path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["encode", "a.png", "-o", str(tmp_path), "--address", "auto"])
+    assert capsys.readouterr().err == "licquant: --address auto: goes with --cluster\n"
 
 
 # --- portions -----------------------------------------------------------------------------------------------
