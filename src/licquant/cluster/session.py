@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -33,28 +33,30 @@ class Cluster:
     threads: int = 1
 
 
-@contextmanager
+@contextlib.contextmanager
 def connected(cluster: Cluster) -> Iterator[ModuleType]:
     """Ray, connected. ``LicquantError``, one line, for an address without a cluster or one of another Ray."""
+    address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+    if address != "local":
+        _check_answers(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
     how: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address == "local":
         cores = (cluster.jobs or _cores()) * cluster.threads
         how |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
         how |= {"_system_config": {"task_oom_retries": 1}}
-    else:
-        _check_answers(address)
-    try:
-        ray.init(address=address, **how)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise LicquantError(f"{address}: no Ray cluster that can be used: {_first_sentence(error)}") from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    # Ray prints the log of what dies, on standard output, which is for results.
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        try:
+            ray.init(address=address, **how)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise LicquantError(f"{address}: no Ray cluster that can be used: {_first_sentence(error)}") from error
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 def workers_of(ray: ModuleType, cluster: Cluster) -> int:

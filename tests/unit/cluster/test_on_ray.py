@@ -37,7 +37,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False, "include_log_monitor": False})
     cluster.add_node(**NODE)
     yield cluster
     cluster.shutdown()
