@@ -135,7 +135,7 @@ def equality(
         folder = Path(name)
         broken = make_tiles(list_images(images), tiles, side, damaged, folder / "in")
         plain_seconds, plain = encode(folder / "in", "-o", folder / "plain", "--jobs", 2, "--threads", 1)
-        node = {"num_cpus": 1, "object_store_memory": OBJECT_STORE}
+        node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": OBJECT_STORE}
         cluster = Cluster(
             initialize_head=True, head_node_args={**node, "include_dashboard": False, "include_log_monitor": False}
         )
@@ -209,6 +209,29 @@ def throughput(
     output.mkdir(parents=True, exist_ok=True)
     record = {"schema": "licquant-cluster-throughput/1", "images": count, "ratios": ratios, "pairs": found}
     report.write_json(output / "cluster-throughput.json", {**record, "provenance": provenance.collect(threads=1)})
+
+
+@app.command()
+def scaling(
+    cpu_seconds: Annotated[float, typer.Option(help="Of a worker, for a picture.")],
+    start_seconds: Annotated[float, typer.Option(help="Of a worker.")],
+    driver_seconds: Annotated[float, typer.Option(help="For a picture.")],
+    bytes_in: Annotated[float, typer.Option(help="Of a picture.")],
+    bytes_out: Annotated[float, typer.Option(help="Of its file.")],
+) -> None:
+    """What follows for many pictures on many cores, as rows of results/cluster-scaling.json."""
+    rows = []
+    for pictures in (1e6, 1e9):
+        for cores in (100, 10_000):
+            working, driving = pictures * cpu_seconds / cores, pictures * driver_seconds
+            seconds = start_seconds + max(working, driving)
+            network = 8e-9 * pictures * (bytes_in + bytes_out) / seconds
+            bound = "the driver" if driving > working else "processors"
+            core_hours = pictures * cpu_seconds / 3600
+            rows.append(
+                [f"{pictures:,.0f}", f"{cores:,}", seconds / 3600, pictures / seconds, network, core_hours, bound]
+            )
+    typer.echo(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 
-
-@dataclass
 class Counts:
-    """Of a shard, or of many.
+    """Of a shard, or of many; all begin at none.
 
     done: made now;  kept: from an earlier run;  skipped: as the work says;  failed: with an error
     seconds: of processor time;  starts: of processes that loaded the models, in start_seconds together
     bytes_in, bytes_out: of files;  peak_bytes: of the largest process;  errors: the first of them
     """
 
-    done: int = 0
-    kept: int = 0
-    skipped: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-    starts: int = 0
-    start_seconds: float = 0.0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    peak_bytes: int = 0
-    nodes: set[str] = field(default_factory=set)
-    errors: list[str] = field(default_factory=list)
+    def __init__(self, *nodes: str) -> None:
+        self.done = self.kept = self.skipped = self.failed = 0
+        self.seconds = self.start_seconds = 0.0
+        self.starts = self.bytes_in = self.bytes_out = self.peak_bytes = 0
+        self.nodes = set(nodes)
+        self.errors: list[str] = []
 
     @property
     def items(self) -> int:

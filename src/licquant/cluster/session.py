@@ -44,7 +44,7 @@ def connected(cluster: Cluster) -> Iterator[ModuleType]:
 
     how: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address == "local":
-        cores = (cluster.jobs or _cores()) * cluster.threads
+        cores = cluster.jobs * cluster.threads if cluster.jobs else max(_cores(), cluster.threads)
         how |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
         how |= {"_system_config": {"task_oom_retries": 1}}
     # Ray prints the log of what dies, on standard output, which is for results.

@@ -54,7 +54,7 @@ def do_shard(shard: Shard, order: Order, node: str) -> Counts:
     ``LicquantError`` for what would befall every item: another version of licquant or of a model on this machine, or
     rows that cannot be written. What befalls one item is told in its row.
     """
-    counts = Counts(nodes={node})
+    counts = Counts(node)
     do = _started(order, node, counts)
     earlier = _earlier(shard)
     before = time.process_time()

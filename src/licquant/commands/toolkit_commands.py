@@ -87,6 +87,8 @@ def quantize(
     metric: Metric = None,
     licence: Licence = "not stated",
     strict: Strict = False,
+    cluster: OnCluster = False,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Quantize a trained model to a .licq file."""
@@ -113,6 +115,7 @@ def quantize(
         plan=plan,
         latency=latency,
         cache=cache_folder(cache),
+        cluster=cluster_of(cluster, address, None, None),
     )
     finish(quantize_command.quantize(options), as_json)
 

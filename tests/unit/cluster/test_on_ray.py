@@ -14,16 +14,22 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 import licquant.cluster.worker
+from licquant.allocate.sensitivity import draw_crops, measure_sensitivity
 from licquant.cluster.rows import parts_in, read_part
 from licquant.cluster.run import Finished, run
 from licquant.cluster.session import Cluster
 from licquant.cluster.shards import Facts, Item
 from licquant.commands.app import main
+from licquant.commands.quantize import spread_over
 from licquant.errors import LicquantError
 from licquant.images import write_image
+from licquant.models.trace import trace_model
+from licquant.quant.calibrate import collect_statistics
 from licquant.quant.synthetic import dead_leaves
+from tests.models_for_tests import small_hyperprior
 
 pytest.importorskip("pyarrow", reason="rows are Parquet: install licquant[cluster]")
 ray = pytest.importorskip("ray", reason="the cluster is Ray's: install licquant[cluster]")
@@ -31,13 +37,14 @@ cluster_utils = pytest.importorskip("ray.cluster_utils")
 
 pytestmark = pytest.mark.slow
 
+LESS = {"include_dashboard": False, "include_log_monitor": False}
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False, "include_log_monitor": False})
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={**NODE, **LESS})
     cluster.add_node(**NODE)
     yield cluster
     cluster.shutdown()
@@ -239,3 +246,25 @@ def test_an_interrupted_run_goes_on(tmp_path, nodes, by_value) -> None:
     assert 0 < done.counts.kept < 60
     assert done.counts.kept + done.counts.done == 60
     check(done, items)
+
+
+# --- measurements -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_table_of_sensitivities_is_that_of_one_process(tmp_path, nodes, one_thread) -> None:
+    """Bit for bit; and it is kept as it would be."""
+    images = dead_leaves(2, 64)
+    traced = trace_model(small_hyperprior())
+    made = traced, collect_statistics(traced, images), draw_crops(images, count=1, side=64), [3, 6]
+    here = measure_sensitivity(*made)
+    away = measure_sensitivity(*made, cache=tmp_path, spread=spread_over(Cluster(nodes.address)))
+    assert (away.base, away.changes, away.layers) == (here.base, here.changes, here.layers)
+    assert measure_sensitivity(*made, cache=tmp_path, spread=None).changes == here.changes  # nothing is missing
