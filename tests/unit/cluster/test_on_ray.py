@@ -18,6 +18,7 @@ import torch
 
 import licquant.cluster.worker
 from licquant.allocate.sensitivity import draw_crops, measure_sensitivity
+from licquant.cluster.counts import Counts
 from licquant.cluster.rows import parts_in, read_part
 from licquant.cluster.run import Finished, run
 from licquant.cluster.session import Cluster
@@ -236,8 +237,9 @@ def test_another_version_is_one_line(tmp_path, nodes, by_value, monkeypatch) -> 
 def test_an_interrupted_run_goes_on(tmp_path, nodes, by_value) -> None:
     items = items_in(tmp_path / "in", 60)
 
-    def interrupt(counts: object) -> None:
-        raise KeyboardInterrupt
+    def interrupt(counts: Counts) -> None:
+        if counts.done:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(Cluster(nodes.address), Slow(), items, tmp_path / "rows", interrupt)
