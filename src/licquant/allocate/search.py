@@ -113,10 +113,9 @@ class Search:
     def table(self) -> Sensitivity:
         """ζ of every layer at every width; measured once, or taken from the cache."""
         widths = range(MIN_BITS, max(self.settings.max_bits, self.settings.activation_bits) + 1)
+        measured_on = self.traced, self.statistics, self.crops
         return measure_sensitivity(
-            self.traced,
-            self.statistics,
-            self.crops,
+            *measured_on,
             list(widths),
             self.settings.quantizer,
             self.settings.cache,
