@@ -152,16 +152,14 @@ Device = Annotated[
     str, typer.Option(help="Of OpenVINO: CPU, GPU, NPU or AUTO, for what need not be exact; that stays on the CPU.")
 ]
 Jobs = Annotated[
-    int | None, whole("--jobs", 1, MAX_THREADS, "Files at a time, default: 2; with --cluster, all its cores.", "-j")
+    int | None, whole("--jobs", 1, MAX_THREADS, "Files at a time; default: 2, or the cluster's cores.", "-j")
 ]
-OnCluster = Annotated[
-    bool, typer.Option("--cluster", help="By Ray: on this machine, or on many with --address. See docs/cluster.md.")
-]
+OnCluster = Annotated[bool, typer.Option("--cluster", help="By Ray, here or on many machines: docs/cluster.md.")]
 ClusterJobs = Annotated[
     int | None,
     whole("--jobs", 1, MAX_THREADS, "Of --cluster: images at a time; default: all its cores.", "-j", hidden=True),
 ]
-Address = Annotated[str | None, typer.Option(help="Of a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster: auto, HOST:PORT, …")]
 Rows = Annotated[
     Path | None, typer.Option(help="Of --cluster: folder for a row a file; default: beside the output.", hidden=True)
 ]
