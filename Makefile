@@ -91,7 +91,7 @@ $(READY): pyproject.toml constraints.txt
 	echo "setting up $(VENV) with $$($$found --version): once, a few minutes, about 6 GB"; \
 	$$found -m venv $(VENV) || { echo "$$found cannot make a virtual environment: is its venv module installed?" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[toolkit,onnx,dev,docs]'
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[toolkit,onnx,cluster,dev,docs]'
 	@touch $@
 
 clean:

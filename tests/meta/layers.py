@@ -10,6 +10,7 @@ ORDER = [
     ["config", "digests", "images", "terminal"],
     ["cache"],
     ["ready"],
+    ["cluster"],
     ["program"],
     ["codec"],
     ["onnx_export", "openvino_export"],
@@ -39,9 +40,9 @@ NARROW = {"models": {"errors", "config", "digests", "codec"}}
 # What runs where files are decoded: none of these libraries, not even inside a function.
 LEAN = ROOT | {"__init__", "terminal", "onnx_export", "openvino_export", "browser", "pillow"}
 LEAN_COMMANDS = {
-    *("base", "cache", "coding", "doctor", "export", "file_lists", "image_options", "inspect"),
+    *("base", "cache", "coding", "coding_work", "doctor", "export", "file_lists", "image_options", "inspect"),
     *("model_choice", "model_search"),
-    *("options", "recipes", "serve"),
+    *("on_cluster", "options", "recipes", "serve"),
 }
 HEAVY = {
     "torch",

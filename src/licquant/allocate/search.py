@@ -20,7 +20,7 @@ from licquant.allocate.costs import (
     weight_bits_cost,
 )
 from licquant.allocate.hessian import BATCH, VECTORS, weight_hessian_traces
-from licquant.allocate.sensitivity import Sensitivity, draw_crops, measure_sensitivity, table_key
+from licquant.allocate.sensitivity import Sensitivity, draw_crops, in_turn, measure_sensitivity, table_key
 from licquant.cache import entry
 from licquant.codec.files.artifact import Artifact
 from licquant.config import FILE_BUDGETS, MIN_BITS, Budget, OnProgress, Plan, silent
@@ -113,14 +113,14 @@ class Search:
     def table(self) -> Sensitivity:
         """ζ of every layer at every width; measured once, or taken from the cache."""
         widths = range(MIN_BITS, max(self.settings.max_bits, self.settings.activation_bits) + 1)
+        measured_on = self.traced, self.statistics, self.crops
         return measure_sensitivity(
-            self.traced,
-            self.statistics,
-            self.crops,
+            *measured_on,
             list(widths),
             self.settings.quantizer,
             self.settings.cache,
             lambda done, total: self.on_progress("measuring sensitivity", done, total),
+            spread=self.settings.spread or in_turn,
         )
 
     @property

@@ -10,9 +10,11 @@ row by row, so that an interrupted measurement goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +25,6 @@ from licquant.config import MAX_BITS, MIN_BITS
 from licquant.errors import DataError
 from licquant.evaluate.rd import DISTORTION_WEIGHTS, MSE
 from licquant.images import RGB
-from licquant.models.graph import Step
 from licquant.models.trace import TracedModel
 from licquant.quant.calibrate import MULTIPLE, Statistics
 from licquant.quant.grids import planned
@@ -88,6 +89,76 @@ def draw_crops(images: Sequence[RGB], count: int = CROPS, side: int = SIDE, seed
     return torch.stack(crops).permute(0, 3, 1, 2).float() / 255
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """One measurement: the weights or the activations of a layer at a width."""
+
+    part: str
+    layer: str
+    kind: str
+    bits: int
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """By which a table has it."""
+        return self.layer, self.kind, self.bits
+
+
+@dataclass(eq=False)
+class Measuring:
+    """A float model, what it was calibrated with, and the crops on which a layer at a width is measured.
+
+    key: ``table_key`` of the rest. Sent to another process without what is computed from these.
+    """
+
+    key: str
+    traced: TracedModel
+    statistics: Statistics
+    crops: Tensor
+    settings: QuantizerSettings | None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @cached_property
+    def probe(self) -> Probe:
+        """With all tensors of the float model."""
+        return Probe(self.traced, self.crops)
+
+    @property
+    def base(self) -> Change:
+        """The float model's rate and distortion."""
+        return _change(self.probe.base)
+
+    def __call__(self, wanted: Wanted) -> Change:
+        """Rate and distortion with nothing else quantized."""
+        step = next(step for step in self.traced.graphs[wanted.part] if step.name == wanted.layer)
+        if wanted.kind == WEIGHTS:
+            found = self.probe.with_weights(self._inserted(wanted.bits, _ACTIVATION_BITS), wanted.part, step)
+        else:
+            found = self.probe.with_activations(self._inserted(MAX_BITS, wanted.bits), wanted.part, step)
+        return _change(found)
+
+    @cached_property
+    def _inserted(self) -> Callable[[int, int], QuantizedModel]:
+        """The model with these widths of weights and activations everywhere; the two of one width are kept."""
+
+        def insert(weight_bits: int, bits: int) -> QuantizedModel:
+            plan = uniform_plan(self.traced, weight_bits, bits)
+            return insert_quantizers(self.traced, plan, self.statistics, self.settings)
+
+        return lru_cache(maxsize=2)(insert)
+
+
+Spread = Callable[[Measuring, Sequence[Wanted]], Iterable[tuple[Wanted, Change]]]
+
+
+def in_turn(measuring: Measuring, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Change]]:
+    """Everything that is wanted, measured here."""
+    for one in wanted:
+        yield one, measuring(one)
+
+
 def measure_sensitivity(
     traced: TracedModel,
     statistics: Statistics,
@@ -96,58 +167,34 @@ def measure_sensitivity(
     settings: QuantizerSettings | None = None,
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    spread: Spread = in_turn,
 ) -> Sensitivity:
     """ζ of every layer's weights and activations at every one of ``widths`` on the crops [B, 3, H, W].
 
     cache: a folder for the table; what is found there for the same model, data and settings is not measured again
     on_progress: called with (measurements done, in all)
+    spread:      who measures
     """
     widths = sorted({bits for bits in widths if MIN_BITS <= bits <= MAX_BITS})
     steps = [(part, step) for part, graph in traced.graphs.items() for step in planned(graph)]
     wanted = [
-        (part, step, kind, bits)
+        Wanted(part, step.name, kind, bits)
         for bits in widths
         for part, step in steps
         for kind in ((WEIGHTS, ACTIVATIONS) if step.has_weights else (ACTIVATIONS,))
     ]
-    journal = _Journal(entry(cache, "sensitivity", table_key(traced, statistics, crops, settings)))
-    missing = [one for one in wanted if (one[1].name, one[2], one[3]) not in journal.changes]
-
-    def insert(weight_bits: int, bits: int) -> QuantizedModel:
-        return insert_quantizers(traced, uniform_plan(traced, weight_bits, bits), statistics, settings)
-
+    key = table_key(traced, statistics, crops, settings)
+    journal = _Journal(entry(cache, "sensitivity", key))
+    missing = [one for one in wanted if one.key not in journal.changes]
     if missing or journal.base is None:
-        probe = Probe(traced, crops)
-        journal.set_base(_change(probe.base))
+        measuring = Measuring(key, traced, statistics, crops, settings)
         known = len(wanted) - len(missing)
-        _measure(probe, insert, missing, journal, lambda n: on_progress(known + n, len(wanted)))
+        base = journal.base_or(measuring.base)
+        for done, (one, found) in enumerate(spread(measuring, missing), start=1):
+            journal.add(one.key, Change(found.rate - base.rate, found.distortion - base.distortion))
+            on_progress(known + done, len(wanted))
     assert journal.base is not None
     return Sensitivity(tuple(step.name for _, step in steps), journal.base, journal.changes)
-
-
-def _measure(
-    probe: Probe,
-    insert: Callable[[int, int], QuantizedModel],
-    missing: Sequence[tuple[str, Step, str, int]],
-    journal: _Journal,
-    on_progress: Callable[[int], None],
-) -> None:
-    assert journal.base is not None
-    done = 0
-    for bits in sorted({bits for *_, bits in missing}):
-        of_weights, of_activations = insert(bits, _ACTIVATION_BITS), insert(MAX_BITS, bits)
-        for part, step, kind, _ in (one for one in missing if one[3] == bits):
-            if kind == WEIGHTS:
-                found = probe.with_weights(of_weights, part, step)
-            else:
-                found = probe.with_activations(of_activations, part, step)
-            change = _change(found)
-            journal.add(
-                (step.name, kind, bits),
-                Change(change.rate - journal.base.rate, change.distortion - journal.base.distortion),
-            )
-            done += 1
-            on_progress(done)
 
 
 def _change(found: RateDistortion) -> Change:
@@ -168,10 +215,12 @@ class _Journal:
             else:
                 self.changes[record["layer"], record["kind"], record["bits"]] = change
 
-    def set_base(self, base: Change) -> None:
+    def base_or(self, base: Change) -> Change:
+        """What is kept of the float model, else this, which is kept then."""
         if self.base is None:
             self.base = base
             self.kept.append({"layer": None, **asdict(base)})
+        return self.base
 
     def add(self, key: tuple[str, str, int], change: Change) -> None:
         self.changes[key] = change

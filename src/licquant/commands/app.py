@@ -18,12 +18,16 @@ from licquant.commands import coding as coding_command
 from licquant.commands import recipes
 from licquant.commands.base import finish
 from licquant.commands.image_options import Background, Depth, Frame, Metadata, NoAlpha, Srgb, reading_of
+from licquant.commands.on_cluster import cluster_of
 from licquant.commands.options import (
+    Address,
     Device,
     Engine,
     Jobs,
     Json,
     ModelFile,
+    OnCluster,
+    Rows,
     SkipExisting,
     Threads,
     count,
@@ -63,7 +67,8 @@ _LISTS = {
     "serve": ("--models",),
 }
 
-_EXTRAS = {"onnx": "onnx"}  # library → what to install for it, where that is not the toolkit
+# Library → what to install for it, where that is not the toolkit.
+_EXTRAS = {"onnx": "onnx", "ray": "cluster", "pyarrow": "cluster"}
 
 
 def _print_versions(wanted: bool) -> None:
@@ -99,7 +104,10 @@ def encode(
     quality: Annotated[int | None, count("--quality", "Which of the models, by bit rate; default: the middle.")] = None,
     target_bpp: Annotated[float | None, positive("--target-bpp", "The best of the models within this rate.")] = None,
     target_psnr: Annotated[float | None, positive("--target-psnr", "The smallest file of this PSNR in dB.")] = None,
-    jobs: Jobs = 2,
+    jobs: Jobs = None,
+    cluster: OnCluster = False,
+    address: Address = None,
+    rows: Rows = None,
     skip_existing: SkipExisting = False,
     engine: Engine = "openvino",
     device: Device = "CPU",
@@ -114,8 +122,9 @@ def encode(
 ) -> None:
     """Encode images."""
     options = coding_command.CodingOptions(
-        images, output, model, engine, threads, jobs=jobs, skip_existing=skip_existing, as_json=as_json, device=device
-    )
+        images, output, model, engine, threads, jobs=jobs, skip_existing=skip_existing, as_json=as_json, device=device,
+        cluster=cluster_of(cluster, address, jobs, threads), rows=rows,
+    )  # fmt: skip
     reading = reading_of(srgb, metadata, background, no_alpha, depth, frame)
     finish(coding_command.encode(options, quality, target_bpp, target_psnr, reading), as_json)
 
@@ -131,7 +140,10 @@ def decode(
     ] = None,
     form: Annotated[str | None, typer.Option("--format", help="png (default), ppm, bmp or tif, in a folder.")] = None,
     crop: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="This part only; it takes less time.")] = None,
-    jobs: Jobs = 2,
+    jobs: Jobs = None,
+    cluster: OnCluster = False,
+    address: Address = None,
+    rows: Rows = None,
     skip_existing: SkipExisting = False,
     engine: Engine = "openvino",
     device: Device = "CPU",
@@ -143,8 +155,9 @@ def decode(
     """Decode coded images. A file names its model, which is looked for among the embedded ones, in the folders that
     LICQUANT_MODELS lists, and beside the file."""
     options = coding_command.CodingOptions(
-        files, output, model, engine, threads, jobs=jobs, skip_existing=skip_existing, as_json=as_json, device=device
-    )
+        files, output, model, engine, threads, jobs=jobs, skip_existing=skip_existing, as_json=as_json, device=device,
+        cluster=cluster_of(cluster, address, jobs, threads), rows=rows,
+    )  # fmt: skip
     part = None if crop is None else coding_command.parse_crop(crop)
     colour = None if background is None else parse_colour(background)
     finish(coding_command.decode(options, form, commands.Wanted(part, srgb, colour)), as_json)

@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from licquant.commands import base as commands
+from licquant.cluster.session import Cluster
 from licquant.commands.base import Crop, Report, Wanted
+from licquant.commands.coding_work import Decoding, Encoding, HowRun, Outcome, Work, attempt, with_name
 from licquant.commands.file_lists import STREAM, Job, plan
-from licquant.commands.model_choice import Codecs, encoder
+from licquant.commands.on_cluster import FileWork, code_files
 from licquant.errors import BitstreamError, LicquantError
 from licquant.images import Reading
 from licquant.images.formats import READ_SUFFIXES
@@ -23,7 +24,7 @@ from licquant.images.writing import WRITE_FORMATS
 from licquant.program.threads import thread_count
 from licquant.terminal import note, on_one_line, progress_bars, remark, say
 
-Work = Callable[[Path, Path, str, Path], Report]  # source, target, what errors call the source, the folder it is in
+_JOBS = 2
 _LARGEST_STREAM = 1 << 32  # bytes
 
 
@@ -31,7 +32,9 @@ _LARGEST_STREAM = 1 << 32  # bytes
 class CodingOptions:
     """What encode and decode have in common.
 
-    inputs: files, folders, patterns, or ``-``;  output: a file, a folder or ``-``
+    inputs:  files, folders, patterns, or ``-``;  output: a file, a folder or ``-``
+    jobs:    files at the same time; None: 2, or all that the cluster has cores for
+    cluster: None for this process;  rows: see ``on_cluster.code_files``
     """
 
     inputs: Sequence[Path]
@@ -39,10 +42,26 @@ class CodingOptions:
     model: Path | None
     engine: str
     threads: int | None
-    jobs: int
+    jobs: int | None
     skip_existing: bool
     as_json: bool
     device: str = "CPU"
+    cluster: Cluster | None = None
+    rows: Path | None = None
+
+    def how_run(self, files: int) -> HowRun:
+        """How codecs are run for so many files; on a cluster, each by one thread.
+
+        Jobs share the threads: two images on a thread each take less time than one after the other on both.
+        """
+        if self.cluster:
+            return HowRun(self.engine, self.cluster.threads, self.device)
+        threads, callers = self.threads, min(self.jobs or _JOBS, files)
+        if callers > 1:
+            whole = threads or thread_count()
+            callers = min(callers, whole)
+            threads = whole // callers
+        return HowRun(self.engine, threads, self.device, callers)
 
 
 def encode(
@@ -50,8 +69,8 @@ def encode(
 ) -> Report:
     """The options of the model are those of ``model_choice.encoder``; reading: as ``images.read_picture`` has it."""
     jobs = plan(options.inputs, options.output, READ_SUFFIXES, ".lic")
-    chosen = encoder(_codecs(options, len(jobs)), options.model, quality, target_bpp, target_psnr)
-    return _run(options, jobs, ".lic", lambda source, target, *_: commands.encode(source, chosen, target, reading))
+    how = Encoding(options.how_run(len(jobs)), options.model, quality, target_bpp, target_psnr, reading)
+    return _run(options, jobs, ".lic", how, how.start())
 
 
 def decode(options: CodingOptions, form: str | None, wanted: Wanted) -> Report:
@@ -65,22 +84,8 @@ def decode(options: CodingOptions, form: str | None, wanted: Wanted) -> Report:
         options, form = replace(options, output=STREAM), prefix.lower()
     suffix = f".{(form or 'png').lower()}"
     jobs = plan(options.inputs, options.output, (".lic",), suffix)
-    codecs = _codecs(options, len(jobs))
-
-    def work(source: Path, target: Path, name: str, beside: Path) -> Report:
-        return commands.decode(source, lambda data: codecs.for_coded(data, options.model, name, beside), target, wanted)
-
-    return _run(options, jobs, suffix, work)
-
-
-def _codecs(options: CodingOptions, files: int) -> Codecs:
-    """Jobs share the threads: two images on a thread each take less time than one after the other on both."""
-    threads, callers = options.threads, min(options.jobs, files)
-    if callers > 1:
-        whole = threads or thread_count()
-        callers = min(callers, whole)
-        threads = whole // callers
-    return Codecs(options.engine, threads, options.device, callers)
+    how = Decoding(options.how_run(len(jobs)), options.model, wanted)
+    return _run(options, jobs, suffix, how, how.start())
 
 
 def parse_crop(text: str) -> Crop:
@@ -92,7 +97,9 @@ def parse_crop(text: str) -> Crop:
     return x, y, width, height
 
 
-def _run(options: CodingOptions, jobs: Sequence[Job], suffix: str, work: Work) -> Report:
+def _run(options: CodingOptions, jobs: Sequence[Job], suffix: str, how: Encoding | Decoding, work: Work) -> Report:
+    if options.cluster:
+        return code_files(options.cluster, jobs, FileWork(how, options.skip_existing), options.output, options.rows)
     if len(jobs) > 1 or jobs[0].target != Path(options.output):
         return _all(options, jobs, work)
     (job,) = jobs
@@ -103,7 +110,7 @@ def _run(options: CodingOptions, jobs: Sequence[Job], suffix: str, work: Work) -
         try:
             return work(job.source, job.target, str(job.source), job.source.parent)
         except BitstreamError as error:  # of a codec, which knows no names
-            raise BitstreamError(_with_name(job.source, str(error))) from error
+            raise BitstreamError(with_name(job.source, str(error))) from error
     return _streamed(job, suffix, work, options.as_json)
 
 
@@ -128,17 +135,13 @@ def _streamed(job: Job, suffix: str, work: Work, as_json: bool) -> Report:
             report = work(source, target, name, job.source.parent)
         except LicquantError as error:
             text = str(error).replace(str(source), name)
-            raise type(error)(_with_name(Path(name), text) if isinstance(error, BitstreamError) else text) from error
+            raise type(error)(with_name(Path(name), text) if isinstance(error, BitstreamError) else text) from error
         if job.target != Path(STREAM):
             return report
         with target.open("rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return Report({**report.record, "output": STREAM})  # and not a word where the data go
-
-
-def _with_name(source: Path, text: str) -> str:
-    return text if str(source) in text else f"{source}: {text}"
 
 
 def _is_pipe(path: Path) -> bool:
@@ -162,33 +165,12 @@ def _read_stream(stream: BinaryIO, path: Path) -> None:
 # --- many files ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    job: Job
-    report: Report | None = None  # none: it was there already, or there is an error
-    error: str = ""
-
-
 def _all(options: CodingOptions, jobs: Sequence[Job], work: Work) -> Report:
     """Every job, whatever becomes of the others; its status is 1 if one failed."""
 
-    def one(job: Job) -> _Outcome:
-        if options.skip_existing and job.target.exists():
-            return _Outcome(job)
-        try:
-            job.target.parent.mkdir(parents=True, exist_ok=True)
-            return _Outcome(job, work(job.source, job.target, str(job.source), job.source.parent))
-        except LicquantError as error:
-            text = str(error)
-        except MemoryError:
-            text = "not enough memory"
-        except OSError as error:
-            text = f"{error.filename or job.target}: {error.strerror or error}"
-        return _Outcome(job, error=_with_name(job.source, text))
-
-    outcomes: list[_Outcome] = []
-    with _bar(len(jobs)) as moved, ThreadPoolExecutor(options.jobs) as pool:
-        waiting = [pool.submit(one, job) for job in jobs]
+    outcomes: list[Outcome] = []
+    with _bar(len(jobs)) as moved, ThreadPoolExecutor(options.jobs or _JOBS) as pool:
+        waiting = [pool.submit(attempt, job, work, options.skip_existing) for job in jobs]
         try:
             for future in waiting:
                 outcomes.append(future.result())
@@ -201,7 +183,7 @@ def _all(options: CodingOptions, jobs: Sequence[Job], work: Work) -> Report:
         remark(outcome.error)
     written = [outcome for outcome in outcomes if outcome.report]
     record = {
-        "files": [_record(outcome) for outcome in outcomes],
+        "files": [outcome.record for outcome in outcomes],
         "written": len(written),
         "skipped": len(outcomes) - len(written) - len(failed),
         "failed": len(failed),
@@ -215,13 +197,6 @@ def _all(options: CodingOptions, jobs: Sequence[Job], work: Work) -> Report:
         note(", ".join([f"{len(written)} of {len(jobs)} files written to {options.output}", *parts]))
 
     return Report(record, show, status=int(bool(failed)))
-
-
-def _record(outcome: _Outcome) -> dict[str, Any]:
-    record: dict[str, Any] = {"input": str(outcome.job.source), "output": str(outcome.job.target)}
-    if outcome.error:
-        return {**record, "error": outcome.error}
-    return {**record, **outcome.report.record} if outcome.report else {**record, "skipped": True}
 
 
 @contextmanager

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from licquant import pipeline
+from licquant.cluster.session import Cluster
 from licquant.codec.codec import load
 from licquant.commands.base import Report
 from licquant.commands.file_lists import distinct_names, images_meant
+from licquant.commands.measuring import Subject, measure_on_cluster
 from licquant.commands.toolkit import known_lmbda, progress, shown_command, write_layer_bars
+from licquant.errors import LicquantError
 from licquant.evaluate import provenance, widths
 from licquant.evaluate.artifacts import Candidate, Group, grouped
 from licquant.evaluate.codec_results import Curve, ImageResult, OnCoded, RatePoint, evaluate_codec
@@ -45,10 +49,16 @@ class References:
 
 @dataclass(frozen=True)
 class Running:
-    """How codecs are run: threads, None for the libraries' choice, and the device of the free zone."""
+    """How codecs are run: threads, None for the libraries' choice, and the device of the free zone.
+
+    cluster: None for this process;  rows: folder for what it finds;  found: that, path of a model → one for each image
+    """
 
     threads: int | None = None
     device: str = "CPU"
+    cluster: Cluster | None = None
+    rows: Path = Path("rows")
+    found: Mapping[Path, Sequence[ImageResult]] = field(default_factory=dict)
 
 
 def evaluate(
@@ -68,6 +78,8 @@ def evaluate(
     check_places(output, output.with_name(f"{output.stem}-rd.png"))
     if html is not None:
         check_report_place(html, output)
+        if running.cluster:
+            raise LicquantError("--html shows pictures, which a cluster does not send: leave out --cluster")
     groups = grouped([Candidate.read(path) for path in models])
     samples = samples_of(groups, paths) if html else None
     measured = measure(groups, references, paths, running, metric, samples)
@@ -87,7 +99,7 @@ def evaluate(
         if html:
             say(f"{html / PAGE}: the report")
 
-    return Report(measured.record, show)
+    return Report(measured.record, show, status=int(measured.failed > 0))
 
 
 def samples_of(groups: Sequence[Group], paths: Sequence[Path]) -> Samples:
@@ -112,12 +124,14 @@ class Measured:
     """Artifacts measured on images, one curve for each group, and what they were measured with.
 
     references: model → curve of its FP32 checkpoints;  models: of each curve
+    failed:     images that could not be measured, and are left out everywhere
     """
 
     curves: list[Curve]
     references: dict[str, Curve]
     models: list[str]
     facts: dict[str, Any]
+    failed: int = 0
 
     @property
     def reference(self) -> Curve | None:
@@ -191,6 +205,15 @@ def measure(
     )
     if running.threads is not None:
         torch.set_num_threads(running.threads)
+    asked = len(paths)
+    if running.cluster:
+        of_artifacts = [Subject(m.path, m.lmbda, metric or m.metric) for group in groups for m in group.members]
+        arguments = json.dumps(references.arguments)
+        of_fp32 = [Subject(p, of, losses[p][1], name_of(p, references.model), arguments) for p, of in ordered]
+        paths, found = measure_on_cluster(
+            running.cluster, [*of_artifacts, *of_fp32], running.device, paths, running.rows
+        )
+        running = replace(running, found=found)
     curves = []
     with progress() as on_progress:
         for group in groups:
@@ -209,7 +232,10 @@ def measure(
             model = load_checkpoint(path, families[path], references.arguments)
             label = labels[families[path]]
             watch = samples.watch_reference(label, lmbda) if samples else None
-            point = reference_point(model, path, lmbda, paths, on_progress, losses[path][1], watch)
+            if path in running.found:
+                point = RatePoint(label, lmbda, _named(running.found[path], paths), _fp32_bytes(model))
+            else:
+                point = reference_point(model, path, lmbda, paths, on_progress, losses[path][1], watch)
             baselines[families[path]].append(replace(point, label=label))
     members = [member for group in groups for member in group.members]
     facts = provenance.collect(
@@ -222,7 +248,7 @@ def measure(
     )
     models = [str(group.members[0].provenance.get("model")) for group in groups]
     of_models = {family: Curve(labels[family], tuple(points)) for family, points in baselines.items()}
-    return Measured(curves, of_models, models, facts)
+    return Measured(curves, of_models, models, facts, asked - len(paths))
 
 
 def codec_point(
@@ -237,12 +263,13 @@ def codec_point(
     """One artifact over the images. loss: its λ and metric"""
     lmbda, metric = loss
     check_loss(lmbda, metric, f"{path}: λ")
-    codec = widths.Recording(load(path, threads=running.threads, device=running.device))
-    count = _Counter(f"{path.name}", len(paths), on_progress)
-    results = evaluate_codec(codec, paths, lmbda, metric=metric, on_result=count, on_coded=on_coded)
-    of_images = zip(results, distinct_names(paths), codec.widths, strict=True)
-    told = tuple(replace(result, name=name, widths=of) for result, name, of in of_images)
-    return RatePoint(label, lmbda, told, path.stat().st_size)
+    results = running.found.get(path)
+    if results is None:
+        codec = widths.Recording(load(path, threads=running.threads, device=running.device))
+        count = _Counter(f"{path.name}", len(paths), on_progress)
+        measured = evaluate_codec(codec, paths, lmbda, metric=metric, on_result=count, on_coded=on_coded)
+        results = [replace(result, widths=of) for result, of in zip(measured, codec.widths, strict=True)]
+    return RatePoint(label, lmbda, _named(results, paths), path.stat().st_size)
 
 
 def _reference_labels(models: Iterable[str]) -> dict[str, str]:
@@ -263,8 +290,15 @@ def reference_point(
     """One FP32 checkpoint over the images, through CompressAI's own coder."""
     count = _Counter(f"{path.name} (FP32)", len(paths), on_progress)
     results = evaluate_reference(model, paths, lmbda, metric=metric, on_result=count, on_coded=on_coded)
-    told = tuple(replace(result, name=name) for result, name in zip(results, distinct_names(paths), strict=True))
-    return RatePoint(REFERENCE_LABEL, lmbda, told, 4 * sum(p.numel() for p in model.parameters()))
+    return RatePoint(REFERENCE_LABEL, lmbda, _named(results, paths), _fp32_bytes(model))
+
+
+def _named(results: Sequence[ImageResult], paths: Sequence[Path]) -> tuple[ImageResult, ...]:
+    return tuple(replace(result, name=name) for result, name in zip(results, distinct_names(paths), strict=True))
+
+
+def _fp32_bytes(model: Any) -> int:
+    return 4 * sum(p.numel() for p in model.parameters())
 
 
 class _Counter:

@@ -151,7 +151,18 @@ Engine = Annotated[str, typer.Option(help="openvino (fast) or exact (slow, integ
 Device = Annotated[
     str, typer.Option(help="Of OpenVINO: CPU, GPU, NPU or AUTO, for what need not be exact; that stays on the CPU.")
 ]
-Jobs = Annotated[int, whole("--jobs", 1, MAX_THREADS, "Files at the same time, each of which takes memory.", "-j")]
+Jobs = Annotated[
+    int | None, whole("--jobs", 1, MAX_THREADS, "Files at a time; default: 2, or the cluster's cores.", "-j")
+]
+OnCluster = Annotated[bool, typer.Option("--cluster", help="By Ray, here or on many machines: docs/cluster.md.")]
+ClusterJobs = Annotated[
+    int | None,
+    whole("--jobs", 1, MAX_THREADS, "Of --cluster: images at a time; default: all its cores.", "-j", hidden=True),
+]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster: auto, HOST:PORT, …")]
+Rows = Annotated[
+    Path | None, typer.Option(help="Of --cluster: folder for a row a file; default: beside the output.", hidden=True)
+]
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out what is there already.")]
 HtmlReport = Annotated[Path | None, typer.Option("--html", help="Folder for a report that a browser opens.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]

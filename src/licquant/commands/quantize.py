@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from licquant import pipeline
 from licquant.allocate.file_budget import FileSize
-from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, Sensitivity
+from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, Measuring, Sensitivity, Spread
+from licquant.cluster.session import Cluster
+from licquant.cluster.tasks import each
 from licquant.commands.base import Report
 from licquant.commands.toolkit import (
     WidthOptions,
@@ -52,6 +55,7 @@ class QuantizeOptions(WidthOptions):
     lmbda: float | None = None
     metric: str | None = None
     cache: Path | None = None
+    cluster: Cluster | None = None
 
 
 def quantize(options: QuantizeOptions) -> Report:
@@ -72,6 +76,7 @@ def quantize(options: QuantizeOptions) -> Report:
         lmbda=lmbda,
         metric=metric,
         cache=options.cache,
+        spread=spread_over(options.cluster) if options.cluster else None,
     )
     keep_freed_memory()
     options = replace(options, model=name_of(options.checkpoint, options.model))
@@ -89,6 +94,12 @@ def quantize(options: QuantizeOptions) -> Report:
     found |= {**size_facts(result.size), "skipped": say_skipped(calibration, len(paths))}
     line = f"{options.output}: {size:,} bytes, {100 * size / fp32:.1f} % of FP32 ({fp32:,} bytes){told(result.size)}"
     return Report(found, lambda: say(line))
+
+
+def spread_over(cluster: Cluster) -> Spread:
+    """Measurements on a cluster, each by as many threads as there are here: sums of floats depend on them."""
+    alike = replace(cluster, threads=torch.get_num_threads())
+    return lambda measuring, wanted: each(alike, measuring, measuring.key, wanted, [Measuring.__module__])
 
 
 def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequence[Path]) -> dict[str, Any]:

@@ -10,10 +10,12 @@ import typer
 from licquant.cache import cache_folder
 from licquant.commands.base import finish
 from licquant.commands.image_options import Strict
+from licquant.commands.on_cluster import cluster_of, rows_beside
 from licquant.commands.options import (
     Accelerator,
     ActBits,
     ActBitsOrNot,
+    Address,
     Architecture,
     ArchitectureArguments,
     Artifact,
@@ -24,6 +26,7 @@ from licquant.commands.options import (
     Calib,
     Checkpoint,
     CheckpointMinutes,
+    ClusterJobs,
     CropSide,
     Data,
     Device,
@@ -41,9 +44,11 @@ from licquant.commands.options import (
     Method,
     MethodOrNot,
     Metric,
+    OnCluster,
     PlanFile,
     ReconstructionSteps,
     Resume,
+    Rows,
     Seed,
     Threads,
     average_bits,
@@ -82,6 +87,8 @@ def quantize(
     metric: Metric = None,
     licence: Licence = "not stated",
     strict: Strict = False,
+    cluster: OnCluster = False,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Quantize a trained model to a .licq file."""
@@ -108,6 +115,7 @@ def quantize(
         plan=plan,
         latency=latency,
         cache=cache_folder(cache),
+        cluster=cluster_of(cluster, address, None, None),
     )
     finish(quantize_command.quantize(options), as_json)
 
@@ -197,6 +205,10 @@ def evaluate(
     threads: Threads = None,
     device: Device = "CPU",
     html: HtmlReport = None,
+    cluster: OnCluster = False,
+    address: Address = None,
+    jobs: ClusterJobs = None,
+    rows: Rows = None,
     as_json: Json = False,
 ) -> None:
     """Measure rate and quality on real files, against the FP32 model's own coder."""
@@ -204,7 +216,8 @@ def evaluate(
     from licquant.models.load import parse_arguments
 
     references = evaluate_command.References(reference or [], model, parse_arguments(model_args))
-    running = evaluate_command.Running(threads, device)
+    on = cluster_of(cluster, address, jobs, threads)
+    running = evaluate_command.Running(threads, device, on, rows or rows_beside(output))
     finish(evaluate_command.evaluate(images, models, output, references, running, metric, html), as_json)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from licquant.config import LayerBits, Plan, check_lmbda
 from licquant.errors import ModelError
@@ -27,6 +29,7 @@ class Settings:
     cache:                folder for measured tables, which the next quantization of the same model finds there;
                           None: they are not kept
     latency:              the table of this machine that ``latency=`` budgets are counted with
+    spread:               who measures the table of ``allocate.sensitivity``, as it declares it; None: this process
     licence:              of the weights, as their owner states it; stored in the artifact
 
     Raises ``PlanError`` for widths, ``ModelError`` for steps or a λ that cannot be.
@@ -41,6 +44,7 @@ class Settings:
     plan: Plan | None = None
     cache: Path | None = None
     latency: LatencyTable | None = None
+    spread: Callable[..., Any] | None = None
     licence: str = "not stated"
 
     def __post_init__(self) -> None:

@@ -1,5 +1,7 @@
 """The sensitivity table: its definition, and that nothing is measured twice."""
 
+import pickle
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from licquant.allocate.sensitivity import (
     ACTIVATIONS,
     WEIGHTS,
     Change,
+    Measuring,
     Sensitivity,
+    Wanted,
     draw_crops,
     measure_sensitivity,
     table_key,
@@ -211,3 +215,20 @@ def test_crops_are_pieces_of_different_images():
 def test_images_that_are_too_small_are_refused(images):
     with pytest.raises(DataError, match="at least 64x64"):
         draw_crops(images)
+
+
+def test_measurements_sent_away_are_those_made_here(tmp_path: Path):
+    """The same table, bit for bit, whatever the order of what comes back; nothing is sent that can be computed."""
+    traced, statistics, crops = made()
+    here = measure_sensitivity(traced, statistics, crops, WIDTHS)
+
+    def spread(measuring: Measuring, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Change]]:
+        sent = pickle.dumps(measuring)
+        assert len(sent) == len(pickle.dumps(Measuring(*measuring.__getstate__().values())))  # nothing that is computed
+        there = pickle.loads(sent)
+        yield from ((one, there(one)) for one in reversed(wanted))
+
+    away = measure_sensitivity(traced, statistics, crops, WIDTHS, cache=tmp_path, spread=spread)
+    assert (away.base, away.changes, away.layers) == (here.base, here.changes, here.layers)
+    again = measure_sensitivity(traced, statistics, crops, WIDTHS, cache=tmp_path)
+    assert again.changes == here.changes
