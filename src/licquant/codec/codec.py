@@ -51,6 +51,14 @@ class Latents:
     widths: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Service:
+    """ready: where compiled parts may be found, or else are kept;  callers: as in ``load``"""
+
+    ready: Ready = Ready()  # noqa: RUF009 (is frozen)
+    callers: int = 1
+
+
 class Codec:
     """Encodes and decodes images with one artifact.
 
@@ -66,10 +74,8 @@ class Codec:
         threads: int | None = None,
         max_memory: int = MAX_MEMORY,
         device: str = _CPU,
-        ready: Ready = Ready(),  # noqa: B008 (is frozen)
-        callers: int = 1,
+        service: Service = Service(),
     ) -> None:
-        """ready: where compiled parts may be found, or else are kept;  callers: as in ``load``"""
         if engine not in ENGINES:
             raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
         device = _checked_device(engine, device)
@@ -78,13 +84,13 @@ class Codec:
         self._fast, self._max_memory = engine == "openvino", max_memory
         self.coder = latent_coder(artifact.family, artifact.program, artifact.tables)
         program = artifact.program
-        run = partial(_engine, engine=engine, threads=threads, device=device, callers=callers)
-        self._h_a = run(program["h_a"], ready=ready.of("h_a")).run if "h_a" in program else None
+        run = partial(_engine, engine=engine, threads=threads, device=device, callers=service.callers)
+        self._h_a = run(program["h_a"], ready=service.ready.of("h_a")).run if "h_a" in program else None
         self._strides = latent_stride, self.stride = strides_of(program)
         self._g_a, self._g_s = (
             DynamicTransform(artifact.dynamic[name], run, tile)
             if name in artifact.dynamic
-            else StaticTransform(program[name], run(program[name], ready=ready.of(name)), tile)
+            else StaticTransform(program[name], run(program[name], ready=service.ready.of(name)), tile)
             for name, tile in (("g_a", TILE_PIXELS // latent_stride), ("g_s", TILE_PIXELS))
         )
 
@@ -294,7 +300,7 @@ def load(
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
     _LOG.debug("%s: %s, %d bytes, engine %s", path, artifact.family, len(data), engine)
-    return Codec(artifact, artifact_id(data), engine, threads, max_memory, device, ready, callers)
+    return Codec(artifact, artifact_id(data), engine, threads, max_memory, device, Service(ready, callers))
 
 
 def strides_of(program: Program) -> tuple[int, int]:
