@@ -65,7 +65,8 @@ def test_parameters_are_those_of_compressai(name):
     assert isinstance(codec.coder, GaussianCoder)
     latents = codec.analyse(images[0])
     found = np.concatenate(coded_parameters(codec.coder, latents.y, latents.z)) / 1024
-    y_hat = torch.from_numpy(latents.y / 256).float()[None]
+    unit = codec.artifact.program["g_s"].input_grid.scale[0]
+    y_hat = torch.from_numpy(latents.y * unit).float()[None]
     z_hat = torch.from_numpy(codec.coder.hyper.restore(latents.z) / 256).float()[None]
     with torch.no_grad():
         expected = compressai_parameters(model, y_hat, z_hat).double().numpy()

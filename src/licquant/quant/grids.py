@@ -6,7 +6,7 @@ from enum import Enum
 import numpy as np
 from torch import nn
 
-from licquant.config import FACTORIZED, MEAN_SCALE_HYPERPRIOR, SCALE_HYPERPRIOR, Plan
+from licquant.config import MEAN_SCALE_HYPERPRIOR, SCALE_HYPERPRIOR, Plan
 from licquant.models.graph import (
     ACTIVATION,
     IDENTITY_SLOPE,
@@ -20,9 +20,10 @@ from licquant.models.graph import (
 from licquant.program.arithmetic import activation_range
 from licquant.program.grid import Grid
 
-LATENT_FRACTION_BITS = 8  # y and z on their way to rounding, ẑ with its medians
-# ŷ with its means, and so the means. What reads ŷ in 8 bits then has halves up to ±63.5 for its grid: it neither clips
-# what the calibration images did not reach nor rounds once more. A mean that is wrong by up to a quarter costs less.
+LATENT_FRACTION_BITS = 8  # y and z on their way to rounding, ẑ with its medians, ŷ with its means
+# ŷ with its means, and so the means, of the mean-scale hyperprior. What reads ŷ in 8 bits then has halves up to ±63.5
+# for its grid: it neither clips what the calibration images did not reach nor rounds once more. A mean that is wrong by
+# up to a quarter costs less. Families with contexts have not been tried on trained models: theirs stay fine.
 MEAN_FRACTION_BITS = 1
 SCALE_FRACTION_BITS = 10  # σ: a tenth of the finest step of the scale table; and μ
 ENTROPY_PARAMETERS = "entropy_parameters"  # what the names of the parts begin with that read several parts' outputs
@@ -36,15 +37,14 @@ _TRANSPARENT = (ACTIVATION, PIXEL_SHUFFLE)  # what has no widths of its own: the
 def input_grid(family: str, part: str, channels: int) -> Grid | None:
     """What a part reads: pixels (g_a), latents in fixed point; None where it reads what other parts write.
 
-    Where all means are 0, ŷ is integers; where they are not, multiples of 2^-MEAN_FRACTION_BITS.
+    Where all means are 0, ŷ is integers.
     """
     if part == "g_a":
         return Grid.pixels(channels)
     if part.startswith(ENTROPY_PARAMETERS):
         return None
-    if part in ("h_a", "h_s") or family == FACTORIZED:
-        return Grid.fixed_point(channels, LATENT_FRACTION_BITS)
-    return Grid.fixed_point(channels, 0 if family == SCALE_HYPERPRIOR else MEAN_FRACTION_BITS)
+    of_y = {SCALE_HYPERPRIOR: 0, MEAN_SCALE_HYPERPRIOR: MEAN_FRACTION_BITS}.get(family, LATENT_FRACTION_BITS)
+    return Grid.fixed_point(channels, of_y if part == "g_s" else LATENT_FRACTION_BITS)
 
 
 def output_grid(family: str, part: str, channels: int) -> Grid | None:
@@ -60,8 +60,8 @@ def output_grid(family: str, part: str, channels: int) -> Grid | None:
 
 
 def writes_means(family: str, part: str) -> bool:
-    """Whether a part's output is [σ, μ]."""
-    return part.startswith(ENTROPY_PARAMETERS) or (part == "h_s" and family == MEAN_SCALE_HYPERPRIOR)
+    """Whether a part's output is [σ, μ] of which μ is rounded to ŷ's coarser fixed point."""
+    return part == "h_s" and family == MEAN_SCALE_HYPERPRIOR
 
 
 def unit_interval(channels: int, bits: int) -> Grid:
