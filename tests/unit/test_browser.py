@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -157,15 +158,22 @@ main()
 """
 
 
+def as_in_a_terminal() -> None:
+    """A shell has what it starts in the background ignore interrupts, and so whatever that starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_the_command_says_where_and_ends_when_interrupted(page: Path) -> None:
     command = [sys.executable, "-c", STARTED, str(page), "serve", "--models", str(MODEL), "--port", "0", "--json"]
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal
+    )
     assert started.stdout is not None
     said = json.loads(started.stdout.readline())
     connection = http.client.HTTPConnection(urlsplit(said["url"]).netloc, timeout=60)
     connection.request("GET", "/")
     assert connection.getresponse().read() == b"content of index.html"
-    started.send_signal(2)
+    started.send_signal(signal.SIGINT)
     _, complaints = started.communicate(timeout=60)
     assert (started.returncode, complaints) == (0, "")
 

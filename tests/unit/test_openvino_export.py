@@ -18,12 +18,13 @@ from licquant.quant.synthetic import dead_leaves
 from tests.conformance.run import FOLDER as CORPUS
 
 ASSETS = Path(licquant.__file__).parent / "assets"
+EMBEDDED = next(ASSETS.glob("*0.0130.licq"))
 MODELS = [
     *(
         CORPUS / f"{name}.licq"
         for name in ("bmshj2018-factorized", "mbt2018", "elic2022-official", "16-bits", "2-bits")
     ),
-    next(ASSETS.glob("*0.0130.licq")),
+    EMBEDDED,
 ]
 
 
@@ -58,8 +59,9 @@ def test_what_is_read_back_computes_as_the_engine(model: Path, tmp_path: Path) -
     program = codec.artifact.program
     assert read.about["model"] == codec.id.hex()
     assert set(read.models) == {name for name, part in PARTS.items() if part in program}
-    # Wider layers run in float32, where OpenVINO may add in another order once it has read a model.
-    within = 1 if model.stem == "16-bits" else 0
+    # Wider layers run in float32, where OpenVINO may add in another order once it has read a model; an 8-bit value
+    # beside a boundary may be rounded otherwise, which is some 256ths of what the last layer writes in fixed point.
+    within = {"16-bits": 1, EMBEDDED.stem: 4}.get(model.stem, 0)
     rgb = dead_leaves(1, 128, seed=5)[0]
     q: Any = np.moveaxis(pad_to_multiple(rgb, read.about["stride"]), -1, 0)
     for name in ("analysis", "hyper_analysis"):
@@ -70,7 +72,7 @@ def test_what_is_read_back_computes_as_the_engine(model: Path, tmp_path: Path) -
     latents = codec.decode_symbols(codec.encode(rgb))
     pixels = np.moveaxis(read.run("synthesis", latents.y), 0, -1)
     difference = pixels[:128, :128].astype(int) - codec.synthesise(latents.y, 128, 128)
-    assert abs(difference).max() <= within
+    assert abs(difference).max() <= min(within, 1)
 
 
 def test_fixed_points_are_told(tmp_path: Path) -> None:

@@ -26,7 +26,12 @@ from tests.models_for_tests import hand_made, small_hyperprior, small_model
 def test_program_and_traced_model_agree(path, make, request):
     artifact = Artifact.from_bytes(request.getfixturevalue(path).read_bytes())
     macs = macs_per_pixel(artifact.program)
-    assert {layer.name: layer.macs for layer in layer_geometry(trace_model(make()))}.items() <= macs.items()
+    traced = {layer.name: layer.macs for layer in layer_geometry(trace_model(make()))}
+    assert {name: macs[name] for name in traced if not name.startswith("h_a")}.items() <= traced.items()
+    # Random weights of h_a are small: many round to 0, and what nothing reads then is not computed.
+    inner = [name for name in traced if name.startswith("h_a")]
+    assert all(0 < macs[name] <= traced[name] for name in inner if traced[name])
+    assert sum(macs[name] for name in inner) < sum(traced[name] for name in inner)
     assert sum(macs[name] for name in macs if name.endswith("input")) == 0
 
 
@@ -54,7 +59,9 @@ def told(capsys: pytest.CaptureFixture[str], *words: object) -> dict:
 def test_inspect_reports_them(artifact_path, tmp_path, capsys):
     traced = trace_model(small_hyperprior())
     record = told(capsys, artifact_path)
-    assert record["bops_per_pixel"] == pytest.approx(bops_cost(traced).total(uniform_plan(traced, 8, 8)))
+    program, plan = Artifact.from_bytes(artifact_path.read_bytes()).program, uniform_plan(traced, 8, 8)
+    assert record["bops_per_pixel"] == pytest.approx(bops_per_pixel(macs_per_pixel(program), plan))
+    assert record["bops_per_pixel"] <= bops_cost(traced).total(plan)
     macs = {layer["name"]: layer["macs_per_pixel"] for layer in record["layers"]}
     assert macs["g_a.0"] == 150
 
