@@ -54,6 +54,7 @@ def quantize(place: Path, name: str) -> tuple[object, ...]:
     return ("quantize", *files, "--steps", 0, "--cache", place / "cache", "--budget", "size=0.5", "--method", "fmpq")
 
 
+@pytest.mark.slow
 def test_quantize_and_evaluate(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = {name: run(capsys, *quantize(place, name)) for name in "cs"}
     assert made["s"]["plan_hash"] == made["c"]["plan_hash"]
