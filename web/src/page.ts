@@ -37,7 +37,12 @@ function take(message: FromWorker): void {
   }
 }
 
+/** Of a sample that is on its way: what begins next, or stops, must not be overtaken by it. */
+let fetching = new AbortController();
+
 function begin(what: string): void {
+  fetching.abort();
+  fetching = new AbortController();
   status.textContent = what;
   shares.value = 0;
   progress.hidden = false;
@@ -94,7 +99,7 @@ function decodeFile(file: File | undefined): void {
 
 async function decodeSample(path: string): Promise<void> {
   begin(`Fetching ${path} …`);
-  const answer = await fetch(`samples/${encodeURIComponent(path)}`);
+  const answer = await fetch(`samples/${encodeURIComponent(path)}`, { signal: fetching.signal });
   if (!answer.ok) fail("Error", `${path}: ${(await answer.text()).trim()}`);
   else decodeFile(new File([await answer.blob()], path));
 }
@@ -105,7 +110,10 @@ async function offerSamples(): Promise<void> {
   const buttons = ((await answer.json()) as string[]).map((path) => {
     const button = document.createElement("button");
     [button.type, button.textContent] = ["button", path];
-    button.onclick = () => decodeSample(path).catch((error) => fail("Error", String(error)));
+    button.onclick = () =>
+      decodeSample(path).catch((error) => {
+        if (error.name !== "AbortError") fail("Error", String(error));
+      });
     return button;
   });
   find("#samples").append(...buttons);
@@ -137,6 +145,7 @@ details.ontoggle = () => {
   if (details.open) tell({ kind: "digests" });
 };
 find("#stop").onclick = () => {
+  fetching.abort();
   worker.terminate();
   worker = started();
   progress.hidden = true;
