@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -54,7 +56,9 @@ def _once(work: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, in
     """((the result,) or the error or None, the signal that ended the process or 0)."""
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads that do not exist in it
     here, there = context.Pipe(duplex=False)
-    child = context.Process(target=_report, args=(there, work, arguments))
+    # What the work needs is imported when it is unpickled: by then the child keeps the warnings that its parent keeps.
+    given = pickle.dumps((work, arguments))
+    child = context.Process(target=_report, args=(there, list(warnings.filters), given))
     with _handing_on(child) as handed:
         child.start()
         there.close()
@@ -68,14 +72,16 @@ def _once(work: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, in
     return outcome, -min(child.exitcode or 0, 0)
 
 
-def _report(there: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """In the child: do the work and send what comes of it."""
+def _report(there: Connection, filters: list[Any], given: bytes) -> None:
+    """In the child: do the work that is ``given``, pickled, and send what comes of it."""
+    warnings.filters[:] = filters  # type: ignore[index]  # a list, whatever the stubs say
     # The parent hands on what is sent to its whole group, as by Ctrl-C; arriving twice it would mean: at once.
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(KeyboardInterrupt):
         try:
+            work, arguments = pickle.loads(given)
             there.send((work(*arguments),))
         except LicquantError as error:
             there.send(error)

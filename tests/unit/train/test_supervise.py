@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,21 @@ def test_what_is_no_crash_is_not_tried_again(tmp_path: Path) -> None:
 def test_errors_of_the_work_arrive() -> None:
     with pytest.raises(DataError, match="no images"):
         survive(refuse)
+
+
+def warn() -> str:
+    warnings.warn("old", FutureWarning, stacklevel=1)
+    return "done"
+
+
+def test_warnings_that_are_not_shown_here_are_not_shown_there(capfd: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        survive(warn)
+        assert "old" not in capfd.readouterr().err
+        warnings.simplefilter("default")
+        survive(warn)
+    assert "FutureWarning: old" in capfd.readouterr().err
 
 
 def plan_of(folder: Path) -> list[str]:
