@@ -147,6 +147,8 @@ def test_a_lambda_is_a_finite_number_above_0(value, tmp_path):
     if value is not None:
         with pytest.raises(ModelError):
             pipeline.Settings(lmbda=value)
+        with pytest.raises(ModelError, match=r"λ = .*must be a finite number above 0"):
+            lmbda_of(tmp_path / "other.pt", value)
     (tmp_path / "c.json").write_text(json.dumps({"lmbda": value}))
     with pytest.raises(ModelError, match=r"c.json: lmbda = "):
         lmbda_of(tmp_path / "c.pt")

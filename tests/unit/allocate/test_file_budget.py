@@ -92,7 +92,29 @@ def test_random_budgets_are_kept_by_the_bytes_on_disk(method, fit, search, ends,
         except BudgetError as error:  # not all reach as far down
             assert error.least > share * search.traced.fp32_bytes
     assert max(tried) <= 5
-    # That a miss teaches the search is in the next test: with random budgets none may be missed.
+
+
+class Grown:
+    """In place of an artifact: a file that making has enlarged by 3 tenths."""
+
+    def __init__(self, rounded: float) -> None:
+        self.size = int(rounded * 1.3)
+
+    def to_bytes(self) -> bytes:
+        return bytes(self.size)
+
+
+def test_after_one_miss_the_search_knows_by_how_much_making_enlarges(search, ends):
+    tried: list[float] = []
+
+    def make(plan: Plan) -> Made:
+        tried.append(search.file_bytes.total(plan))
+        assert len(tried) <= 2
+        return Made(Grown(tried[-1]))  # type: ignore[arg-type]
+
+    _, size = make_within(search, "fmpq", Budget("bytes", ends[1]), make)
+    assert tried[1] * 1.25 < ends[1] < tried[0] * 1.3  # not by trying a little less each time
+    assert size.predicted == pytest.approx(size.written, rel=0.001)
 
 
 @METHODS
