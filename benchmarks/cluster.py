@@ -2,6 +2,7 @@
 
 python -m benchmarks.cluster equality --images KODAK --tiles 20000 -o DIR
 python -m benchmarks.cluster throughput --images KODAK --copies 4 -o DIR
+python -m benchmarks.cluster names -o DIR
 """
 
 import contextlib
@@ -15,7 +16,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -23,7 +25,11 @@ from typing import Annotated, Any
 import psutil
 import typer
 
+from licquant.cluster.counts import Counts
 from licquant.cluster.rows import parts_in, read_part
+from licquant.cluster.shards import Facts, Item, cut, shard_size
+from licquant.cluster.worker import do_shard, give_order
+from licquant.commands.file_lists import plan
 from licquant.evaluate import provenance
 from licquant.images import list_images, read_image, write_image
 from licquant.reports import report
@@ -209,6 +215,59 @@ def throughput(
     output.mkdir(parents=True, exist_ok=True)
     record = {"schema": "licquant-cluster-throughput/1", "images": count, "ratios": ratios, "pairs": found}
     report.write_json(output / "cluster-throughput.json", {**record, "provenance": provenance.collect(threads=1)})
+
+
+@dataclass(frozen=True)
+class Copying:
+    """What costs next to nothing, so that what is left is the cost of names, rows and hashes."""
+
+    code: Sequence[str] = ("licquant.digests",)
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        return {}
+
+    def models(self, subject: int) -> Sequence[Path]:
+        return ()
+
+    def settings(self, subject: int) -> object:
+        return None
+
+    def start(self) -> Callable[[Item], Facts]:
+        return lambda item: {"copied": str(shutil.copyfile(item.source, item.target))}
+
+
+@app.command()
+def names(
+    files: Annotated[int, typer.Option(help="In one folder.")] = 100_000, output: Output = Path("bench-output")
+) -> None:
+    """What the driver needs for many files in one folder, and what a shard costs beside coding; without Ray."""
+    order, process = give_order(Copying()), psutil.Process()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for made in ("in", "out", "rows"):
+            (folder / made).mkdir()
+        for number in range(files):
+            (folder / "in" / f"{number:06d}.ppm").write_bytes(number.to_bytes(8, "little"))
+        rss, begun = process.memory_info().rss, time.perf_counter()
+        jobs = plan([folder / "in"], str(folder / "out"), [".ppm"], ".lic")
+        items = [Item(os.path.abspath(job.source), os.path.abspath(job.target)) for job in jobs]
+        shards = list(cut(items, shard_size(files, 2), folder / "rows"))
+        listed, grown = time.perf_counter() - begun, process.memory_info().rss - rss
+        runs = []
+        for _ in range(2):
+            begun, counts = time.perf_counter(), Counts()
+            for shard in shards:
+                counts.add(do_shard(shard, order, "here"), 0)
+            figures = {"seconds": time.perf_counter() - begun, "done": counts.done, "kept": counts.kept}
+            runs.append({**figures, "cpu_seconds": counts.seconds})
+    record = {"schema": "licquant-cluster-names/1", "files": files, "shards": len(shards), "list_seconds": listed}
+    record |= {"list_bytes": grown, "driver_bytes": process.memory_info().rss, "first": runs[0], "second": runs[1]}
+    typer.echo(json.dumps(record, indent=1))
+    output.mkdir(parents=True, exist_ok=True)
+    report.write_json(output / "cluster-names.json", {**record, "provenance": provenance.collect(threads=1)})
+    if runs[1]["kept"] != files:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -27,7 +27,7 @@ from licquant.errors import ModelError
 from licquant.images import RGB
 from licquant.lower import lower_to_artifact
 from licquant.quant.after_training.fit import fit
-from licquant.quant.calibrate import calibrate
+from licquant.quant.calibrate import Calibrated, calibrate
 from licquant.quant.in_training.finetune import Finetuned, Outcome, decided_before, forget_state, static_task
 from licquant.quant.in_training.finetune import finetune as train_quantized
 from licquant.quant.in_training.finetune_settings import Training
@@ -43,7 +43,7 @@ _MARGIN, _TRAINED_MARGIN = 0.005, 0.01
 
 
 def quantize(
-    model: nn.Module,
+    model: nn.Module | Calibrated,
     images: Sequence[RGB],
     method: str = "uniform",
     budget: Budget | None = None,
@@ -53,7 +53,8 @@ def quantize(
 ) -> Result:
     """Quantize a trained model after training.
 
-    model:  a CompressAI model of a supported family, or one with the same parts, trained, in eval mode
+    model:  a CompressAI model of a supported family, or one with the same parts, trained, in eval mode; or what
+            ``calibrate`` made of it with these images
     images: calibration images, uint8 H×W×3; 16 to 64 photographs will do, reconstruction gains from hundreds
     method: who chooses the widths, see ``allocate/methods.py``
     budget: what they may cost, see ``config.Budget``; ``Budget("bits", 8)`` by default
@@ -84,7 +85,7 @@ def quantize(
 
 @kept_threads()
 def finetune(
-    model: nn.Module,
+    model: nn.Module | Calibrated,
     images: Sequence[RGB],
     training: Training,
     method: str = "uniform",

@@ -116,6 +116,9 @@ def _of_encoder(layer: str) -> bool:
     return layer.startswith(tuple(f"{part}." for part in _ENCODER))
 
 
+# Those that ask for the table of sensitivities.
+TABLED = frozenset({"fmpq", "optimal", "hessian"})
+
 METHODS: dict[str, Callable[[Search, Budget], Plan]] = {
     "uniform": _uniform,
     "fmpq": _fmpq,

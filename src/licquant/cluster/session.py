@@ -35,13 +35,19 @@ class Cluster:
 
 @contextlib.contextmanager
 def connected(cluster: Cluster) -> Iterator[ModuleType]:
-    """Ray, connected. ``LicquantError``, one line, for an address without a cluster or one of another Ray."""
-    address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
-    if address != "local":
-        _check_answers(address)
+    """Ray, connected; inside of another such block, as that has it.
+
+    ``LicquantError``, one line, for an address without a cluster or one of another Ray.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
+    if ray.is_initialized():
+        yield ray
+        return
+    address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+    if address != "local":
+        _check_answers(address)
     how: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address == "local":
         cores = cluster.jobs * cluster.threads if cluster.jobs else max(_cores(), cluster.threads)
@@ -51,7 +57,7 @@ def connected(cluster: Cluster) -> Iterator[ModuleType]:
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         try:
             ray.init(address=address, **how)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # Ray has many, and a bare one for a machine too busy to start it
             raise LicquantError(f"{address}: no Ray cluster that can be used: {_first_sentence(error)}") from error
         try:
             yield ray

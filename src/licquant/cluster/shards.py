@@ -21,7 +21,7 @@ Facts = dict[str, Any]  # what became of an item; a key "error" if it failed
 class Item:
     """One thing to do.
 
-    source:  the file that is read, whose content decides whether an earlier result still holds
+    source:  where the bytes are that are read (``sources``); they decide whether an earlier result still holds
     target:  the file that is written; none where the facts are the result
     subject: which of a work's models it is for
     """

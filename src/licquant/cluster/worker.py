@@ -5,17 +5,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from licquant import __version__
 from licquant.cache import code_version
 from licquant.cluster.counts import Counts
 from licquant.cluster.rows import Row, read_part, row_of, told, write_part
 from licquant.cluster.shards import Facts, Item, Shard, Work
+from licquant.cluster.sources import local
 from licquant.digests import file_sha256
 from licquant.errors import DataError, LicquantError
 
@@ -122,13 +123,28 @@ def _row(
     item: Item, do: Callable[[Item], Facts], order: Order, node: str, earlier: Sequence[Row], counts: Counts
 ) -> Row:
     """The row of an item: an earlier one that still holds, else of what is done now."""
-    of_source = _sha256(item.source)
-    of_target = _sha256(item.target) if earlier and item.target else None
-    for row in earlier:
-        if not row["error"] and of_source and (row["input_sha256"], row["output_sha256"]) == (of_source, of_target):
-            counts.kept += 1
-            return row
-    facts = do(item)
+    told_of = functools.partial(_told, item, order=order, node=node, counts=counts)
+    try:
+        with local(item.source) as place:
+            of_source = _sha256(place)
+            of_target = _sha256(item.target) if earlier and item.target else None
+            for row in earlier:
+                known = row["input_sha256"], row["output_sha256"]
+                if not row["error"] and of_source and known == (of_source, of_target):
+                    counts.kept += 1
+                    return row
+            facts = do(replace(item, source=place))
+            if facts.get("error"):
+                return told_of({**facts, "error": facts["error"].replace(place, item.source)}, of_source)
+            return told_of(facts, of_source, os.path.getsize(place))
+    except DataError as error:  # of the source: whatever else is wrong with an item is told by the facts
+        return told_of({"error": str(error)}, None)
+
+
+def _told(
+    item: Item, facts: Facts, of_source: str | None, size: int = 0, *, order: Order, node: str, counts: Counts
+) -> Row:
+    """The row, counted. of_source: SHA-256 (hex) of what was read;  size: of that, bytes"""
     source, target, made_by = order.key(item)
     written = item.target and not facts.get("error") and not facts.get("skipped")
     row = row_of(
@@ -143,20 +159,16 @@ def _row(
         facts,
         order.work.columns,
     )
-    _count(item, row, bool(facts.get("skipped")), counts)
-    return row
-
-
-def _count(item: Item, row: Row, skipped: bool, counts: Counts) -> None:
     if row["error"]:
         counts.failed += 1
         counts.errors = [*counts.errors, row["error"]][:_ERRORS_TOLD]
-    elif skipped:
+    elif facts.get("skipped"):
         counts.skipped += 1
     else:
         counts.done += 1
-        counts.bytes_in += Path(item.source).stat().st_size
-        counts.bytes_out += Path(item.target).stat().st_size if item.target else 0
+        counts.bytes_in += size
+        counts.bytes_out += os.path.getsize(item.target) if item.target else 0
+    return row
 
 
 def _sha256(name: str) -> str | None:

@@ -68,7 +68,7 @@ _LISTS = {
 }
 
 # Library → what to install for it, where that is not the toolkit.
-_EXTRAS = {"onnx": "onnx", "ray": "cluster", "pyarrow": "cluster"}
+_EXTRAS = {"onnx": "onnx", "ray": "cluster", "pyarrow": "cluster", "fsspec": "cluster"}
 
 
 def _print_versions(wanted: bool) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from licquant.cluster.session import Cluster
+from licquant.cluster.sources import expand
 from licquant.commands.base import Crop, Report, Wanted
 from licquant.commands.coding_work import Decoding, Encoding, HowRun, Outcome, Work, attempt, with_name
 from licquant.commands.file_lists import STREAM, Job, plan
@@ -49,6 +50,12 @@ class CodingOptions:
     cluster: Cluster | None = None
     rows: Path | None = None
 
+    def plan(self, suffixes: Sequence[str], ending: str) -> list[Job]:
+        """As ``file_lists.plan``; a cluster also reads archives, and addresses of ``fsspec``."""
+        if self.cluster:
+            return plan(self.inputs, self.output, suffixes, ending, expand)
+        return plan(self.inputs, self.output, suffixes, ending)
+
     def how_run(self, files: int) -> HowRun:
         """How codecs are run for so many files; on a cluster, each by one thread.
 
@@ -68,7 +75,7 @@ def encode(
     options: CodingOptions, quality: int | None, target_bpp: float | None, target_psnr: float | None, reading: Reading
 ) -> Report:
     """The options of the model are those of ``model_choice.encoder``; reading: as ``images.read_picture`` has it."""
-    jobs = plan(options.inputs, options.output, READ_SUFFIXES, ".lic")
+    jobs = options.plan(READ_SUFFIXES, ".lic")
     how = Encoding(options.how_run(len(jobs)), options.model, quality, target_bpp, target_psnr, reading)
     return _run(options, jobs, ".lic", how, how.start())
 
@@ -83,7 +90,7 @@ def decode(options: CodingOptions, form: str | None, wanted: Wanted) -> Report:
             raise LicquantError(f"-o {options.output} and --format {form}: give one of them")
         options, form = replace(options, output=STREAM), prefix.lower()
     suffix = f".{(form or 'png').lower()}"
-    jobs = plan(options.inputs, options.output, (".lic",), suffix)
+    jobs = options.plan((".lic",), suffix)
     how = Decoding(options.how_run(len(jobs)), options.model, wanted)
     return _run(options, jobs, suffix, how, how.start())
 

@@ -14,6 +14,7 @@ import torch
 
 from licquant import pipeline
 from licquant.cluster.session import Cluster
+from licquant.cluster.sources import expand
 from licquant.codec.codec import load
 from licquant.commands.base import Report
 from licquant.commands.file_lists import distinct_names, images_meant
@@ -36,6 +37,7 @@ from licquant.train.card import load_checkpoint, loss_of, name_of
 from licquant.train.process import kept_threads
 
 REFERENCE_LABEL = "CompressAI FP32"
+NO_PICTURES = "--html shows pictures, which a cluster does not send: leave out --cluster"
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,12 @@ def evaluate(
 
     html: a folder for a report (``reports/html``)
     """
-    paths = images_meant(images)
+    paths = images_meant(images, expand) if running.cluster else images_meant(images)
     check_places(output, output.with_name(f"{output.stem}-rd.png"))
     if html is not None:
         check_report_place(html, output)
         if running.cluster:
-            raise LicquantError("--html shows pictures, which a cluster does not send: leave out --cluster")
+            raise LicquantError(NO_PICTURES)
     groups = grouped([Candidate.read(path) for path in models])
     samples = samples_of(groups, paths) if html else None
     measured = measure(groups, references, paths, running, metric, samples)

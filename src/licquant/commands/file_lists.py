@@ -5,14 +5,18 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from licquant.errors import DataError, LicquantError
-from licquant.images.folders import files_below, find_images
+from licquant.images.folders import files_below, find_images, listed
+from licquant.images.formats import READ_SUFFIXES
 
 STREAM = "-"
+LIST = ".txt"
+# What an input stands for, with these suffixes: file → its name below the output; None: what its name says.
+Expand = Callable[[Path, Sequence[str]], "dict[Path, Path] | None"]
 
 
 @dataclass(frozen=True)
@@ -23,26 +27,32 @@ class Job:
     target: Path
 
 
-def plan(inputs: Sequence[Path], output: str, suffixes: Sequence[str], ending: str) -> list[Job]:
+def plan(
+    inputs: Sequence[Path], output: str, suffixes: Sequence[str], ending: str, expand: Expand = lambda *_: None
+) -> list[Job]:
     """What to read and where to write it, in order, nothing twice.
 
     One file is written to ``output``, unless that is a folder or ends in a slash. Everything else goes into the
     folder ``output``, under the name of its source with ``ending`` as suffix, where sources of one name but for their
     suffixes keep theirs before it. What a folder holds keeps its place below it (several folders: below the folder
-    that has them all), what a pattern finds keeps its place below the part without wildcards.
+    that has them all), what a pattern finds keeps its place below the part without wildcards. A ``.txt`` file is a
+    list, a path a line, as ``find_images`` has them.
 
     suffixes: of the files that are meant by a folder
+    expand:   asked first
 
     ``DataError`` if there is nothing to read, ``LicquantError`` if two sources have one target.
     """
     if Path(STREAM) in inputs or output == STREAM:
         return [_streamed(inputs, output)]
     into_folder = output.endswith(os.sep) or Path(output).is_dir()
-    if len(inputs) == 1 and not into_folder and not inputs[0].is_dir() and not _is_pattern(inputs[0]):
+    expanded = {path: found for path in inputs if (found := _expanded(path, suffixes, expand)) is not None}
+    several = len(inputs) > 1 or into_folder or bool(expanded)
+    if not several and not inputs[0].is_dir() and not _is_pattern(inputs[0]):
         return [Job(inputs[0], Path(output))]
     if Path(output).exists() and not Path(output).is_dir():
         raise LicquantError(f"{output}: must be a folder, as what is written are several files")
-    names = _relative_names(inputs, suffixes)
+    names = _relative_names(inputs, suffixes, expanded)
     known = {suffix.lower() for suffix in suffixes}
     bare = {path: name.with_suffix("") if name.suffix.lower() in known else name for path, name in names.items()}
     shared = Counter(bare.values())
@@ -54,10 +64,17 @@ def plan(inputs: Sequence[Path], output: str, suffixes: Sequence[str], ending: s
     return jobs
 
 
-def images_meant(given: Sequence[Path]) -> list[Path]:
-    """The image files that are meant, as ``find_images`` has it, none twice; ``DataError`` for what is not there."""
+def images_meant(given: Sequence[Path], expand: Expand = lambda *_: None) -> list[Path]:
+    """The image files that are meant, as ``find_images`` has it, none twice; ``DataError`` for what is not there.
+
+    expand: asked first
+    """
     found: list[Path] = []
     for source in given:
+        expanded = expand(source, READ_SUFFIXES)
+        if expanded is not None:
+            found += expanded
+            continue
         meant = find_images(source)
         missing = [path for path in meant if not path.is_file()]
         if missing:
@@ -80,16 +97,28 @@ def _streamed(inputs: Sequence[Path], output: str) -> Job:
     return Job(inputs[0], Path(output))
 
 
-def _relative_names(inputs: Sequence[Path], suffixes: Sequence[str]) -> dict[Path, Path]:
-    """Source → its path below the output, for every file that is meant, in order."""
+def _expanded(given: Path, suffixes: Sequence[str], expand: Expand) -> dict[Path, Path] | None:
+    if given.suffix.lower() == LIST and given.is_file():
+        paths = listed(given)
+        top = _common([path.parent for path in paths]) if paths else Path()
+        return {path: _below(path, top) for path in paths}
+    return expand(given, suffixes)
+
+
+def _relative_names(
+    inputs: Sequence[Path], suffixes: Sequence[str], expanded: dict[Path, dict[Path, Path]]
+) -> dict[Path, Path]:
+    """Source → its path below the output, for every file that is meant, in order. expanded: for some of the inputs"""
     folders = [path for path in inputs if path.is_dir()]
     top = _common(folders) if folders else Path()
-    files = [path for path in inputs if not path.is_dir() and not _is_pattern(path)]
+    files = [path for path in inputs if not path.is_dir() and not _is_pattern(path) and path not in expanded]
     several = len({path.name for path in files}) < len(set(files))  # of one name: then their folders tell them apart
     above = _common([path.parent for path in files]) if several else None
     names: dict[Path, Path] = {}
     for given in inputs:
-        if given.is_dir():
+        if given in expanded:
+            found = expanded[given]
+        elif given.is_dir():
             found = {path: _below(path, top) for path in files_below(given, suffixes)}
         elif _is_pattern(given):
             base = Path(*(_literal_parts(given)))
@@ -97,7 +126,8 @@ def _relative_names(inputs: Sequence[Path], suffixes: Sequence[str]) -> dict[Pat
         else:
             found = {given: _below(given, above) if above else Path(given.name)}
         if not found:
-            what = "matches no file" if _is_pattern(given) else f"holds none of {', '.join(suffixes)}"
+            what = "names no file" if given.suffix.lower() == LIST else f"holds none of {', '.join(suffixes)}"
+            what = "matches no file" if _is_pattern(given) else what
             raise DataError(f"{given}: {what}")
         for path, name in found.items():
             names.setdefault(path, name)

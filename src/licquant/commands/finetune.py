@@ -15,6 +15,7 @@ from typing import Any
 from licquant import pipeline
 from licquant.cache import cache_folder
 from licquant.commands.base import Report
+from licquant.commands.prepared import Prepared
 from licquant.commands.toolkit import WidthOptions, calibration_facts, progress, say_skipped, size_facts
 from licquant.config import Budget
 from licquant.digests import file_sha256
@@ -93,8 +94,11 @@ def _dynamic(given: Mapping[str, Any]) -> DynamicSettings | None:
     return DynamicSettings(widths, **{name: given[name] for name in _DYNAMIC if given[name] is not None})
 
 
-def run(options: FinetuneOptions) -> Report:
-    """Everything that can be wrong with the options is found before the long work begins."""
+def run(options: FinetuneOptions, prepared: Prepared | None = None) -> Report:
+    """Everything that can be wrong with the options is found before the long work begins.
+
+    prepared: of the checkpoint and the calibration images, where it is there already
+    """
     lmbda, metric = card.loss_of(options.checkpoint, options.recipe.get("lmbda"), options.recipe.get("metric"))
     if lmbda is None:
         raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda")
@@ -110,8 +114,10 @@ def run(options: FinetuneOptions) -> Report:
         options.run.companion(STATE).unlink(missing_ok=True)
         return _report(options, done, COMPLETE)
     fabric = training.fabric
-    model = card.load_checkpoint(options.checkpoint, recipe.model, options.model_args)
-    calibration = read_calibration(paths, options.strict)
+    model = (
+        prepared.calibrated if prepared else card.load_checkpoint(options.checkpoint, recipe.model, options.model_args)
+    )
+    calibration = prepared.calibration if prepared else read_calibration(paths, options.strict)
     images = calibration.images
     with progress() as on_progress:
         if options.dynamic:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from licquant.cluster.rows import Row, read_part, told
 from licquant.cluster.session import Cluster
 from licquant.cluster.shards import Facts, Item
+from licquant.cluster.sources import source_of
 from licquant.codec.codec import load
 from licquant.commands.on_cluster import do_all
 from licquant.errors import LicquantError
@@ -108,7 +108,7 @@ def measure_on_cluster(
     ``LicquantError`` if there is none, and as ``cluster.run``.
     """
     work = Measuring(tuple(replace(s, path=s.path.absolute()) for s in subjects), cluster.threads, device)
-    absolute = {path: os.path.abspath(path) for path in paths}
+    absolute = {path: source_of(path) for path in paths}
     items = [Item(source, "", subject) for subject in range(len(subjects)) for source in absolute.values()]
     done = do_all(cluster, work, items, rows)
     found: dict[tuple[int, str], Row] = {}

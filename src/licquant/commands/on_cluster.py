@@ -14,6 +14,7 @@ from licquant.cluster.run import run as run_on_cluster
 from licquant.cluster.session import Cluster
 from licquant.cluster.shards import Facts, Item
 from licquant.cluster.shards import Work as ClusterWork
+from licquant.cluster.sources import source_of
 from licquant.commands.base import Report
 from licquant.commands.coding_work import Decoding, Encoding, attempt
 from licquant.commands.file_lists import STREAM, Job
@@ -80,7 +81,7 @@ def code_files(cluster: Cluster, jobs: Sequence[Job], work: FileWork, output: st
     """
     if Path(STREAM) in (jobs[0].source, jobs[0].target):
         raise LicquantError("- stands for a stream of this machine: --cluster takes files")
-    items = [Item(os.path.abspath(job.source), os.path.abspath(job.target)) for job in jobs]
+    items = [Item(source_of(job.source), os.path.abspath(job.target)) for job in jobs]
     done = do_all(cluster, work.absolute(), items, rows or rows_beside(Path(output)))
     parts = [f"{count} {name}" for name, count in _also(done.counts) if count]
     line = ", ".join([f"{done.counts.done} of {len(items)} files written to {output}", *parts])

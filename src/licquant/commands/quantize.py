@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, Measuring, Sensi
 from licquant.cluster.session import Cluster
 from licquant.cluster.tasks import each
 from licquant.commands.base import Report
+from licquant.commands.prepared import Prepared
 from licquant.commands.toolkit import (
     WidthOptions,
     calibration_facts,
@@ -39,10 +41,21 @@ from licquant.terminal import say
 from licquant.train.card import load_checkpoint, loss_of, name_of
 from licquant.train.process import keep_freed_memory
 
+_WHERE = re.compile(r" --cluster\b| --address[ =]\S+")
+
+
+def command_line() -> str:
+    """This process's command as an artifact tells it: without folders, and without where it was carried out.
+
+    An artifact travels, and need not tell where it was made. What is not UTF-8 in names is told by escapes.
+    """
+    words = (utf8(Path(word).name if "/" in word else word).decode() for word in sys.argv[1:])
+    return _WHERE.sub("", " ".join(["licquant", *words]))
+
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeOptions(WidthOptions):
-    """The options of ``licquant quantize``."""
+    """The options of ``licquant quantize``. command: what the artifact tells of how it was made"""
 
     model: str | None
     checkpoint: Path
@@ -56,10 +69,14 @@ class QuantizeOptions(WidthOptions):
     metric: str | None = None
     cache: Path | None = None
     cluster: Cluster | None = None
+    command: str = field(default_factory=command_line)
 
 
-def quantize(options: QuantizeOptions) -> Report:
-    """Everything that can be wrong with the options is found before the long work begins."""
+def quantize(options: QuantizeOptions, prepared: Prepared | None = None) -> Report:
+    """Everything that can be wrong with the options is found before the long work begins.
+
+    prepared: of the checkpoint and the calibration images, where it is there already
+    """
     if options.ranges not in RANGE_METHODS:
         raise LicquantError(f"unknown ranges {options.ranges!r}: choose one of {', '.join(RANGE_METHODS)}")
     budget = Budget.parse(options.budget)
@@ -69,22 +86,13 @@ def quantize(options: QuantizeOptions) -> Report:
     check_places(options.output, *findings_of(options.output).values())
     if options.steps and lmbda is None:
         raise ModelError(f"{options.checkpoint}: no model card beside it says λ: add --lmbda, or --steps 0")
-    settings = replace(  # built before the model is loaded: it refuses what is out of range
-        options.settings(),
-        quantizer=QuantizerSettings(RANGE_METHODS[options.ranges], options.per_channel),
-        reconstruction_steps=options.steps,
-        lmbda=lmbda,
-        metric=metric,
-        cache=options.cache,
-        spread=spread_over(options.cluster) if options.cluster else None,
-    )
+    settings = settings_of(options, lmbda)  # built before the model is loaded: it refuses what is out of range
     keep_freed_memory()
     options = replace(options, model=name_of(options.checkpoint, options.model))
-    model = load_checkpoint(options.checkpoint, options.model, options.model_args)
-    command = " ".join(["licquant", *_without_paths(sys.argv[1:])])
-    record = {**made_with(options, lmbda, paths), "command": command}
+    model = prepared.calibrated if prepared else load_checkpoint(options.checkpoint, options.model, options.model_args)
+    record = {**made_with(options, lmbda, paths), "command": options.command}
     with progress() as on_progress:
-        calibration = read_calibration(paths, options.strict)
+        calibration = prepared.calibration if prepared else read_calibration(paths, options.strict)
         result = pipeline.quantize(model, calibration.images, options.method, budget, settings, record, on_progress)
     size = result.artifact.save(options.output)
     if result.sensitivity is not None and lmbda is not None:
@@ -94,6 +102,19 @@ def quantize(options: QuantizeOptions) -> Report:
     found |= {**size_facts(result.size), "skipped": say_skipped(calibration, len(paths))}
     line = f"{options.output}: {size:,} bytes, {100 * size / fp32:.1f} % of FP32 ({fp32:,} bytes){told(result.size)}"
     return Report(found, lambda: say(line))
+
+
+def settings_of(options: QuantizeOptions, lmbda: float | None) -> pipeline.Settings:
+    """What the options mean to the pipeline; their metric is known, not the card's to say."""
+    return replace(
+        options.settings(),
+        quantizer=QuantizerSettings(RANGE_METHODS[options.ranges], options.per_channel),
+        reconstruction_steps=options.steps,
+        lmbda=lmbda,
+        metric=options.metric or MSE,
+        cache=options.cache,
+        spread=spread_over(options.cluster) if options.cluster else None,
+    )
 
 
 def spread_over(cluster: Cluster) -> Spread:
@@ -154,11 +175,3 @@ def write_findings(output: Path, table: Sensitivity, plan: Plan, lmbda: float) -
     allocation_pictures.zeta_heat_map(places["zeta"], table.layers, parts, bits, tables)
     sensitivity_table.write_table(output, file_sha256(output), lmbda, table.layers, bits, tables)
     write_layer_bars(output, places["layers"])
-
-
-def _without_paths(words: Sequence[str]) -> list[str]:
-    """File names without their folders: an artifact travels, and need not tell where it was made.
-
-    What is not UTF-8 in them is told by escapes.
-    """
-    return [utf8(Path(word).name if "/" in word else word).decode() for word in words]

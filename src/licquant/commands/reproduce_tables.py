@@ -9,19 +9,23 @@ A cell that is finished is not done again, one that was interrupted goes on, and
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import torch
 from rich.table import Table
 
+from licquant.cluster.session import Cluster, connected
 from licquant.commands import finetune as finetune_command
 from licquant.commands.base import Report
 from licquant.commands.compare import is_made
 from licquant.commands.evaluate import Measured, References, Running, measure
-from licquant.commands.quantize import QuantizeOptions, quantize
+from licquant.commands.prepared import Prepared, make_each, prepare
+from licquant.commands.quantize import QuantizeOptions, command_line, quantize
 from licquant.commands.toolkit import lmbdas_of
 from licquant.dynamic.settings import DynamicSettings
 from licquant.errors import LicquantError
@@ -33,6 +37,7 @@ from licquant.quant.in_training.finetune_settings import DISTANCE_AWARE, STRAIGH
 from licquant.reports import dynaquant_pictures, report
 from licquant.terminal import note, say
 from licquant.train.card import lmbda_of
+from licquant.train.process import kept_threads
 from licquant.train.progress import INTERRUPTED
 from licquant.train.settings import RunOptions
 
@@ -110,6 +115,7 @@ class ReproduceOptions:
     steps:                of every finetune; None: those of the size
     full:                 for a GPU
     artifact:             what figure 6 shows; None: the DPA-DQ cell, which is made if need be
+    cluster:              for cells and measurements; None for this process
     """
 
     output: Path
@@ -124,6 +130,7 @@ class ReproduceOptions:
     full: bool = False
     threads: int | None = None
     cache: Path | None = None
+    cluster: Cluster | None = None
 
     @property
     def size(self) -> dict[str, Any]:
@@ -132,10 +139,28 @@ class ReproduceOptions:
         return {**(FULL if self.full else SMALL), **given}
 
 
+@dataclass(frozen=True)
+class Cell:
+    """A row of a table at a checkpoint and a seed; size, command: of the process that wants it"""
+
+    row: Row
+    seed: int
+    checkpoint: Path
+    options: ReproduceOptions
+    size: Mapping[str, Any]
+    command: str
+
+    @property
+    def output(self) -> Path:
+        """Its artifact."""
+        return self.options.output / f"{self.checkpoint.stem}-{self.row.key}-seed{self.seed}.licq"
+
+
 class Interrupted(Exception):
     """Somebody wanted a cell to stop; what it has done is saved."""
 
 
+@kept_threads()
 def table(name: str, options: ReproduceOptions) -> Report:
     """Make one of ``TABLES``: whatever cells the folder does not hold yet, then measure all of them.
 
@@ -145,6 +170,15 @@ def table(name: str, options: ReproduceOptions) -> Report:
     check_inputs(options)
     assert options.images is not None
     tests = list_images(options.images)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    if options.cluster:
+        options = replace(options, cluster=replace(options.cluster, threads=torch.get_num_threads()))
+    with connected(options.cluster) if options.cluster else nullcontext():
+        return _made_and_measured(name, rows, tests, options)
+
+
+def _made_and_measured(name: str, rows: Sequence[Row], tests: Sequence[Path], options: ReproduceOptions) -> Report:
     try:
         made = make_cells(rows, options)
     except Interrupted:
@@ -155,7 +189,8 @@ def table(name: str, options: ReproduceOptions) -> Report:
         for row in rows
         for seed in seeds[row]
     ]
-    measured = measure(groups, References(options.checkpoints, options.model), tests, Running(options.threads))
+    running = Running(options.threads, cluster=options.cluster, rows=options.output / f"{name}-rows")
+    measured = measure(groups, References(options.checkpoints, options.model), tests, running)
     curves = iter(measured.curves)
     found = {row.name: [next(curves) for _ in seeds[row]] for row in rows}
     record = table_record(name, rows, found, measured, options)
@@ -193,51 +228,83 @@ def check_inputs(options: ReproduceOptions) -> None:
 
 def make_cells(rows: Sequence[Row], options: ReproduceOptions) -> dict[tuple[Row, int], list[Path]]:
     """(row, seed) → its artifacts, one for each checkpoint; ``Interrupted`` if somebody wanted a cell to stop."""
+    alone = replace(options, cluster=None)
     cells = [
-        (row, seed, checkpoint)
+        Cell(row, seed, checkpoint, alone, options.size, command_line())
         for row in rows
         for seed, checkpoint in product(range(options.seeds if row.quantizer else 1), options.checkpoints)
     ]
+    if not all(_on_cluster(options.cluster, cells) if options.cluster else _in_turn(cells)):
+        raise Interrupted
     made = dict[tuple[Row, int], list[Path]]()
-    for number, (row, seed, checkpoint) in enumerate(cells, 1):
-        output = options.output / f"{checkpoint.stem}-{row.key}-seed{seed}.licq"
-        note(f"{number}/{len(cells)} {output.name}")
-        if row.quantizer is None:
-            _round_to_nearest(row, checkpoint, output, options)
-        else:
-            _finetune(row, seed, checkpoint, output, options)
-        made.setdefault((row, seed), []).append(output)
+    for cell in cells:
+        made.setdefault((cell.row, cell.seed), []).append(cell.output)
     return made
 
 
-def _round_to_nearest(row: Row, checkpoint: Path, output: Path, options: ReproduceOptions) -> None:
-    (bits,) = row.widths
+def _in_turn(cells: Sequence[Cell]) -> Iterator[bool]:
+    """Whether each was made."""
+    for number, cell in enumerate(cells, 1):
+        note(f"{number}/{len(cells)} {cell.output.name}")
+        yield _make(cell)
+
+
+def _on_cluster(cluster: Cluster, cells: Sequence[Cell]) -> Iterator[bool]:
+    """The same: checkpoints are calibrated here, then every cell is a task."""
+    options = cells[0].options
+    assert options.calib is not None
+    prepared = {path.absolute(): prepare(path, options.model, options.calib) for path in options.checkpoints}
+    places = {name: path.absolute() for name in _PLACES if (path := getattr(options, name)) is not None}
+    absolute = replace(options, **places)
+    there = [replace(cell, checkpoint=cell.checkpoint.absolute(), options=absolute) for cell in cells]
+    alike = replace(cluster, threads=options.threads or torch.get_num_threads())
+    for number, (cell, whole) in enumerate(make_each(alike, _make, prepared, there), 1):
+        note(f"{number}/{len(cells)} {cell.output.name}")
+        yield whole
+
+
+_PLACES = ("output", "calib", "train", "images", "cache")
+
+
+def _make(cell: Cell, prepared: Prepared | None = None) -> bool:
+    """Make its artifact, unless it is there; False if somebody wanted it to stop."""
+    if cell.row.quantizer is None:
+        return _round_to_nearest(cell, prepared)
+    return _finetune(cell, prepared)
+
+
+def _round_to_nearest(cell: Cell, prepared: Prepared | None) -> bool:
+    (bits,) = cell.row.widths
+    options = cell.options
     assert options.calib is not None
     job = QuantizeOptions(
-        model=options.model, checkpoint=checkpoint, calib=options.calib, output=output, budget=f"bits={bits}",
-        act_bits=bits, steps=0, lmbda=lmbda_of(checkpoint, None), cache=options.cache,
+        model=options.model, checkpoint=cell.checkpoint, calib=options.calib, output=cell.output,
+        budget=f"bits={bits}", act_bits=bits, steps=0, lmbda=lmbda_of(cell.checkpoint, None), cache=options.cache,
+        command=cell.command,
     )  # fmt: skip
     if not is_made(job):
-        quantize(job)
+        quantize(job, prepared)
+    return True
 
 
-def _finetune(row: Row, seed: int, checkpoint: Path, output: Path, options: ReproduceOptions) -> None:
+def _finetune(cell: Cell, prepared: Prepared | None) -> bool:
+    options, row = cell.options, cell.row
     assert options.calib is not None
     assert options.train is not None
-    recipe = {"model": options.model, "quantizer": row.quantizer, "estimator": row.estimator, "seed": seed}
+    recipe = {"model": options.model, "quantizer": row.quantizer, "estimator": row.estimator, "seed": cell.seed}
     run = RunOptions(
-        options.train, output, init=checkpoint, resume=True, threads=options.threads, cache=options.cache,
+        options.train, cell.output, init=cell.checkpoint, resume=True, threads=options.threads, cache=options.cache,
         accelerator="auto",
     )  # fmt: skip
     static = {"budget": f"bits={row.widths[0]}", "act_bits": row.widths[0]}
     widths: dict[str, Any] = static if len(row.widths) == 1 else {"dynamic": DynamicSettings(row.widths)}
     found = finetune_command.run(
         finetune_command.FinetuneOptions(
-            recipe={**recipe, **options.size}, run=run, calib=options.calib, tables=options.cache, **widths
-        )
+            recipe={**recipe, **cell.size}, run=run, calib=options.calib, tables=options.cache, **widths
+        ),
+        prepared,
     )
-    if found.record["status"] == INTERRUPTED:
-        raise Interrupted
+    return bool(found.record["status"] != INTERRUPTED)
 
 
 def _in_order(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:

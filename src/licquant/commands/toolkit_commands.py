@@ -253,6 +253,8 @@ def compare(
     threads: Threads = None,
     strict: Strict = False,
     html: HtmlReport = None,
+    cluster: OnCluster = False,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Quantize with several methods under the same budgets and measure them all; artifacts in the folder are kept."""
@@ -261,6 +263,7 @@ def compare(
     options = compare_command.CompareOptions(
         model=model, checkpoints=checkpoint, calib=calib, images=images, budgets=budget, methods=methods,
         output=output, act_bits=act_bits, max_bits=max_bits, steps=steps, threads=threads, strict=strict, html=html,
+        cluster=cluster_of(cluster, address, None, None),
     )  # fmt: skip
     finish(compare_command.compare(options), as_json)
 
@@ -281,6 +284,8 @@ def reproduce(
     full: Annotated[bool, typer.Option("--full", help="The size for a GPU.")] = False,
     threads: Threads = None,
     cache: Cache = None,
+    cluster: OnCluster = False,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Make a figure or a table of the papers again; what the folder holds already is not made twice."""
@@ -291,6 +296,7 @@ def reproduce(
     options = reproduce_tables.ReproduceOptions(
         output=output, model=model, checkpoints=checkpoint or [], calib=calib, train=data, images=images,
         artifact=artifact, seeds=seeds, steps=steps, full=full, threads=threads, cache=folder,
+        cluster=cluster_of(cluster, address, None, None),
     )  # fmt: skip
     result = reproduce_command.run(name, options)
     finish(result, as_json)

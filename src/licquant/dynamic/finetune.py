@@ -36,7 +36,7 @@ from licquant.dynamic.stages import Candidates, same_candidates, stage_statistic
 from licquant.images import RGB, evenly
 from licquant.lower.artifact import artifact_of
 from licquant.quant.after_training.fit import fit
-from licquant.quant.calibrate import MEASURED, calibrate, to_tensor
+from licquant.quant.calibrate import MEASURED, Calibrated, calibrate, to_tensor
 from licquant.quant.in_training.finetune import Outcome, Refit, decided_before
 from licquant.quant.in_training.finetune import finetune as train_quantized
 from licquant.quant.in_training.finetune_settings import Training
@@ -47,7 +47,7 @@ from licquant.train.process import kept_threads
 
 @kept_threads()
 def finetune_dynamic(
-    model: nn.Module,
+    model: nn.Module | Calibrated,
     images: Sequence[RGB],
     training: Training,
     dynamic: DynamicSettings,

@@ -34,7 +34,7 @@ def find_images(source: str | Path) -> list[Path]:
         return _some(files_below(source, READ_SUFFIXES), source)
     if not source.is_file():
         raise DataError(f"{source}: not a folder, an image or a list of images")
-    return _some(_listed(source), source) if _is_list(source) else [source]
+    return _some(listed(source), source) if _is_list(source) else [source]
 
 
 def files_below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -46,6 +46,13 @@ def files_below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
 
 
+def listed(file: Path) -> list[Path]:
+    """What a list names, see ``find_images``; ``DataError`` if it cannot be read."""
+    lines = _start(file, _MAX_LIST).removeprefix(codecs.BOM_UTF8).splitlines()
+    names = [os.fsdecode(line).strip() for line in lines if b"\0" not in line]
+    return [file.parent / name for name in names if name and not name.startswith("#")]
+
+
 def evenly(items: Sequence[T], count: int) -> Sequence[T]:
     """That many of them, in order and evenly spaced; all of them if there are no more."""
     if len(items) <= count:
@@ -55,12 +62,6 @@ def evenly(items: Sequence[T], count: int) -> Sequence[T]:
 
 def _is_list(file: Path) -> bool:
     return file.suffix.lower() not in READ_SUFFIXES and b"\0" not in _start(file, 512)
-
-
-def _listed(file: Path) -> list[Path]:
-    lines = _start(file, _MAX_LIST).removeprefix(codecs.BOM_UTF8).splitlines()
-    names = [os.fsdecode(line).strip() for line in lines if b"\0" not in line]
-    return [file.parent / name for name in names if name and not name.startswith("#")]
 
 
 def _start(file: Path, size: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,17 +48,28 @@ class TensorStatistics:
         return low[:, None] + (high - low)[:, None] * steps
 
 
+class Calibrated(NamedTuple):
+    """A float model as graphs, and the statistics of its tensors: what all its quantizations begin with."""
+
+    traced: TracedModel
+    statistics: Statistics
+
+
 def calibrate(
-    model: nn.Module, images: Sequence[RGB], metric: str = MSE, on_progress: OnProgress = silent
-) -> tuple[TracedModel, Statistics]:
+    model: nn.Module | Calibrated, images: Sequence[RGB], metric: str = MSE, on_progress: OnProgress = silent
+) -> Calibrated:
     """The model as graphs, and the statistics of its tensors on at most ``MEASURED`` of the images, evenly spaced.
 
+    model:  one that is calibrated already, with these images and metric, is returned as it is
     metric: of the distortion that the model was trained for
     """
+    if isinstance(model, Calibrated):
+        return model
     traced, photographs = trace_model(model, metric), evenly(images, MEASURED)
     count = 2 * len(photographs)
     done = iter(range(1, count + 1))
-    return traced, collect_statistics(traced, photographs, lambda: on_progress("calibrating", next(done), count))
+    on_image = lambda: on_progress("calibrating", next(done), count)  # noqa: E731
+    return Calibrated(traced, collect_statistics(traced, photographs, on_image))
 
 
 def collect_statistics(

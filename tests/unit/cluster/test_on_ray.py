@@ -30,7 +30,8 @@ from licquant.images import write_image
 from licquant.models.trace import trace_model
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.synthetic import dead_leaves
-from tests.models_for_tests import small_hyperprior
+from tests.models_for_tests import save_small_checkpoint, small_hyperprior
+from tests.unit.train.small import write_images
 
 pytest.importorskip("pyarrow", reason="rows are Parquet: install licquant[cluster]")
 ray = pytest.importorskip("ray", reason="the cluster is Ray's: install licquant[cluster]")
@@ -270,3 +271,49 @@ def test_the_table_of_sensitivities_is_that_of_one_process(tmp_path, nodes, one_
     away = measure_sensitivity(*made, cache=tmp_path, spread=spread_over(Cluster(nodes.address)))
     assert (away.base, away.changes, away.layers) == (here.base, here.changes, here.layers)
     assert measure_sensitivity(*made, cache=tmp_path, spread=None).changes == here.changes  # nothing is missing
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> list[Path]:
+    write_images(tmp_path / "images", count=2)
+    return [save_small_checkpoint(tmp_path, name, lmbda) for name, lmbda in (("a", 0.01), ("b", 0.02))]
+
+
+def artifacts(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.licq")}
+
+
+def test_a_comparison_is_that_of_one_process(tmp_path, checkpoints, nodes, one_thread, monkeypatch, capsys) -> None:
+    """Artifacts byte for byte, figures bit for bit; what is there is not made again, what is damaged is."""
+    words = ["compare", "--checkpoint", *checkpoints, "--calib", tmp_path / "images", "--images", tmp_path / "images"]
+    words += ["--budget", "bits=3.5", "bytes=10", "--methods", "uniform,fmpq", "--max-bits", 4, "--act-bits", 4]
+    words += ["--steps", 2, "--threads", 1, "-o"]
+
+    def run_command(*more: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["licquant", *map(str, [*words, *more])])
+        assert command(*words, *more) == 0
+
+    run_command(tmp_path / "plain" / "out")
+    on = [tmp_path / "ray" / "out", "--cluster", "--address", nodes.address]
+    run_command(*on)
+    plain, away = (without_seconds(json.loads((tmp_path / n / "out" / "results.json").read_text())) for n in FOLDERS)
+    assert away["curves"] == plain["curves"]
+    assert (len(away["curves"]), len(away["provenance"]["missed"])) == (2, 4)
+    assert away["provenance"]["missed"] == plain["provenance"]["missed"]
+    first = artifacts(tmp_path / "ray" / "out")
+    assert len(first) == 4
+    assert first == artifacts(tmp_path / "plain" / "out")
+    for name in ("a-fmpq-bits=3.5-w4-a4-zeta.json", "a-fmpq-bits=3.5-w4-a4-plan.json"):
+        here, there = ((tmp_path / folder / "out" / name).read_bytes() for folder in FOLDERS)
+        assert there == here
+
+    damaged = tmp_path / "ray" / "out" / min(first)
+    damaged.write_bytes(first[damaged.name][:-1])
+    before = {path.name: path.stat().st_mtime_ns for path in damaged.parent.glob("*.licq")}
+    run_command(*on)
+    changed = {path.name for path in damaged.parent.glob("*.licq") if path.stat().st_mtime_ns != before[path.name]}
+    assert changed == {damaged.name}
+    assert artifacts(damaged.parent) == first
+
+
+FOLDERS = ("plain", "ray")

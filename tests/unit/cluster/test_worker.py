@@ -1,6 +1,7 @@
 """A shard done in this process: the bytes of one process alone, bad files as rows, earlier results kept by content."""
 
 import json
+import resource
 import shutil
 import socket
 from dataclasses import replace
@@ -167,6 +168,19 @@ def test_rows_that_cannot_be_written(tmp_path, shard, work) -> None:
     (tmp_path / "rows").write_text("a file")
     with pytest.raises(LicquantError, match="cannot be written"):
         do_shard(shard, give_order(work), "here")
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tmp_path, shard, work) -> None:
+    order = give_order(work)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # bytes a file: nothing can be written
+    try:
+        with pytest.raises(LicquantError, match=r"^\S+part-\S+: cannot be written: File too large$"):
+            do_shard(shard, order, "here")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path for path in tmp_path.rglob("*") if path.suffix in (".lic", ".tmp", ".parquet")] == []
+    assert figures(do_shard(shard, order, "here")) == (3, 0, 0, 1)
 
 
 def test_what_kills_every_process(tmp_path, shard, work) -> None:

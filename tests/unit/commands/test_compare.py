@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from licquant import pipeline
+from licquant.cluster.session import Cluster
 from licquant.commands import compare as compare_command
 from licquant.commands.compare import CompareOptions, compare, is_made
 from licquant.errors import BudgetError, LicquantError, ModelError
@@ -52,7 +53,7 @@ def test_compare_makes_each_artifact_once(options: CompareOptions, monkeypatch: 
         assert (options.output / name).stat().st_size > 1000
 
     made: list[Path] = []
-    monkeypatch.setattr(compare_command, "quantize", lambda job: made.append(job.output))
+    monkeypatch.setattr(compare_command, "quantize", lambda job, prepared: made.append(job.output))
     compare(options).show()
     assert made == []
     printed = capsys.readouterr().out
@@ -74,7 +75,7 @@ def test_what_misses_its_budget_is_left_out(
 ) -> None:
     real = compare_command.quantize
 
-    def quantize(job):
+    def quantize(job, prepared):
         if job.budget == "bits=4":
             raise BudgetError("the smallest reachable value is 5")
         return real(job)
@@ -112,7 +113,7 @@ def test_a_report_of_the_comparison(options: CompareOptions, capsys: pytest.Capt
 
 
 def test_bad_options_are_found_before_any_work(options: CompareOptions, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare_command, "quantize", lambda job: pytest.fail("work began"))
+    monkeypatch.setattr(compare_command, "quantize", lambda job, prepared: pytest.fail("work began"))
 
     def changed(**values: object) -> CompareOptions:
         return CompareOptions(**{**vars(options), **values})
@@ -132,3 +133,19 @@ def test_bad_options_are_found_before_any_work(options: CompareOptions, monkeypa
             compare(changed(html=place))
     assert not (options.output / "results.json").exists()
     assert "uniform" in pipeline.METHODS
+
+
+def test_from_what_a_cluster_is_sent_the_same_is_made(options: CompareOptions, sent: list[int], tmp_path: Path) -> None:
+    """Artifacts byte for byte, made of what checkpoints have in common as it arrives at another machine."""
+    torch.set_num_threads(1)
+    values = vars(options) | {"methods": "uniform,fmpq", "budgets": ["bits=3.5", "bytes=10"], "max_bits": 4, "steps": 2}
+    made = {}
+    for name in ("plain", "away"):
+        jobs = compare_command._jobs(CompareOptions(**values | {"output": tmp_path / name, "act_bits": 4}))
+        on_cluster = compare_command._on_cluster(Cluster(), jobs, options)
+        reasons = dict(compare_command._in_turn(jobs) if name == "plain" else on_cluster)
+        assert [bool(reasons[job.output]) for job in jobs] == 2 * [False, False, True, True]
+        made[name] = [job.output.read_bytes() for job in jobs if not reasons[job.output]]
+        assert all(is_made(job) for job in jobs if not reasons[job.output])
+    assert made["away"] == made["plain"]
+    assert sent == [120, 120, 8]  # measurements of two tables, then the artifacts

@@ -6,6 +6,7 @@ from statistics import fmean, stdev
 
 import pytest
 
+from licquant.cluster.session import Cluster
 from licquant.commands import finetune as finetune_command
 from licquant.commands import reproduce as reproduce_command
 from licquant.commands import reproduce_tables
@@ -106,7 +107,7 @@ def test_its_cells_are_artifacts_that_are_made_once(
 
 
 def test_an_interrupted_table_says_so(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finetune_command, "run", lambda _: Report({"status": INTERRUPTED}))
+    monkeypatch.setattr(finetune_command, "run", lambda *_: Report({"status": INTERRUPTED}))
     for name in ("table3", "fig6"):
         report = reproduce_command.run(name, options(place, tmp_path / name))
         assert report.record == {"table": name, "status": INTERRUPTED}
@@ -140,3 +141,15 @@ def test_the_tables_can_be_trained_and_share_their_cells() -> None:
         assert len({row.key for row in rows}) == len(rows)
     assert all(DPA_DQ in table for table in TABLES.values())
     assert [row.key for row in TABLES["table4"]][-1] == DPA.key
+
+
+@pytest.mark.slow
+def test_from_what_a_cluster_is_sent_the_same_is_made(place: Path, sent: list[int], tmp_path: Path) -> None:
+    """As in ``test_compare``: a rounded model, a trained one, and one whose widths depend on the image."""
+    made = {}
+    for name, on in (("plain", None), ("away", Cluster())):
+        given = options(place, tmp_path / name, seeds=1, cluster=on, checkpoints=[place / "a.pt"])
+        cells = reproduce_tables.make_cells(ROWS, given)
+        made[name] = [path.read_bytes() for paths in cells.values() for path in paths]
+    assert made["away"] == made["plain"]
+    assert (len(made["away"]), sent) == (3, [3])
