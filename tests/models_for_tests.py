@@ -27,10 +27,10 @@ def small_hyperprior(n: int = 8, m: int = 12, seed: int = 0) -> ScaleHyperprior:
     return model
 
 
-def save_small_checkpoint(folder: Path, name: str = "c", lmbda: float = 0.01) -> Path:
-    """``small_hyperprior`` as NAME.pt with its model card."""
+def save_small_checkpoint(folder: Path, name: str = "c", lmbda: float = 0.01, model: str | None = None) -> Path:
+    """``small_hyperprior``, or a small ``model``, as NAME.pt with its model card."""
     path = folder / f"{name}.pt"
-    torch.save(small_hyperprior().state_dict(), path)
+    torch.save((small_model(model) if model else small_hyperprior()).state_dict(), path)
     path.with_suffix(".json").write_text(json.dumps({"lmbda": lmbda}))
     return path
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 
 from licquant.codec.codec import load
 from licquant.commands.base import Report
-from licquant.commands.reproduce_tables import (
+from licquant.commands.reproduce_cells import (
     DPA_DQ,
-    TABLES,
     Interrupted,
     ReproduceOptions,
     check_inputs,
     interrupted,
     make_cells,
-    table,
 )
+from licquant.commands.reproduce_families import figure4, figure5, table1
+from licquant.commands.reproduce_tables import TABLES, table
 from licquant.commands.toolkit import make_folder, progress
 from licquant.errors import LicquantError
 from licquant.evaluate import widths
@@ -26,6 +27,7 @@ from licquant.images import check_places, list_images, read_image
 from licquant.quant.gradients import DistanceAware
 from licquant.reports import dynaquant_pictures, report
 from licquant.terminal import say
+from licquant.train.progress import INTERRUPTED
 
 BETAS = (1.0, 2.0, 4.0, 8.0)
 
@@ -82,18 +84,42 @@ def figure6(options: ReproduceOptions) -> Report:
     return Report({"output": str(output), **record}, lambda: say(f"{output}: {sentence}"))
 
 
-# Name on the command line → what makes it.
-RESULTS: Mapping[str, Callable[[ReproduceOptions], Report]] = {
-    "fig2": figure2,
+# Name on the command line → what makes it: of all families together, or of one or none.
+_TOGETHER: Mapping[str, Callable[[ReproduceOptions], Report]] = {"table1": table1, "fig4": figure4, "fig5": figure5}
+_ALONE: Mapping[str, Callable[[ReproduceOptions], Report]] = {
     **{name: partial(table, name) for name in TABLES},
+    "fig2": figure2,
     "fig6": figure6,
 }
+RESULTS = {**_TOGETHER, **_ALONE}
 
 
 def run(name: str, options: ReproduceOptions) -> Report:
-    """``LicquantError`` for an unknown name or a folder that cannot be made."""
+    """What is of one family is made of each that the checkpoints are of, in folders of their names.
+
+    ``LicquantError`` for an unknown name or a folder that cannot be made.
+    """
     if name not in RESULTS:
-        raise LicquantError(f"unknown result {name!r}: choose one of {', '.join(RESULTS)}")
+        raise LicquantError(f"unknown result {name!r}: choose one of {', '.join(sorted(RESULTS))}")
+    families = options.families
+    if name in _ALONE and len(families) > 1:
+        return _each(name, [replace(options, model=model, checkpoints=paths) for model, paths in families.items()])
     make_folder(options.output)
     check_places(options.output / f"{name}.json", options.output / f"{name}.png")
     return RESULTS[name](options)
+
+
+def _each(name: str, families: Sequence[ReproduceOptions]) -> Report:
+    """One after the other; the whole is interrupted where one is."""
+    made = dict[str, Report]()
+    for options in families:
+        model = str(options.model)
+        made[model] = run(name, replace(options, output=options.output / model))
+        if made[model].record.get("status") == INTERRUPTED:
+            return made[model]
+
+    def show() -> None:
+        for of_family in made.values():
+            of_family.show()
+
+    return Report({"families": {model: of_family.record for model, of_family in made.items()}}, show)

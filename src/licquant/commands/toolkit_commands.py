@@ -269,16 +269,17 @@ def compare(
 
 
 def reproduce(
-    name: Annotated[str, typer.Argument(help="fig2, table2, table3, table4 or fig6 of DynaQuant.")],
+    name: Annotated[str, typer.Argument(help="table1 to table4, fig2, fig4, fig5 or fig6 of DynaQuant.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for files and pictures.")] = Path("reproduced"),
     checkpoint: Annotated[
         list[Path] | None, typer.Option(help="Trained FP32 checkpoints with model cards: a.pt b.pt …")
     ] = None,
+    models: Annotated[Path | None, typer.Option(help="A folder of such, all of which are taken.")] = None,
     calib: Annotated[Path | None, typer.Option(help="A folder of calibration images.")] = None,
     data: Annotated[Path | None, typer.Option(help="A folder of training images.")] = None,
     images: Annotated[Path | None, typer.Option(help="A folder of test images.")] = None,
     artifact: Annotated[Path | None, typer.Option(help="Of fig6: a dynamic .licq file to show.")] = None,
-    model: Annotated[str, typer.Option(help="CompressAI's name of the model.")] = "bmshj2018-hyperprior",
+    model: Architecture = None,
     seeds: Annotated[int, count("--seeds", "Finetunes for each row of a table.")] = 3,
     steps: Annotated[int | None, count("--steps", "Of each; default: few, for two cores.")] = None,
     full: Annotated[bool, typer.Option("--full", help="The size for a GPU.")] = False,
@@ -290,11 +291,12 @@ def reproduce(
 ) -> None:
     """Make a figure or a table of the papers again; what the folder holds already is not made twice."""
     from licquant.commands import reproduce as reproduce_command
-    from licquant.commands import reproduce_tables
+    from licquant.commands import reproduce_cells
 
     folder = cache_folder(cache)
-    options = reproduce_tables.ReproduceOptions(
-        output=output, model=model, checkpoints=checkpoint or [], calib=calib, train=data, images=images,
+    given = [*(checkpoint or []), *(reproduce_cells.checkpoints_in(models) if models else [])]
+    options = reproduce_cells.ReproduceOptions(
+        output=output, model=model, checkpoints=given, calib=calib, train=data, images=images,
         artifact=artifact, seeds=seeds, steps=steps, full=full, threads=threads, cache=folder,
         cluster=cluster_of(cluster, address, None, None),
     )  # fmt: skip

@@ -1,4 +1,6 @@
-"""The figures of DynaQuant: estimators of rounding (2), ablations (to tables 3 and 4), the width of each stage (6)."""
+"""The figures of DynaQuant: BD-rates (to table 1), estimators of rounding (2), ablations (to tables 3 and 4), RD curves
+(4), details of a picture (5), the width of each stage (6).
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +14,10 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from licquant.errors import DataError
+from licquant.evaluate.codec_results import Curve
 from licquant.evaluate.widths import Widths, majority
-from licquant.reports.pictures import DASHES, MARKERS, SERIES, STYLE, VERMILION, save
+from licquant.images import RGB
+from licquant.reports.pictures import DASHES, MARKERS, SERIES, STYLE, VERMILION, line_style, points_of, save
 
 Curves = Mapping[str, NDArray[np.floating]]
 
@@ -67,6 +71,86 @@ def losses(path: str | Path, rows: Mapping[str, Mapping[float, Sequence[float]]]
         axes.invert_yaxis()
         axes.set(xlabel="increase of the RD loss / %", title=title)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        save(figure, path)
+
+
+def bd_rates(
+    path: str | Path, families: Mapping[str, Mapping[str, float]], published: Mapping[str, Mapping[str, float]]
+) -> None:
+    """A row for each way, a mark for each family that has a BD-rate there; hollow, what is published.
+
+    families, published: family → way → BD-rate in percent. ``DataError`` if no family has any.
+    """
+    ways = list(dict.fromkeys(way for of in families.values() for way in of))
+    if not ways:
+        raise DataError("there are no BD-rates to draw: each takes four checkpoints of different λ")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.5, 1.2 + 0.45 * len(ways)), layout="constrained")
+        axes = figure.subplots()
+        for index, (family, rates) in enumerate(families.items()):
+            colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
+            shift = (index - (len(families) - 1) / 2) * 0.5 / len(families)
+            for of, name, fill in (
+                (rates, family, colour),
+                (published.get(family, {}), f"{family}, published", "none"),
+            ):
+                known = [way for way in ways if way in of]
+                if known:
+                    places = [ways.index(way) + shift for way in known]
+                    axes.plot(
+                        [of[way] for way in known], places, marker, color=colour, markerfacecolor=fill, label=name
+                    )
+        axes.axvline(0, color="#808080", linewidth=0.8)
+        axes.margins(x=0.08)
+        axes.set_xscale("symlog", linthresh=1)  # RAQ's 28 % must not flatten the rest
+        axes.set_yticks(range(len(ways)), ways)
+        axes.invert_yaxis()
+        axes.set(xlabel="BD-rate against FP32 / %")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        save(figure, path)
+
+
+def rd_panels(path: str | Path, families: Mapping[str, tuple[Curve, Sequence[Curve]]]) -> None:
+    """RD curves, a panel for each family: FP32 in black, others in colour. ``DataError`` if there is none."""
+    if not families:
+        raise DataError("there are no curves to draw")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.6 * len(families), 4.2), layout="constrained")
+        panels = figure.subplots(1, len(families), squeeze=False)[0]
+        for axes, (family, (fp32, curves)) in zip(panels, families.items(), strict=True):
+            axes.plot(*points_of(fp32), "k-", marker="x", markersize=8, linewidth=1.8, label="FP32")
+            for index, curve in enumerate(curves):
+                axes.plot(*points_of(curve), label=curve.label, **line_style(index))
+            axes.set(xlabel="rate / bits per pixel", ylabel="PSNR (RGB) / dB", title=family)
+            axes.legend(loc="lower right", fontsize=8)
+        save(figure, path)
+
+
+def details(path: str | Path, original: RGB, families: Mapping[str, Sequence[tuple[str, RGB]]]) -> None:
+    """Pictures whole, with a frame around their middle, and that enlarged below; two rows for each family.
+
+    original: uint8 H×W×3;  families: name → captions with pictures of its size. ``DataError`` if there are none.
+    """
+    if not families or not all(families.values()):
+        raise DataError("there are no pictures to draw")
+    height, width = original.shape[:2]
+    box = slice(3 * height // 8, 5 * height // 8), slice(3 * width // 8, 5 * width // 8)
+    columns = 1 + max(map(len, families.values()))
+    with mpl.rc_context({"font.size": 9}):
+        size = (3.2 * columns, 2 * len(families) * (3.2 * height / width + 0.4))
+        figure = Figure(figsize=size, layout="constrained")
+        rows = figure.subplots(2 * len(families), columns, squeeze=False)
+        for axes in rows.flat:
+            axes.set_axis_off()
+        for index, (family, pictures) in enumerate(families.items()):
+            for column, (caption, rgb) in enumerate([(f"{family}\noriginal", original), *pictures]):
+                whole, middle = rows[2 * index][column], rows[2 * index + 1][column]
+                whole.imshow(rgb)
+                corner = (box[1].start, box[0].start)
+                whole.add_patch(Rectangle(corner, width // 4, height // 4, fill=False, color=VERMILION, linewidth=1.5))
+                whole.set_title(caption, fontsize=9)
+                middle.imshow(rgb[box], interpolation="nearest")
         save(figure, path)
 
 

@@ -93,9 +93,9 @@ def rd_curves(
         figure = Figure(figsize=(8, 5))
         axes = figure.subplots()
         if reference:
-            axes.plot(*_points(reference), "k-", marker="x", markersize=8, linewidth=1.8, label=reference.label)
+            axes.plot(*points_of(reference), "k-", marker="x", markersize=8, linewidth=1.8, label=reference.label)
         for index, curve in enumerate(curves):
-            axes.plot(*_points(curve), label=curve.label, **line_style(index))
+            axes.plot(*points_of(curve), label=curve.label, **line_style(index))
         _limits(axes, measured)
         title = "Rate and distortion, averages over the images"
         axes.set(xlabel="rate / bits per pixel", ylabel="PSNR (RGB) / dB", title=title)
@@ -103,7 +103,7 @@ def rd_curves(
         save(figure, path)
 
 
-def _points(curve: Curve) -> tuple[list[float], list[float]]:
+def points_of(curve: Curve) -> tuple[list[float], list[float]]:
     """Rates and PSNR of a curve, in order of rate."""
     points = sorted(curve.points, key=lambda point: point.bpp)
     return [point.bpp for point in points], [point.psnr for point in points]
@@ -111,7 +111,7 @@ def _points(curve: Curve) -> tuple[list[float], list[float]]:
 
 def _limits(axes: Axes, curves: Sequence[Curve]) -> None:
     """Axes that hold the given curves with a margin of 15 % and at least 0.05 bpp and 0.5 dB."""
-    rates, quality = (np.concatenate(values) for values in zip(*map(_points, curves), strict=True))
+    rates, quality = (np.concatenate(values) for values in zip(*map(points_of, curves), strict=True))
     for values, margin, set_limits in ((rates, 0.05, axes.set_xlim), (quality, 0.5, axes.set_ylim)):
         if np.isfinite(values).all():
             margin = max(margin, 0.15 * float(np.ptp(values)))

@@ -9,9 +9,10 @@ import pytest
 from licquant.cluster.session import Cluster
 from licquant.commands import finetune as finetune_command
 from licquant.commands import reproduce as reproduce_command
-from licquant.commands import reproduce_tables
+from licquant.commands import reproduce_cells, reproduce_families, reproduce_tables
 from licquant.commands.base import Report
-from licquant.commands.reproduce_tables import DPA, DPA_DQ, TABLES, ReproduceOptions, Row
+from licquant.commands.reproduce_cells import DPA, DPA_DQ, NEAREST, AfterTraining, ReproduceOptions, Row, checkpoints_in
+from licquant.commands.reproduce_tables import TABLES
 from licquant.errors import LicquantError, ModelError, TrainingError
 from licquant.images import read_image
 from licquant.quant.in_training import quantizers
@@ -21,7 +22,7 @@ from tests.models_for_tests import save_small_checkpoint
 from tests.unit.train.small import write_images
 
 ROWS = (
-    Row("FPQ", None, "ste"),
+    NEAREST,
     Row("DPA", "dpa", "dgm"),
     Row("DQ", "dpa", "dgm", (4, 6)),
 )
@@ -55,7 +56,7 @@ def made(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, R
     output = tmp_path_factory.mktemp("table")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reproduce_tables, "TABLES", {"table2": ROWS})
-        patch.setattr(reproduce_tables, "SMALL", {**reproduce_tables.SMALL, "batch": 1, "crop": 64})
+        patch.setattr(reproduce_cells, "SMALL", {**reproduce_cells.SMALL, "batch": 1, "crop": 64})
         return output, reproduce_tables.table("table2", options(place, output))
 
 
@@ -95,15 +96,15 @@ def test_its_cells_are_artifacts_that_are_made_once(
     output, _ = made
     names = sorted(path.name for path in output.glob("*.licq"))
     seeded = [f"{c}-dpa-dgm-{w}-seed{s}.licq" for c in "ab" for w in ("4.6", "8") for s in (0, 1)]
-    assert names == sorted([*seeded, "a-fpq-8-seed0.licq", "b-fpq-8-seed0.licq"])
+    assert names == sorted([*seeded, *(f"{c}-{NEAREST.key}-seed0.licq" for c in "ab")])
     before = {name: (output / name).stat().st_mtime_ns for name in names}
-    monkeypatch.setattr(reproduce_tables, "SMALL", {**reproduce_tables.SMALL, "batch": 1, "crop": 64})
-    monkeypatch.setattr(reproduce_tables, "quantize", None)  # would fail
+    monkeypatch.setattr(reproduce_cells, "SMALL", {**reproduce_cells.SMALL, "batch": 1, "crop": 64})
+    monkeypatch.setattr(reproduce_cells, "quantize", None)  # would fail
     monkeypatch.setattr("licquant.train.card.load_model", None)
-    reproduce_tables.make_cells(ROWS, options(place, output))
+    reproduce_cells.make_cells(ROWS, options(place, output))
     assert {name: (output / name).stat().st_mtime_ns for name in names} == before
     with pytest.raises(TrainingError, match="started with steps = 1, not 2"):
-        reproduce_tables.make_cells(ROWS[1:], options(place, output, steps=2))
+        reproduce_cells.make_cells(ROWS[1:], options(place, output, steps=2))
 
 
 def test_an_interrupted_table_says_so(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +124,11 @@ def test_what_is_wrong_is_found_before_any_work(place: Path, tmp_path: Path, mon
         run(calib=None, images=None)
     with pytest.raises(ModelError, match="same λ"):
         run(checkpoints=[place / "a.pt", place / "a.pt"])
+    without_card = tmp_path / "d.pt"
+    without_card.write_bytes((place / "a.pt").read_bytes())
     with pytest.raises(ModelError, match="no model card"):
+        run(checkpoints=[without_card])
+    with pytest.raises(ModelError, match="no such file"):
         run(checkpoints=[place / "c.pt"])
     with pytest.raises(LicquantError, match="not a folder"):
         run(images=place / "missing")
@@ -135,10 +140,11 @@ def test_what_is_wrong_is_found_before_any_work(place: Path, tmp_path: Path, mon
 
 def test_the_tables_can_be_trained_and_share_their_cells() -> None:
     rows = [row for table in TABLES.values() for row in table]
-    assert all(row.quantizer in {*quantizers.QUANTIZERS, None} for row in rows)
-    assert all(row.estimator in ESTIMATORS for row in rows)
-    for rows in TABLES.values():
-        assert len({row.key for row in rows}) == len(rows)
+    trained = [row for row in rows if isinstance(row, Row)]
+    assert all(row.quantizer in quantizers.QUANTIZERS for row in trained)
+    assert all(row.estimator in ESTIMATORS for row in trained)
+    for table in TABLES.values():
+        assert len({row.key for row in table}) == len(table)
     assert all(DPA_DQ in table for table in TABLES.values())
     assert [row.key for row in TABLES["table4"]][-1] == DPA.key
 
@@ -149,7 +155,88 @@ def test_from_what_a_cluster_is_sent_the_same_is_made(place: Path, sent: list[in
     made = {}
     for name, on in (("plain", None), ("away", Cluster())):
         given = options(place, tmp_path / name, seeds=1, cluster=on, checkpoints=[place / "a.pt"])
-        cells = reproduce_tables.make_cells(ROWS, given)
+        cells = reproduce_cells.make_cells(ROWS, given)
         made[name] = [path.read_bytes() for paths in cells.values() for path in paths]
     assert made["away"] == made["plain"]
     assert (len(made["away"]), sent) == (3, [3])
+
+
+# --- table 1, figures 4 and 5 -------------------------------------------------------------------------------
+
+WAYS = (NEAREST, AfterTraining("FMPQ", "fmpq", "bits=6", max_bits=7, steps=2), DPA)
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+    """Table 1 of two families at four λ, made in one go."""
+    place = tmp_path_factory.mktemp("families")
+    (place / "models").mkdir()
+    for index, lmbda in enumerate((0.01, 0.02, 0.04, 0.08)):
+        save_small_checkpoint(place / "models", f"hyper{index}", lmbda)
+        save_small_checkpoint(place / "models", f"means{index}", lmbda, "mbt2018-mean")
+    write_images(place / "images", count=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproduce_families, "WAYS", WAYS)
+        patch.setattr(reproduce_families, "DRAWN", WAYS[:2])
+        patch.setattr(reproduce_cells, "SMALL", {**reproduce_cells.SMALL, "batch": 1, "crop": 64})
+        given = options(place, place / "out", checkpoints=checkpoints_in(place / "models"))
+        made = {name: reproduce_command.run(name, given) for name in ("table1", "fig4", "fig5")}
+    return place / "out", made["table1"]
+
+
+@pytest.mark.slow
+def test_table_1_has_every_way_of_every_family(
+    families: tuple[Path, Report], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, report = families
+    record = json.loads((output / "table1.json").read_text())
+    assert [family["model"] for family in record["families"]] == ["bmshj2018-hyperprior", "mbt2018-mean"]
+    for family in record["families"]:
+        assert [point["lmbda"] for point in family["reference"]] == [0.01, 0.02, 0.04, 0.08]
+        nearest, fmpq, dpa = family["ways"]
+        assert [way["name"] for way in family["ways"]] == [way.name for way in WAYS]
+        assert nearest["average_bits"]["weight"] == dpa["average_bits"]["weight"] == 8
+        assert 2 <= fmpq["average_bits"]["weight"] <= 6
+        assert fmpq["average_model_percent"] < nearest["average_model_percent"]
+    published = [family["ways"][0]["published_bd_rate_percent"] for family in record["families"]]
+    assert published == [7.44, None]
+    page = (output / "table1.md").read_text()
+    assert page.count("\n| mbt2018-mean |") == len(WAYS)
+    assert "| +7.44 % |" in page
+    report.show()
+    assert "mbt2018-mean" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_its_figures_are_of_its_cells(families: tuple[Path, Report]) -> None:
+    output, _ = families
+    assert len(list(output.glob("*.licq"))) == 8 * len(WAYS)
+    table, curves = (json.loads((output / f"{name}.json").read_text()) for name in ("table1", "fig4"))
+    for family, drawn in zip(table["families"], curves["families"], strict=True):
+        assert drawn["ways"][0]["points"] == family["ways"][0]["points"]
+    details = json.loads((output / "fig5.json").read_text())
+    assert set(details["families"]["mbt2018-mean"]) == {"FP32", NEAREST.name, "FMPQ"}
+    assert not (output / "table1.png").exists()  # models that are not trained have no BD-rate
+    for name in ("fig4", "fig5"):
+        assert min(read_image(output / f"{name}.png").shape[:2]) > 150
+
+
+def test_a_folder_of_checkpoints_has_cards(place: Path, tmp_path: Path) -> None:
+    assert checkpoints_in(place) == [place / "a.pt", place / "b.pt"]
+    with pytest.raises(ModelError, match="with model cards"):
+        checkpoints_in(tmp_path)
+    with pytest.raises(ModelError, match="with model cards"):
+        checkpoints_in(tmp_path / "missing")
+
+
+def test_what_is_of_one_family_is_made_for_each(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(given: ReproduceOptions) -> Report:
+        return Report({"of": [path.name for path in given.checkpoints]})
+
+    means = save_small_checkpoint(tmp_path, "means", 0.01, "mbt2018-mean")
+    monkeypatch.setitem(reproduce_command.RESULTS, "table3", told)
+    given = options(place, tmp_path, checkpoints=[place / "a.pt", means, place / "b.pt"])
+    assert reproduce_command.run("table3", given).record == {
+        "families": {"bmshj2018-hyperprior": {"of": ["a.pt", "b.pt"]}, "mbt2018-mean": {"of": ["means.pt"]}}
+    }
+    assert (tmp_path / "mbt2018-mean").is_dir()
