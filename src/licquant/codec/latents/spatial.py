@@ -17,11 +17,12 @@ import numpy as np
 from licquant.codec.latents.gaussian import CodePass
 from licquant.codec.latents.masked import MaskedConvolution, Plane
 from licquant.codec.latents.orders import Checkerboard, Diagonals, Pass
-from licquant.codec.latents.pointwise import SplitLayers, chain, exact_dtype
+from licquant.codec.latents.pointwise import SplitLayers, chain
 from licquant.errors import ArtifactError
 from licquant.program.arithmetic import Floats, Ints
 from licquant.program.grid import Grid
 from licquant.program.part import Part
+from licquant.program.rescaler import exact_dtype
 from licquant.program.threads import in_parallel, thread_count
 
 _SMALLEST_PIECE, _LARGEST_PIECE = 256, 2048  # positions at a time: worth a thread of its own, and bounds the memory
