@@ -11,7 +11,7 @@ from licquant.program.ops import Rescaling
 # q - zero_point [C, ...]: integers that their float type (``exact_dtype``) holds exactly.
 Centred = Floats
 _FLOAT64_RESCALE = 1 << 36
-_CACHED = 1 << 14  # accumulators at a time
+_CACHED = 1 << 15  # accumulators at a time
 
 
 class Rescaler:
@@ -30,7 +30,9 @@ class Rescaler:
         self._in_floats = bound < _FLOAT64_RESCALE and bool((negative <= positive).all())
         # A clamp at 0 is a ReLU.
         linear = rescaling.linear or not (negative.any() or (grid.range[0] - grid.zero_point).any())
-        slopes = [np.ldexp(m.astype(np.float64), -rescaling.shift)[:, None] for m in [positive, negative][: 2 - linear]]
+        self._relu = not linear and not negative.any()  # its lower line is 0, and 1/2 for the rounding
+        lines = [positive] if linear or self._relu else [positive, negative]
+        slopes = [np.ldexp(m.astype(np.float64), -rescaling.shift)[:, None] for m in lines]
         self._lines = [(slope, self._bias * slope + 0.5) for slope in slopes]
         self._dtype = exact_dtype(grid)  # what leaves float32 on its way to an activation grid is clamped anyway
         zero_point, (low, high) = grid.zero_point[:, None], grid.range
@@ -46,21 +48,18 @@ class Rescaler:
             return (stored - self._grid.zero_point[:, None]).astype(self._dtype).reshape(acc.shape)
         centred: Centred = np.empty(flat.shape, dtype=self._dtype)
         rows = max(1, _CACHED // max(flat.shape[1], 1))
-        y, other = np.empty((2, min(rows, len(flat)), flat.shape[1]))
         for first in range(0, len(flat), rows):
             chosen = slice(first, first + rows)
-            self._rescale(flat[chosen], chosen, (y, other), centred[chosen])
+            self._rescale(flat[chosen].astype(np.float64), chosen, centred[chosen])
         return centred.reshape(acc.shape)
 
-    def _rescale(self, acc: Floats, chosen: slice, room: tuple[Floats, Floats], centred: Floats) -> None:
-        """Some channels, few enough that all passes over them stay in the cache."""
-        y, other = (one[: len(acc)] for one in room)
+    def _rescale(self, acc: Floats, chosen: slice, centred: Floats) -> None:
+        """Some channels, few enough that all passes over them stay in the cache; acc is written over."""
+        others = [acc * slope[chosen] + constant[chosen] for slope, constant in self._lines[1:]]
         slope, constant = self._lines[0]
-        np.multiply(acc, slope[chosen], out=y)
+        y = np.multiply(acc, slope[chosen], out=acc)
         y += constant[chosen]
-        for slope, constant in self._lines[1:]:
-            np.multiply(acc, slope[chosen], out=other)
-            other += constant[chosen]
+        for other in [0.5] if self._relu else others:
             np.maximum(y, other, out=y)
         np.floor(y, out=y)
         centred[...] = y
