@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import itemgetter
+
 import numpy as np
 
 from licquant.program.arithmetic import MAX_BITS, Floats, Ints
@@ -12,6 +15,7 @@ from licquant.program.ops import Rescaling
 Centred = Floats
 _FLOAT64_RESCALE = 1 << 36
 _CACHED = 1 << 15  # accumulators at a time
+_FEW = 64  # of a channel: NumPy's inner loops are over positions, so for these they are turned
 
 
 class Rescaler:
@@ -46,25 +50,27 @@ class Rescaler:
             total = flat.astype(np.int64) + self._bias.astype(np.int64)
             stored = self._rescaling.apply(total[:, None], self._grid)[:, 0]
             return (stored - self._grid.zero_point[:, None]).astype(self._dtype).reshape(acc.shape)
+        if flat.shape[1] <= _FEW:
+            return self._rescale(flat.T.astype(np.float64, order="C"), np.transpose).T.reshape(acc.shape)
         centred: Centred = np.empty(flat.shape, dtype=self._dtype)
-        rows = max(1, _CACHED // max(flat.shape[1], 1))
+        rows = max(1, _CACHED // flat.shape[1])
         for first in range(0, len(flat), rows):
             chosen = slice(first, first + rows)
-            self._rescale(flat[chosen].astype(np.float64), chosen, centred[chosen])
+            centred[chosen] = self._rescale(flat[chosen].astype(np.float64), itemgetter(chosen))
         return centred.reshape(acc.shape)
 
-    def _rescale(self, acc: Floats, chosen: slice, centred: Floats) -> None:
-        """Some channels, few enough that all passes over them stay in the cache; acc is written over."""
-        others = [acc * slope[chosen] + constant[chosen] for slope, constant in self._lines[1:]]
+    def _rescale(self, y: Floats, fitting: Callable[[Floats], Floats]) -> Centred:
+        """y: few enough that all passes over them stay in the cache, written over; fitting: of constants [O, 1]."""
+        others = [y * fitting(slope) + fitting(constant) for slope, constant in self._lines[1:]]
         slope, constant = self._lines[0]
-        y = np.multiply(acc, slope[chosen], out=acc)
-        y += constant[chosen]
+        y *= fitting(slope)
+        y += fitting(constant)
         for other in [0.5] if self._relu else others:
             np.maximum(y, other, out=y)
         np.floor(y, out=y)
-        centred[...] = y
-        np.maximum(centred, self._low[chosen], out=centred)
-        np.minimum(centred, self._high[chosen], out=centred)
+        centred: Centred = y.astype(self._dtype, copy=False)
+        np.maximum(centred, fitting(self._low), out=centred)
+        return np.minimum(centred, fitting(self._high), out=centred)
 
 
 def exact_dtype(grid: Grid) -> type:
