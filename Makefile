@@ -1,7 +1,7 @@
 # One command per chore; each sets up .venv first if pyproject.toml or constraints.txt changed since the last time.
 #   make demo       quantize, encode and decode the embedded images: the whole path, results in demo-output/
 #   make test       every test that takes seconds        make test-slow   the others
-#   make check      ruff, mypy, unused, layering         make bench       speed against CompressAI FP32, bench-output/
+#   make check      ruff, mypy, unused, layering         make bench       speed against CompressAI FP32 and other codecs
 #   make conformance   the stored corpus under every instruction set, BLAS, number of threads and Python that there is
 #   make docs       the documentation as a site, site/index.html
 #   make web        the page of `licquant serve`, from web/, with npm and what it fetches
@@ -53,8 +53,11 @@ web: $(READY)
 conformance: $(READY)
 	$(BIN)/python -m tests.conformance.matrix
 
+# Other codecs beside licquant: those whose packages cannot be installed here are left out, and said so.
 bench: $(READY)
 	$(BIN)/python -m benchmarks.speed -o bench-output
+	-@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt 'nncf>=3' 'pillow-jxl-plugin>=1.3'
+	$(BIN)/python -m benchmarks.peers -o bench-output
 
 # atheris is no part of .venv otherwise: it has wheels for few platforms.
 fuzz: $(READY)

@@ -159,7 +159,7 @@ def measure(
             "family": codec.artifact.family,
             "speed": {operation: summarize(found) for operation, found in measured.items()},
             "context_ms": context_milliseconds(codec, rgb, threads),
-            "decode_peak_bytes": memory.measure("decode", artifact, source, coded)["peak_bytes"],
+            "decode_peak_bytes": memory.measure("decode", artifact, source, coded, folder / "cache")["peak_bytes"],
             "different": exactness_of(artifact, rgb),
             "file_bytes": coded.stat().st_size,
             "artifact_bytes": artifact.stat().st_size,

@@ -1,5 +1,7 @@
 """Peak memory and start-up of the codec alone, each in a process of its own.
 
+The image of ordinary size is coded twice, first with an empty cache, then with what the first process has kept there.
+
 python -m benchmarks.memory --model model.licq --image kodim01.png [--width 6000 --height 4000] -o DIR
 """
 
@@ -23,8 +25,9 @@ from licquant.reports import report
 WORKER = """
 import json, sys, time
 start = time.perf_counter()
+from pathlib import Path
 import licquant
-codec = licquant.load(sys.argv[2], threads=2)
+codec = licquant.load(sys.argv[2], threads=2, cache=Path(sys.argv[5]))
 ready = time.perf_counter() - start
 if sys.argv[1] == "encode":
     data = codec.encode(licquant.read_image(sys.argv[3]))
@@ -35,12 +38,15 @@ seconds = time.perf_counter() - start
 assert "torch" not in sys.modules
 # Not getrusage: its figure begins with the size of the process that this one was forked from.
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(json.dumps({"ready_seconds": ready, "seconds": seconds, "peak_bytes": 1024 * int(peak.split()[1])}))
+peak_bytes = 1024 * int(peak.split()[1])
+cpu = time.process_time()
+print(json.dumps({"ready_seconds": ready, "seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak_bytes}))
 """
 
 
-def measure(what: str, model: Path, image: Path, coded: Path) -> dict[str, float]:
-    words = [sys.executable, "-c", WORKER, what, str(model), str(image), str(coded)]
+def measure(what: str, model: Path, image: Path, coded: Path, cache: Path) -> dict[str, float]:
+    """Seconds and bytes of one process; cache: the folder in which it finds, and leaves, what is kept for a start."""
+    words = [sys.executable, "-c", WORKER, what, str(model), str(image), str(coded), str(cache)]
     return json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
 
 
@@ -66,16 +72,16 @@ def main(
         large, coded = Path(temporary) / "large.ppm", Path(temporary) / "x.lic"
         rgb = read_image(image)
         write_image(large, enlarged(rgb, width, height))
-        for name, path in ((f"{rgb.shape[1]}×{rgb.shape[0]}", image), (f"{width}×{height}", large)):
+        usual = f"{rgb.shape[1]}×{rgb.shape[0]}"
+        for name, path in ((usual, image), (f"{usual}, again", image), (f"{width}×{height}", large)):
             for what in ("encode", "decode"):
-                results[f"{what} {name}"] = measure(what, model, path, coded)
+                results[f"{what} {name}"] = measure(what, model, path, coded, Path(temporary) / "cache")
     table = Table(title="one process each, 2 threads", title_justify="left")
-    for heading in ("what", "import and load", "in all", "peak memory"):
+    for heading in ("what", "import and load", "in all", "CPU time", "peak memory"):
         table.add_column(heading, justify="left" if heading == "what" else "right")
     for name, row in results.items():
-        table.add_row(
-            name, f"{row['ready_seconds']:.2f} s", f"{row['seconds']:.2f} s", f"{row['peak_bytes'] / 1e6:,.0f} MB"
-        )
+        seconds = [f"{row[key]:.2f} s" for key in ("ready_seconds", "seconds", "cpu_seconds")]
+        table.add_row(name, *seconds, f"{row['peak_bytes'] / 1e6:,.0f} MB")
     Console().print(table)
     record = {"schema": "licquant-memory/1", "results": results, "provenance": provenance.collect(threads=2)}
     report.write_json(output / "memory.json", record)

@@ -27,23 +27,21 @@ from licquant.program.ops import (
     Operation,
     PixelShuffle,
     Requantize,
-    Rescaling,
     Sigmoid,
     TransposedConvolution,
 )
 from licquant.program.part import INPUT, Part
 from licquant.program.reference import gdn_output, gdn_squares
+from licquant.program.rescaler import Centred, Rescaler, exact_dtype
 from licquant.program.threads import in_parallel, thread_count
 from licquant.program.unread import without_unread
 
 FLOAT32_EXACT = 1 << 24
-FLOAT64_RESCALE = 1 << 36
 MAX_PIECES = 4  # more float32 pieces than this are slower than one float64 product
 BLOCK_VALUES = 1 << 22  # gathered inputs at a time: bounds the memory, and stays near the caches
 
 
-# Between operations a tensor is q - zero_point, float64 [C, H, W]: integers that float64 holds exactly.
-Centred = Floats
+# Between operations a tensor is q - zero_point [C, H, W], as ``rescaler.py`` writes it.
 
 
 class _Prepared(Protocol):
@@ -65,16 +63,23 @@ class ExactEngine:
 
     def run(self, q: Ints) -> Ints:
         """Stored integers of the input [C, H, W] to those of the output, int64."""
-        tensors = {INPUT: q.astype(np.float64) - self.part.input_grid.zero_point[:, None, None]}
+        tensors: dict[str, Centred] = {INPUT: _centred(q, self.part.input_grid)}
         for index, (op, execute) in enumerate(zip(self.part.operations, self._execute, strict=True)):
             tensors[op.name] = execute([tensors[name] for name in op.inputs])
             for name in [n for n in tensors if self._last_use.get(n, index + 1) <= index]:
                 del tensors[name]
-        return tensors[self.part.output].astype(np.int64) + self.part.output_grid.zero_point[:, None, None]
+        stored = tensors[self.part.output].astype(np.int64)
+        return np.add(stored, self.part.output_grid.zero_point[:, None, None], out=stored)
 
     def hand_on(self, q: Ints) -> Ints:
         """``run``, by the name that all engines have for what only another engine reads."""
         return self.run(q)
+
+
+def _centred(q: Ints, grid: Grid) -> Centred:
+    centred: Centred = q.astype(exact_dtype(grid))
+    centred -= grid.zero_point[:, None, None].astype(centred.dtype)
+    return centred
 
 
 # --- exact matrix products ----------------------------------------------------------------------------------
@@ -167,7 +172,7 @@ def _convolution(op: Convolution, grids: Sequence[Grid]) -> _Prepared:
         )
     ]
 
-    rescale = _Rescaler(op.rescaling, op.grid, op.bound(grids), op.bias)
+    rescale = Rescaler(op.rescaling, op.grid, op.bound(grids), op.bias)
 
     def execute(x: Sequence[Centred]) -> Centred:
         p = op.padding
@@ -177,7 +182,8 @@ def _convolution(op: Convolution, grids: Sequence[Grid]) -> _Prepared:
         def rows(piece: slice) -> Centred:
             needed = padded[:, piece.start * op.stride : (piece.stop - 1) * op.stride + op.kernel[0]]
             groups = zip(correlations, np.split(needed, op.groups), strict=True)
-            return rescale(np.concatenate([correlate(q) for correlate, q in groups], dtype=np.float64))
+            sums = [correlate(q) for correlate, q in groups]
+            return rescale(sums[0] if len(sums) == 1 else np.concatenate(sums))
 
         found = in_parallel(rows, _pieces_of_rows(height, op.weight.size * width))
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
@@ -193,48 +199,56 @@ def _pieces_of_rows(height: int, work: int) -> list[slice]:
 
 
 def _transposed_convolution(op: TransposedConvolution, grids: Sequence[Grid]) -> _Prepared:
-    """Output rows of one remainder modulo the stride all use the same taps: a convolution for each remainder."""
-    phases = [_Phase(op, grids[0], (row, column)) for row in range(op.stride) for column in range(op.stride)]
-
-    rescale = _Rescaler(op.rescaling, op.grid, op.bound(grids), op.bias)
+    """A convolution that writes all output positions stride·j + r of one input position j, for every remainder r."""
+    weight, low = _by_remainders(op)
+    correlate = _Correlation(weight, grids[0].magnitude, 1)
+    rescale = Rescaler(op.rescaling, op.grid, op.bound(grids), op.bias)
 
     def execute(x: Sequence[Centred]) -> Centred:
-        acc = np.empty((op.weight.shape[1], *op.output_size((x[0].shape[1], x[0].shape[2]))))
-        for phase in phases:
-            target = acc[:, phase.remainder[0] :: op.stride, phase.remainder[1] :: op.stride]
-            if target.size:
-                target[...] = phase(x[0], target.shape[1:])
-        return rescale(acc)
+        height, width = op.output_size((x[0].shape[1], x[0].shape[2]))
+        counts = -(-height // op.stride), -(-width // op.stride)
+        read = _window(x[0], low, [n + taps - 1 for n, taps in zip(counts, weight.shape[2:], strict=True)])
+
+        def rows(piece: slice) -> Centred:
+            sums = correlate(read[:, piece.start : piece.stop + weight.shape[2] - 1])
+            blocks = sums.reshape(op.stride, op.stride, -1, *sums.shape[1:]).transpose(2, 3, 0, 4, 1)
+            placed = np.ascontiguousarray(blocks).reshape(len(blocks), -1, counts[1] * op.stride)
+            return rescale(placed)[:, :, :width]
+
+        found = in_parallel(rows, _pieces_of_rows(counts[0], weight.size * counts[1]))
+        return (found[0] if len(found) == 1 else np.concatenate(found, axis=1))[:, :height]
 
     return execute
 
 
-class _Phase:
-    """The output positions stride·j + remainder: out[j] = Σ_t w[t] x[j + (remainder + padding - t)/stride]."""
+def _by_remainders(op: TransposedConvolution) -> tuple[Ints, list[int]]:
+    """Weights [stride · stride · O, I, h, w], and the (down, right) of the first that each output reads.
 
-    def __init__(self, op: TransposedConvolution, grid: Grid, remainder: tuple[int, int]) -> None:
-        self.remainder, self.outputs = remainder, op.weight.shape[1]
-        # Taps that reach this remainder, by ascending offset; none if the kernel is shorter than the stride.
-        taps = [
-            [t for t in range(k) if (r + op.padding - t) % op.stride == 0][::-1]
-            for r, k in zip(remainder, op.kernel, strict=True)
-        ]
-        self.correlation: _Correlation | None = None
-        if all(taps):
-            weight = op.weight[:, :, taps[0]][:, :, :, taps[1]].transpose(1, 0, 2, 3)
-            self.correlation = _Correlation(weight, grid.magnitude, 1)
-            self.low = [(r + op.padding - t[0]) // op.stride for r, t in zip(remainder, taps, strict=True)]
-            self.counts = [len(t) for t in taps]
+    out[stride·j + r] = Σ_t w[t] x[j + (r + padding - t)/stride] over the taps t that divide.
+    """
+    reached = [
+        [(r, t, (r + op.padding - t) // op.stride) for r in range(op.stride) for t in range(k)
+         if (r + op.padding - t) % op.stride == 0]
+        for k in op.kernel
+    ]  # fmt: skip
+    low = [min(at for _, _, at in axis) for axis in reached]
+    size = [max(at for _, _, at in axis) - first + 1 for axis, first in zip(reached, low, strict=True)]
+    inputs, outputs = op.weight.shape[:2]
+    narrow = np.int8 if op.weight_bits <= 8 else op.weight.dtype
+    weight = np.zeros((op.stride, op.stride, outputs, inputs, *size), dtype=narrow)
+    for row, down, i in reached[0]:
+        for column, right, j in reached[1]:
+            weight[row, column, :, :, i - low[0], j - low[1]] = op.weight[:, :, down, right].T
+    return weight.reshape(-1, inputs, *size), low
 
-    def __call__(self, x: Centred, size: tuple[int, ...]) -> Floats:
-        if self.correlation is None:
-            return np.zeros((self.outputs, *size))
-        pads, slices = [], [slice(None)]
-        for low, count, have, want in zip(self.low, self.counts, x.shape[1:], size, strict=True):
-            length = want + count - 1
-            pads.append((max(-low, 0), max(low + length - have, 0)))
-            slices.append(slice(max(low, 0), max(low, 0) + length))
-        return self.correlation(np.pad(x, ((0, 0), *pads))[tuple(slices)])
+
+def _window(x: Centred, first: Sequence[int], size: Sequence[int]) -> Centred:
+    """Rows and columns first, first + 1, … of x, so many; zeros where there is nothing."""
+    pads, kept = [(0, 0)], [slice(None)]
+    for low, length, have in zip(first, size, x.shape[1:], strict=True):
+        pads.append((max(-low, 0), max(low + length - have, 0)))
+        kept.append(slice(max(low, 0), max(low, 0) + length))
+    return np.pad(x, pads)[tuple(kept)]
 
 
 def _gdn(op: Gdn, grids: Sequence[Grid]) -> _Prepared:
@@ -243,72 +257,41 @@ def _gdn(op: Gdn, grids: Sequence[Grid]) -> _Prepared:
     def execute(x: Sequence[Centred]) -> Centred:
         q = x[0].astype(np.int64)
         norm = correlate(gdn_squares(op, q).astype(np.float64)).astype(np.int64) + op.beta[:, None, None]
-        return (gdn_output(op, q, norm) - op.grid.zero_point[:, None, None]).astype(np.float64)
+        return _centred(gdn_output(op, q, norm), op.grid)
 
     return execute
 
 
 def _add(op: Add, grids: Sequence[Grid]) -> _Prepared:
-    rescale = _Rescaler(op.rescaling, op.grid, op.bound(grids))
+    multipliers = [m[:, None, None].astype(np.float64) for m in op.multipliers]
+    rescale = Rescaler(op.rescaling, op.grid, op.bound(grids))
 
     def execute(x: Sequence[Centred]) -> Centred:
-        acc = op.multipliers[0][:, None, None] * x[0]
-        for m, q in zip(op.multipliers[1:], x[1:], strict=True):
-            acc += m[:, None, None] * q
+        acc = multipliers[0] * x[0]
+        for m, q in zip(multipliers[1:], x[1:], strict=True):
+            acc += m * q
         return rescale(acc)
 
     return execute
 
 
 def _requantize(op: Requantize, grids: Sequence[Grid]) -> _Prepared:
-    rescale = _Rescaler(op.rescaling, op.grid, op.bound(grids))
-    return lambda x: rescale(x[0].copy())
+    rescale = Rescaler(op.rescaling, op.grid, op.bound(grids))
+    return lambda x: rescale(x[0])
 
 
 def _multiply(op: Multiply, grids: Sequence[Grid]) -> _Prepared:
-    rescale = _Rescaler(op.rescaling, op.grid, op.bound(grids))
-    return lambda x: rescale(x[0] * x[1])
+    rescale = Rescaler(op.rescaling, op.grid, op.bound(grids))
+    return lambda x: rescale(x[0].astype(np.float64) * x[1])
 
 
 def _sigmoid(op: Sigmoid, grids: Sequence[Grid]) -> _Prepared:
-    stored, centre = grids[0].zero_point[:, None, None], op.grid.zero_point[:, None, None]
-    return lambda x: (op.table[x[0].astype(np.int64) + stored] - centre).astype(np.float64)
+    stored = grids[0].zero_point[:, None, None]
+    return lambda x: _centred(op.table[x[0].astype(np.int64) + stored], op.grid)
 
 
 def _pixel_shuffle(op: PixelShuffle, grids: Sequence[Grid]) -> _Prepared:
     return lambda x: op.apply(x[0])
-
-
-class _Rescaler:
-    """Bias, rescaling and clamp of an accumulator, in place, in float64 where that is exact.
-
-    acc · m has at most 52 bits while |acc| < 2^36; times 2^-s and plus 1/2 it still fits float64's 53, so the
-    floor is the one that shifting integers gives. Wider accumulators take the integer way.
-    """
-
-    def __init__(self, rescaling: Rescaling, grid: Grid, bound: int, bias: Ints | None = None) -> None:
-        self.rescaling, self.grid, self.exact_in_float = rescaling, grid, bound < FLOAT64_RESCALE
-        column = (slice(None), None, None)
-        self.bias = None if bias is None else bias.astype(np.float64)[column]
-        self.zero_point = grid.zero_point[column]
-        self.positive = np.ldexp(rescaling.positive.astype(np.float64), -rescaling.shift)[column]
-        self.negative = np.ldexp(rescaling.negative.astype(np.float64), -rescaling.shift)[column]
-        low, high = grid.range
-        self.low, self.high = (low - self.zero_point).astype(np.float64), (high - self.zero_point).astype(np.float64)
-        # A clamp at 0 is a ReLU.
-        self.linear = rescaling.linear or not (rescaling.negative.any() or self.low.any())
-
-    def __call__(self, acc: Floats) -> Centred:
-        if self.bias is not None:
-            acc += self.bias
-        if not self.exact_in_float:
-            stored = self.rescaling.apply(acc.astype(np.int64), self.grid)
-            return (stored - self.zero_point).astype(np.float64)
-        acc *= self.positive if self.linear else np.where(acc < 0, self.negative, self.positive)
-        acc += 0.5
-        np.floor(acc, out=acc)
-        np.maximum(acc, self.low, out=acc)
-        return np.minimum(acc, self.high, out=acc)
 
 
 _PREPARE: dict[type[Operation], Callable[..., _Prepared]] = {

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from licquant.codec.latents.pointwise import Centred, PointwiseLayers, Rescale, chain, exact_dtype
+from licquant.codec.latents.pointwise import PointwiseLayers, chain, rescaler_of
 from licquant.errors import ArtifactError
 from licquant.program.arithmetic import Floats, Ints
 from licquant.program.exact import FLOAT32_EXACT, exact_product
 from licquant.program.ops import Convolution
 from licquant.program.part import Part
+from licquant.program.rescaler import Centred, exact_dtype
 
 
 class MaskedConvolution:
@@ -41,7 +42,7 @@ class MaskedConvolution:
         self.grid = operations[at - 1].grid if at else part.input_grid
         self._bound = op.bound([self.grid])
         self._before = PointwiseLayers(operations[:at], part.input_grid)
-        self._rescale = Rescale(op, self._bound)
+        self._rescale = rescaler_of(op, self._bound)
         self._after = PointwiseLayers(operations[at + 1 :], op.grid)
 
     def read(self, latent: Ints) -> Centred:

@@ -12,67 +12,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from licquant.errors import ArtifactError
-from licquant.program.arithmetic import MAX_BITS, Floats
-from licquant.program.exact import FLOAT32_EXACT, FLOAT64_RESCALE, exact_product
+from licquant.program.arithmetic import Floats
+from licquant.program.exact import FLOAT32_EXACT, exact_product
 from licquant.program.grid import Grid
 from licquant.program.ops import Convolution, Operation, Requantize, Rescaling
 from licquant.program.part import INPUT, Part
-
-# q - zero_point [C, P]: integers that their float type holds exactly.
-Centred = Floats
-_CACHED = 1 << 15  # accumulators at a time
-
-
-class Rescale:
-    """Accumulator [O, P] to the centred output of one operation: bias, rescaling and clamp.
-
-    While |acc + bias| < 2^36, (acc + bias) · m · 2^-s + 1/2 fits float64's 53 bits in any order of evaluation, so
-    that bias and rounding are one constant. A knee with negative <= positive is the larger of both lines.
-    """
-
-    def __init__(self, op: Convolution | Requantize, bound: int) -> None:
-        rescaling, grid = op.rescaling, op.grid
-        self.op = op
-        self.bias = (op.bias if isinstance(op, Convolution) else np.zeros(grid.channels, np.int64))[:, None]
-        positive, negative = rescaling.positive, rescaling.negative
-        self.in_floats = bound < FLOAT64_RESCALE and bool((negative <= positive).all())
-        # A clamp at 0 is a ReLU.
-        linear = rescaling.linear or not (negative.any() or (grid.range[0] - grid.zero_point).any())
-        lines = [positive] if linear else [positive, negative]
-        slopes = [np.ldexp(m.astype(np.float64), -rescaling.shift)[:, None] for m in lines]
-        self.lines = [(slope, self.bias * slope + 0.5) for slope in slopes]
-        self.dtype = exact_dtype(grid)  # what leaves float32 on its way to an activation grid is clamped anyway
-        zero_point, (low, high) = grid.zero_point[:, None], grid.range
-        self.low: Floats = (low - zero_point).astype(self.dtype)
-        self.high: Floats = (high - zero_point).astype(self.dtype)
-
-    def __call__(self, acc: Floats) -> Centred:
-        """acc: without the bias, integers that their float type holds exactly."""
-        if not self.in_floats:
-            total = acc.astype(np.int64) + self.bias
-            stored = self.op.rescaling.apply(total[:, None], self.op.grid)[:, 0]
-            return (stored - self.op.grid.zero_point[:, None]).astype(self.dtype)
-        centred: Centred = np.empty(acc.shape, dtype=self.dtype)
-        rows = max(1, _CACHED // max(acc.shape[1], 1))
-        for first in range(0, len(acc), rows):
-            chosen = slice(first, first + rows)
-            self._in_floats(acc[chosen], chosen, centred[chosen])
-        return centred
-
-    def _in_floats(self, acc: Floats, chosen: slice, centred: Floats) -> None:
-        """Some channels, few enough that all passes over them stay in the cache."""
-        acc = acc.astype(np.float64, copy=False)
-        slope, constant = self.lines[0]
-        y = acc * slope[chosen]
-        y += constant[chosen]
-        for slope, constant in self.lines[1:]:
-            other = acc * slope[chosen]
-            other += constant[chosen]
-            np.maximum(y, other, out=y)
-        np.floor(y, out=y)
-        centred[...] = y
-        np.maximum(centred, self.low[chosen], out=centred)
-        np.minimum(centred, self.high[chosen], out=centred)
+from licquant.program.rescaler import Centred, Rescaler
 
 
 class PointwiseLayers:
@@ -83,9 +28,12 @@ class PointwiseLayers:
         self._stages: list[Callable[[Centred], Centred]] = []
         for op in operations:
             if isinstance(op, Convolution) and _is_pointwise(op):
-                self._stages += [exact_product(op.weight[:, :, 0, 0], grid.magnitude), Rescale(op, op.bound([grid]))]
+                self._stages += [
+                    exact_product(op.weight[:, :, 0, 0], grid.magnitude),
+                    rescaler_of(op, op.bound([grid])),
+                ]
             elif isinstance(op, Requantize):
-                self._stages.append(Rescale(op, op.bound([grid])))
+                self._stages.append(rescaler_of(op, op.bound([grid])))
             else:
                 raise ArtifactError(f"{op.name}: not a layer that reads one position at a time")
             grid = op.grid
@@ -113,7 +61,7 @@ class SplitLayers:
         self._grid, self._leading, self._first = grid, operations[:at], first
         self._read = operations[at - 1].grid if at else grid
         self._bound = first.bound([self._read])
-        self._rescale = Rescale(first, self._bound)
+        self._rescale = rescaler_of(first, self._bound)
         self._rest = PointwiseLayers(operations[at + 1 :], first.grid)
 
     def share(self, channels: slice) -> Callable[[Centred], Floats]:
@@ -126,6 +74,11 @@ class SplitLayers:
     def finish(self, acc: Floats) -> Centred:
         """The chain's centred output [C', P] for the sum of all shares."""
         return self._rest(self._rescale(acc))
+
+
+def rescaler_of(op: Convolution | Requantize, bound: int) -> Rescaler:
+    """Accumulators of an operation, without its bias, to its centred output; bound: of |acc + bias|."""
+    return Rescaler(op.rescaling, op.grid, bound, op.bias if isinstance(op, Convolution) else None)
 
 
 def _is_pointwise(op: Convolution) -> bool:
@@ -142,11 +95,6 @@ def _only(op: Operation, channels: slice) -> Requantize:
     own = op.rescaling
     rescaling = Rescaling(own.positive[channels], own.negative[channels], own.shift[channels])
     return Requantize(op.name, op.inputs, _sliced(op.grid, channels), rescaling)
-
-
-def exact_dtype(grid: Grid) -> type:
-    """The narrowest float that holds every centred integer of a grid."""
-    return np.float32 if grid.bits <= MAX_BITS else np.float64
 
 
 def chain(part: Part) -> tuple[Operation, ...]:

@@ -17,12 +17,13 @@ import numpy as np
 from licquant.codec.latents.gaussian import CodePass
 from licquant.codec.latents.masked import MaskedConvolution, Plane
 from licquant.codec.latents.orders import Checkerboard, Diagonals, Pass
-from licquant.codec.latents.pointwise import SplitLayers, chain, exact_dtype
+from licquant.codec.latents.pointwise import SplitLayers, chain
 from licquant.errors import ArtifactError
 from licquant.program.arithmetic import Floats, Ints
 from licquant.program.grid import Grid
 from licquant.program.part import Part
-from licquant.program.threads import in_parallel, thread_count
+from licquant.program.rescaler import exact_dtype
+from licquant.program.threads import in_parallel, limited_threads, thread_count
 
 _SMALLEST_PIECE, _LARGEST_PIECE = 256, 2048  # positions at a time: worth a thread of its own, and bounds the memory
 _VECTOR = 16  # positions that a matrix product handles at once: 16 take less time than 11
@@ -66,8 +67,11 @@ class SpatialContext:
         """Code some channels of ŷ pass by pass; known: stored integers [C, H, W]. Returns ŷ int32 [c, H, W]."""
         run = _Run(self, self._known_shares(known), known.shape[1:], channels, code)
         passes, block = self.order.passes(*known.shape[1:]), 1 << len(self.taps) - 1
-        for first in range(0, len(passes), block):
-            run.block(passes[first : first + block], len(self.taps) - 1, None)
+        largest = max(len(one.positions) for one in passes)
+        # Small products take as long on two threads as on one, and far longer where other work has one of the cores.
+        with limited_threads(1 if largest <= _SMALLEST_PIECE else None):
+            for first in range(0, len(passes), block):
+                run.block(passes[first : first + block], len(self.taps) - 1, None)
         return run.y_hat.reshape(-1, *known.shape[1:])
 
     def _known_shares(self, known: Ints) -> Floats:
