@@ -3,8 +3,7 @@
     licquant export model.licq --onnx folder
     python decode_with_onnxruntime.py folder image.lic image.ppm
 
-The numbers are those of docs/formats.md; docs/onnx.md says what the models take and give. What a file has beside its
-colours (version 2: metadata, transparency) is left to licquant itself.
+docs/formats.md says how files are coded, docs/onnx.md what the models take and give. Metadata and alpha are left out.
 """
 
 import json
@@ -12,11 +11,13 @@ import struct
 import sys
 import zlib
 from bisect import bisect_right
-from itertools import pairwise
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+
+INT32_MAX = (1 << 31) - 1
 
 
 class Stack:
@@ -25,74 +26,36 @@ class Stack:
     def __init__(self, data: bytes) -> None:
         self.words = list(struct.unpack(f"<{-(-len(data) // 4)}I", data + bytes(-len(data) % 4))) or [1 << 24]
         self.state = 0
-        while self.words and self.state < 1 << 32:
-            self.state = self.state << 32 | self.words.pop()
 
-    def slots(self, starts: list, count: int) -> np.ndarray:
-        """So many slots, one after another, of the model whose slots start there."""
+    def slots(self, starts: list | range, count: int) -> np.ndarray:
+        """So many slots of a model, starts being where each slot begins, and 2^24."""
         found = np.empty(count, np.int64)
         for i in range(count):
+            while self.words and self.state < 1 << 32:
+                self.state = self.state << 32 | self.words.pop()
             quantile = self.state & 0xFFFFFF
             slot = found[i] = bisect_right(starts, quantile) - 1
             self.state = (self.state >> 24) * (starts[slot + 1] - starts[slot]) + quantile - starts[slot]
-            if self.state < 1 << 32 and self.words:
-                self.state = self.state << 32 | self.words.pop()
         return found
 
-    def raw(self, count: int, bits: int) -> np.ndarray:
-        """So many values of as many bits."""
-        values = np.zeros(count, np.int64)
-        for low in reversed(range(0, bits, 16)):
-            equal = min(16, bits - low)
-            values |= self.slots([i << 24 - equal for i in range((1 << equal) + 1)], count) << low
-        return values
-
-
-def starts_of(frequencies: list) -> list:
-    """Where each slot starts, and 2^24."""
-    n, before = len(frequencies), np.cumsum([0, *frequencies])
-    return [int(c) * ((1 << 24) - n) // 65536 + i for i, c in enumerate(before[:-1])] + [1 << 24]
-
-
-ESCAPES = [0] * 33
-for j in range(33):
-    ESCAPES[j] = (65536 - sum(ESCAPES)) // 4 if j < 32 else 65536 - sum(ESCAPES)
-
-
-class Tables:
-    """The coding tables of a latent."""
-
-    def __init__(self, record: dict) -> None:
-        self.starts, self.first = [starts_of(f) for f in record["frequencies"]], np.array(record["offsets"])
-        self.length = np.array([len(f) - 1 for f in record["frequencies"]])
-
-    def decode(self, stack: Stack, index: np.ndarray) -> np.ndarray:
-        """One group: the table of each symbol to the symbols, in the shape of the index."""
+    def symbols(self, tables: dict, index: np.ndarray) -> np.ndarray:
+        """One group of symbols, in the shape of the index, which is the table of each."""
         order = np.argsort(index.ravel(), kind="stable")
         table = index.ravel()[order]
-        slots = np.concatenate([stack.slots(self.starts[k], np.sum(table == k)) for k in np.unique(table)] or [table])
-        first, length = self.first[table], self.length[table]
-        symbols, escaped = first + slots, np.flatnonzero(slots == length)
-        classes = stack.slots(starts_of(ESCAPES), escaped.size)
+        used, counts = np.unique(table, return_counts=True)
+        slots = [self.slots(tables["starts"][k], n) for k, n in zip(used, counts, strict=True)]
+        first, end = np.array(tables["offsets"])[table], np.array([len(s) - 2 for s in tables["starts"]])[table]
+        symbols = first + np.concatenate([*slots, table[:0]])
+        escaped = np.flatnonzero(symbols == first + end)
+        classes = self.slots(tables["escapes"], escaped.size)
         for c in np.unique(classes):
             at = escaped[classes == c]
-            raw = stack.raw(at.size, int(c) + 1)
-            far = (raw >> 1) + (1 << int(c))
-            symbols[at] = np.where(raw & 1, first[at] - far, first[at] + length[at] - 1 + far)
+            raw = np.zeros(at.size, np.int64)  # c + 1 bits, the highest first, at most 16 at once
+            for low in reversed(range(0, c + 1, 16)):
+                raw |= self.slots(range(0, (1 << 24) + 1, 1 << 24 - min(16, c + 1 - low)), at.size) << low
+            distance = (raw >> 1) + (1 << c)
+            symbols[at] = first[at] + np.where(raw & 1, -distance, end[at] - 1 + distance)
         return symbols[np.argsort(order)].reshape(index.shape).astype(np.int32)
-
-
-def regions(data: bytes, at: int) -> tuple | None:
-    """The side of a region in pixels, and the length of each string of each, of the fields that begin there."""
-    count = data[at] if data[4] == 2 else 0
-    start = at + 1 + 5 * count
-    for i in range(count):
-        kind, size = struct.unpack_from("<BI", data, at + 1 + 5 * i)
-        if kind == 6:
-            side, *lengths = struct.unpack_from(f"<{size // 4}I", data, start)
-            return side, lengths
-        start += size
-    return None
 
 
 class Decoder:
@@ -102,10 +65,9 @@ class Decoder:
         files, cpu = sorted(folder.glob("*.onnx")), ["CPUExecutionProvider"]
         self.models = {file.stem: onnxruntime.InferenceSession(str(file), options, cpu) for file in files}
         self.about = json.loads((folder / "tables.json").read_text())
-        self.tables = {name: Tables(record) for name, record in self.about["tables"].items()}
-
+        self.tables = self.about["tables"]
         if "check" in self.about:  # a runtime may compute in fewer bits than ONNX asks for
-            check, count = self.about["check"], len(self.tables["z"].starts)
+            check, count = self.about["check"], len(self.tables["z"]["offsets"])
             c, row, column = np.indices((count, check["height"], check["width"]), np.int32)
             found = self.run("hyper", z_symbols=((7 * c + 5 * row + 3 * column) % 11 - 5)[None])
             if zlib.crc32(b"".join(values.astype("<i4").tobytes() for values in found)) != check["crc32"]:
@@ -122,67 +84,63 @@ class Decoder:
         model, width, height, count = struct.unpack_from("<8sIIB", data, 5)
         if model.hex() != self.about["model"]:
             raise SystemExit(f"coded with model {model.hex()}, these files are of {self.about['model']}")
-        ends = 22 + 4 * count + np.cumsum([0, *struct.unpack_from(f"<{count}I", data, 22)])
-        strings, rows = [data[a:b] for a, b in pairwise(ends)], []
-        side, lengths = regions(data, int(ends[-1])) or (max(height, width), [len(string) for string in strings])
+        rest, side = BytesIO(data[22:]), max(height, width)
+        lengths = list(struct.unpack(f"<{count}I", rest.read(4 * count)))
+        strings = [BytesIO(rest.read(length)) for length in lengths]
+        fields = list(struct.iter_unpack("<BI", rest.read(5 * rest.read(1)[0]))) if data[4] == 2 else []
+        for kind, size in fields:
+            content = rest.read(size)
+            if kind == 6:  # coded in regions, of so many pixels a side: the lengths of each one's strings
+                side, *lengths = struct.unpack(f"<{size // 4}I", content)
+        left_over, rows = iter(lengths), list[list[dict]]()
         for top in range(0, height, side):
             rows.append([])
             for left in range(0, width, side):
-                own = [Stack(string[:n]) for string, n in zip(strings, lengths, strict=False)]
-                strings, lengths = [s[n:] for s, n in zip(strings, lengths, strict=False)], lengths[count:]
-                size = (-(-min(side, n) // self.about["stride"]) for n in (height - top, width - left))
-                rows[-1].append(self.symbols(own, tuple(size)))
+                own = [Stack(string.read(next(left_over, 0))) for string in strings]
+                size = [-(-min(side, n) // self.about["stride"]) for n in (height - top, width - left)]
+                rows[-1].append(self.symbols(own, size))
                 if any(stack.words or stack.state != 1 << 24 for stack in own):
                     raise SystemExit("its strings do not end where their symbols do")
         whole = {name: np.block([[region[name] for region in row] for row in rows]) for name in rows[0][0]}
         return self.run("synthesis", **whole)[0][0, :height, :width]
 
-    def symbols(self, strings: list, size: tuple) -> dict:
+    def symbols(self, strings: list, size: list) -> dict:
         """What synthesis reads."""
         first = self.tables.get("z", self.tables["y"])
-        channel = np.arange(len(first.starts))[:, None, None]
-        z = first.decode(strings[0], np.broadcast_to(channel, (len(channel), *size)))
+        z = strings[0].symbols(first, np.indices((len(first["offsets"]), *size))[0])[None]
         if "z" not in self.tables:
-            return {"y_symbols": z[None]}
-        found = self.run("hyper", z_symbols=z[None])
+            return {"y_symbols": z}
+        found = self.run("hyper", z_symbols=z)
         if len(found) == 2:  # the table and the mean of every symbol
-            return {"y_symbols": self.tables["y"].decode(strings[1], found[0]), "means": found[1]}
-        return self.in_passes(strings[1], found[0])
+            return {"y_symbols": strings[1].symbols(self.tables["y"], found[0]), "means": found[1]}
+        return self.in_passes(strings[1], *found)
 
     def in_passes(self, string: Stack, hyper: np.ndarray) -> dict:
         """What synthesis reads, where symbols depend on symbols before them."""
-        order, channels = self.about["order"], self.models["synthesis"].get_inputs()[0].shape[1]
-        symbols, means, y_hat = np.zeros((3, channels, *hyper.shape[2:]), np.int32)
+        order, bits, last = self.about["order"], self.about["fraction_bits"]["y_hat"], 0
+        symbols, means, y_hat = np.zeros((3, sum(order["groups"]), *hyper.shape[2:]), np.int32)
         row, column = np.indices(hyper.shape[2:])
-
-        def put(channels: slice, places: tuple, index: np.ndarray, mean: np.ndarray) -> None:
-            symbol = self.tables["y"].decode(string, index)
-            symbols[channels, *places], means[channels, *places] = symbol, mean
-            exact = (symbol.astype(np.int64) << self.about["fraction_bits"]["y_hat"]) + mean
-            y_hat[channels, *places] = np.clip(exact, 1 - 2**31, 2**31 - 1)
-
-        if order["kind"] == "diagonals":
-            taps = np.array(order["taps"])
-            margin = abs(taps).max()
-            time = column + order["step"] * row
-            for t in range(time.max() + 1):
+        diagonals = order["kind"] == "diagonals"
+        time = column + order["step"] * row if diagonals else (row + column) % 2
+        for k, count in enumerate(order["groups"]):
+            channels, last = slice(last, last + count), last + count
+            name = "context" if len(order["groups"]) == 1 else f"context{k}"
+            before = {"channels": self.run(f"channels{k}", y_hat=y_hat[None, : channels.start])[0]} if k else {}
+            for t in np.unique(time):
                 r, c = np.nonzero(time == t)
-                if len(r):
+                if diagonals:  # all taps of all channels side by side
+                    taps = np.array(order["taps"])
+                    margin = abs(taps).max()
                     plane = np.pad(y_hat, ((0, 0), (margin, margin), (margin, margin)))
                     seen = plane[:, taps[:, :1] + r + margin, taps[:, 1:] + c + margin].reshape(1, -1, 1, len(r))
-                    index, mean = self.run("context", neighbours=seen, hyper=hyper[:, :, None, r, c])
-                    put(slice(None), (r, c), index[0, :, 0], mean[0, :, 0])
-            return {"y_symbols": symbols[None], "means": means[None]}
-        first = 0
-        for k, count in enumerate(order["groups"]):
-            channels, name = slice(first, first + count), f"context{k}" if len(order["groups"]) > 1 else "context"
-            more = {"channels": self.run(f"channels{k}", y_hat=y_hat[None, :first])[0]} if k else {}
-            for step in (0, 1):
-                places = np.nonzero((row + column) % 2 == step)
-                inputs = {"y_hat": y_hat[None, channels], "hyper": hyper, "pass": np.array([step], np.int32), **more}
-                index, mean = self.run(name, **inputs)
-                put(channels, places, index[0][:, *places], mean[0][:, *places])
-            first += count
+                    found = self.run(name, neighbours=seen, hyper=hyper[:, :, None, r, c])
+                    index, mean = (values[0, :, 0] for values in found)
+                else:
+                    inputs = {"y_hat": y_hat[None, channels], "hyper": hyper, "pass": np.array([t], np.int32)}
+                    index, mean = (values[0][:, r, c] for values in self.run(name, **inputs, **before))
+                symbol = string.symbols(self.tables["y"], index)
+                exact = np.clip((symbol.astype(np.int64) << bits) + mean, -INT32_MAX, INT32_MAX)
+                symbols[channels, r, c], means[channels, r, c], y_hat[channels, r, c] = symbol, mean, exact
         return {"y_symbols": symbols[None], "means": means[None]}
 
 

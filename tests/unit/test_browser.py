@@ -84,7 +84,7 @@ def test_models_are_what_export_writes(server: browser.Server, tmp_path: Path) -
     identity = licquant.load(MODEL).id.hex()
     models = json.loads(ask(server, "/models.json")[2])
     assert {"identity": identity, "name": MODEL.name} in models
-    for file in (tmp_path / "out").iterdir():
+    for file in filter(Path.is_file, (tmp_path / "out").iterdir()):
         assert ask(server, f"/models/{identity}/{file.name}")[2] == file.read_bytes()
 
 

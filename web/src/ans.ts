@@ -10,16 +10,9 @@ export class Model {
   // The slot of each 2^16th quantile: where to begin to look.
   private readonly near = new Uint32Array(256);
 
-  /** Frequencies sum to 2^16. */
-  constructor(frequencies: ArrayLike<number>) {
-    const count = frequencies.length;
-    this.starts = new Uint32Array(count + 1);
-    let before = 0;
-    for (let i = 0; i < count; i++) {
-      this.starts[i] = Math.floor((before * (2 ** PRECISION - count)) / HALF) + i;
-      before += frequencies[i];
-    }
-    this.starts[count] = 2 ** PRECISION;
+  /** starts: where each slot begins, and 2^24. */
+  constructor(starts: ArrayLike<number>) {
+    this.starts = Uint32Array.from(starts);
     for (let i = 0, slot = 0; i < 256; i++) {
       while (this.starts[slot + 1] <= i << 16) slot++;
       this.near[i] = slot;

@@ -114,7 +114,7 @@ export async function readAbout(source: Source): Promise<About> {
   } catch {
     throw new ArtifactError("tables.json is not JSON");
   }
-  if (about?.format !== 1 || !about.synthesis || !about.tables?.y?.frequencies || typeof about.model !== "string") {
+  if (about?.format !== 2 || !about.synthesis || !about.tables?.y?.starts || typeof about.model !== "string") {
     throw new ArtifactError("tables.json is not of a folder that this licquant exports: export the model anew");
   }
   return about;

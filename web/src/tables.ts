@@ -1,23 +1,11 @@
 import { Model, type Stack } from "./ans";
 import { ArtifactError, BitstreamError } from "./errors";
 
-/** What tables.json has of a latent: the first symbol of each table, and the frequencies of its symbols and the escape. */
+/** What tables.json has of a latent: each table's first symbol, where its slots start, and those of the classes of escapes. */
 export interface TablesRecord {
   offsets: number[];
-  frequencies: number[][];
-}
-
-// Of the classes of an escaped symbol's distance: class c holds 2^c and more, below 2^(c + 1).
-const CLASSES = new Model(classFrequencies());
-
-function classFrequencies(): number[] {
-  const found: number[] = [];
-  let left = 2 ** 16;
-  for (let j = 0; j < 32; j++) {
-    found.push(Math.floor(left / 4));
-    left -= found[j];
-  }
-  return [...found, left];
+  starts: number[][];
+  escapes: number[];
 }
 
 /** The coding tables of a latent. */
@@ -25,11 +13,14 @@ export class CodingTables {
   private readonly models: Model[];
   private readonly first: Int32Array;
   private readonly length: Int32Array;
+  // Of an escaped symbol's distance: class c holds 2^c and more, below 2^(c + 1).
+  private readonly classes: Model;
 
   constructor(record: TablesRecord) {
-    this.models = record.frequencies.map((one) => new Model(one));
+    this.models = record.starts.map((one) => new Model(one));
+    this.classes = new Model(record.escapes);
     this.first = Int32Array.from(record.offsets);
-    this.length = Int32Array.from(record.frequencies, (one) => one.length - 1);
+    this.length = Int32Array.from(record.starts, (one) => one.length - 2);
   }
 
   get count(): number {
@@ -68,7 +59,7 @@ export class CodingTables {
   }
 
   private decodeEscaped(stack: Stack, index: ArrayLike<number>, escaped: number[], symbols: Int32Array): void {
-    const classes = stack.slots(CLASSES, escaped.length);
+    const classes = stack.slots(this.classes, escaped.length);
     for (let c = 0; c <= 32; c++) {
       const places = escaped.filter((_, i) => classes[i] === c);
       const raw = stack.raw(places.length, c + 1);

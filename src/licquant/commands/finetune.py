@@ -2,7 +2,8 @@
 
 -o model.licq   →   model.licq     the artifact: after an early stop too, and usable then
                     model.json     what it is and how it was made      model.csv, model.png   the log and its picture
-                    model.state    while the run is not complete: what --resume continues from
+                    model-zeta.json, …   what ``quantize`` leaves too, where the method measured what each width costs
+    model.state    while the run is not complete: what --resume continues from
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from licquant import pipeline
 from licquant.cache import cache_folder
 from licquant.commands.base import Report
 from licquant.commands.prepared import Prepared
+from licquant.commands.quantize import write_findings
 from licquant.commands.toolkit import WidthOptions, calibration_facts, progress, say_skipped, size_facts
 from licquant.config import Budget
 from licquant.digests import file_sha256
@@ -127,6 +129,8 @@ def run(options: FinetuneOptions, prepared: Prepared | None = None) -> Report:
     described: dict[str, Any] = {}
     if fabric.is_global_zero:
         result.artifact.save(options.run.output)
+        if result.sensitivity is not None:  # a run that goes on has its widths from its state, and measures nothing
+            write_findings(options.run.output, result.sensitivity, result.plan, lmbda)
         described = _card(options, training, result, outcome)
         card.write_card(options.run.output, described)
         if outcome.status == COMPLETE:

@@ -110,11 +110,15 @@ def check_new_folder(folder: Path) -> None:
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Name → content as a new folder: all aside, and then the folder renamed; ``ExportError`` if it cannot be."""
+    """Name → content as a new folder: all aside, and then the folder renamed; ``ExportError`` if it cannot be.
+
+    A name may be that of a file in a folder of its own, one deep.
+    """
     aside = folder.absolute().parent / f".licquant-{secrets.token_hex(8)}.tmp"
     try:
         aside.mkdir()
         for name, content in files.items():
+            (aside / name).parent.mkdir(exist_ok=True)
             (aside / name).write_bytes(content)
         os.replace(aside, folder)
     except (OSError, ValueError) as error:  # ValueError: a name that cannot be one of a file

@@ -8,7 +8,6 @@ from pathlib import Path
 from licquant.codec.files.artifact import Artifact, artifact_id, read_artifact_bytes
 from licquant.errors import ArtifactError, ExportError
 from licquant.images import check_new_folder, write_folder
-from licquant.onnx_export.graph import OPSET
 from licquant.onnx_export.models import Models
 from licquant.onnx_export.readme import readme
 from licquant.onnx_export.tables import tables_record
@@ -38,5 +37,5 @@ def exported(artifact: Artifact, identity: str) -> dict[str, bytes]:
     about = {"family": artifact.family, "model": identity, "licence": artifact.licence}
     record = tables_record(about, models.strides, artifact.program["g_s"], models.coder)
     files["tables.json"] = json.dumps(record, separators=(",", ":")).encode()
-    files["README.md"] = readme(record, sorted(files), OPSET).encode()
-    return files
+    files["README.md"] = readme(record, sorted(files)).encode()
+    return files | {f"qdq/{name}.onnx": model.SerializeToString() for name, model in models.quantized().items()}

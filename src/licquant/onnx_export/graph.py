@@ -16,7 +16,8 @@ from onnx import helper, numpy_helper
 from licquant import __version__
 
 OPSET = 17
-IR_VERSION = 8  # the one of opset 17: older runtimes refuse newer ones
+QUANTIZED_OPSET = 21  # the first that quantizes to 16 bits
+IR_VERSIONS = {OPSET: 8, QUANTIZED_OPSET: 10}  # those of their opsets: older runtimes refuse newer ones
 
 Value = str
 Dimension = int | str
@@ -25,8 +26,8 @@ Dimension = int | str
 class Graph:
     """Nodes, inputs and outputs of one model."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, opset: int = OPSET) -> None:
+        self.name, self._opset = name, opset
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
@@ -78,9 +79,13 @@ class Graph:
     def model(self, properties: Mapping[str, str]) -> onnx.ModelProto:
         """The model, which ``onnx.checker`` has passed."""
         graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, self._initializers)
-        opset = [helper.make_opsetid("", OPSET)]
+        opset = [helper.make_opsetid("", self._opset)]
         model = helper.make_model(
-            graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="licquant", producer_version=__version__
+            graph,
+            opset_imports=opset,
+            ir_version=IR_VERSIONS[self._opset],
+            producer_name="licquant",
+            producer_version=__version__,
         )
         helper.set_model_props(model, dict(properties))
         onnx.checker.check_model(model, full_check=True)

@@ -11,8 +11,9 @@ type. The others are the free zone; they compute the same integers, partly in fl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from onnx import ModelProto
@@ -26,8 +27,9 @@ from licquant.codec.latents.families import LatentCoder, latent_coder
 from licquant.codec.latents.hyperprior import GaussianCoder, MeanScaleCoder
 from licquant.errors import ExportError
 from licquant.onnx_export import latents
-from licquant.onnx_export.graph import Dimension, Graph, Value
+from licquant.onnx_export.graph import OPSET, QUANTIZED_OPSET, Dimension, Graph, Value
 from licquant.onnx_export.parts import emit
+from licquant.onnx_export.quantized import emit_quantized
 from licquant.onnx_export.sums import stored_type
 from licquant.program.arithmetic import Ints
 from licquant.program.grid import Grid
@@ -37,6 +39,9 @@ from licquant.program.part import Part
 Z = ("z_height", "z_width")
 Y = ("y_height", "y_width")
 POSITIONS = (1, "positions")
+# A part of the free zone: graph, part, stored integers of its input → of its output.
+Emit = Callable[[Graph, Part, Value], Value]
+_DOUBLES = partial(emit, doubles=True)
 
 
 class Models:
@@ -54,23 +59,28 @@ class Models:
 
     def all(self) -> dict[str, ModelProto]:
         """File name without its suffix → model. Raises ``ExportError`` for an operation that has no exact form."""
-        graphs = [self._analysis(), self._synthesis()]
+        graphs = [self._analysis(_DOUBLES, OPSET), self._synthesis(_DOUBLES, OPSET)]
         if isinstance(self.coder, GaussianCoder):
             graphs += [self._hyper(self.coder), *self._contexts(self.coder)]
         return {graph.name: graph.model(self._properties) for graph in graphs}
 
-    def _analysis(self) -> Graph:
+    def quantized(self) -> dict[str, ModelProto]:
+        """Analysis and synthesis once more, in QDQ form: as ``all``."""
+        graphs = [make(emit_quantized, QUANTIZED_OPSET) for make in (self._analysis, self._synthesis)]
+        return {graph.name: graph.model(self._properties) for graph in graphs}
+
+    def _analysis(self, free: Emit, opset: int) -> Graph:
         """Any uint8 image [1, H, W, 3]. y itself comes out where its symbols need contexts."""
-        graph, g_a = Graph("analysis"), self.program["g_a"]
+        graph, g_a = Graph("analysis", opset), self.program["g_a"]
         image = graph.input("image", np.uint8, [1, "height", "width", 3])
         x = graph.node("Transpose", _edge_padded(graph, image, self.strides[1]), perm=[0, 3, 1, 2])
-        y = emit(graph, g_a, x, doubles=True)
+        y = free(graph, g_a, x)
         channels, coder = g_a.output_grid.channels, self.coder
         if isinstance(coder, FactorizedCoder):
             symbols = latents.bottleneck_symbols(graph, coder.latent, y)
             graph.output("y_symbols", symbols, np.int32, [1, channels, *Y])
             return graph
-        z = latents.bottleneck_symbols(graph, coder.hyper, emit(graph, self.program["h_a"], y, doubles=True))
+        z = latents.bottleneck_symbols(graph, coder.hyper, free(graph, self.program["h_a"], y))
         graph.output("z_symbols", z, np.int32, [1, len(coder.tables.z), *Z])
         if needs_contexts(coder):
             graph.output("y", y, np.int32, [1, channels, *Y])
@@ -102,8 +112,8 @@ class Models:
         index = latents.table_index(graph, coder.tables.thresholds, parameters)
         return index, latents.no_means(graph, index)
 
-    def _synthesis(self) -> Graph:
-        graph, g_s, coder = Graph("synthesis"), self.program["g_s"], self.coder
+    def _synthesis(self, free: Emit, opset: int) -> Graph:
+        graph, g_s, coder = Graph("synthesis", opset), self.program["g_s"], self.coder
         shape: list[Dimension] = [1, g_s.input_grid.channels, *Y]
         symbols = graph.input("y_symbols", np.int32, shape)
         if isinstance(coder, FactorizedCoder):
@@ -111,7 +121,7 @@ class Models:
             y_hat = latents.lowered(graph, restored, coder.shift)
         else:
             y_hat = latents.gaussian_restored(graph, coder.quantizer, symbols, graph.input("means", np.int32, shape))
-        pixels = graph.node("Transpose", emit(graph, g_s, y_hat, doubles=True), perm=[0, 2, 3, 1])
+        pixels = graph.node("Transpose", free(graph, g_s, y_hat), perm=[0, 2, 3, 1])
         graph.output("image", pixels, np.uint8, [1, "height", "width", 3])
         return graph
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from licquant.onnx_export.graph import OPSET, QUANTIZED_OPSET
+
 _HEAD = """\
 # {family}, model {model}, as ONNX
 
@@ -15,10 +17,14 @@ batches are of one image.
 |---|---|
 {files}
 
-`tables.json` has the coding tables: table k holds the symbols from `offsets[k]` on, a frequency each, and at the end
-the frequency of the escape. How a string is coded, and what is in a `.lic` file, is said in `docs/formats.md` of
-licquant, from "The ANS stack" on; `examples/decode_with_onnxruntime.py` is a whole decoder. What the models promise
-is said in `docs/onnx.md`.
+`tables.json` has the coding tables: table k holds the symbols from `offsets[k]` on, a slot each, and at the end the
+escape; slot i lies from `starts[k][i]` to `starts[k][i + 1]` of 2^24. `escapes` has the slots of an escape's classes.
+How a string is coded, and what is in a `.lic` file, is said in `docs/formats.md` of licquant, from "The ANS stack" on;
+`examples/decode_with_onnxruntime.py` is a whole decoder. What the models promise is said in `docs/onnx.md`.
+
+`qdq/` has analysis and synthesis once more, with the same inputs and outputs, for devices that look for QuantizeLinear
+and DequantizeLinear: float32 between, opset {quantized}. Their pixels may differ a little, and so may the symbols that
+analysis chooses; no symbol that is decoded does.
 
 ## Decode
 """
@@ -91,12 +97,12 @@ _ENCODE = """\
 """
 
 
-def readme(record: dict[str, Any], names: Sequence[str], opset: int) -> str:
-    """record: the content of ``tables.json``;  names: of the other files."""
+def readme(record: dict[str, Any], names: Sequence[str]) -> str:
+    """record: the content of ``tables.json``;  names: of the other files in the folder itself."""
     order, contexts = record["order"], record["order"]["kind"] != "at once"
     hyper = "what the contexts read" if contexts else "the table and the mean of each symbol of y"
     files = "\n".join(f"| `{name}` | {_what(name).format(hyper=hyper)} |" for name in names)
-    head = _HEAD.format(**record, opset=opset, files=files)
+    head = _HEAD.format(**record, opset=OPSET, quantized=QUANTIZED_OPSET, files=files)
     return head + _decoding(record, order).format(stride=record["stride"]) + _AFTER + _encoding(record, contexts)
 
 

@@ -94,27 +94,36 @@ class _Axis:
 
 def transposed_convolution(graph: Graph, op: TransposedConvolution, x: Value, grid: Grid) -> Sums:
     """The accumulator before its ``shuffled``: channel c·stride² + i·stride + j is for row i and column j."""
+    weight, pads = as_correlation(op)
+    correlation = _Correlation(op.name, weight, op.weight_bits, 1, pads, 1)
+    return _correlate(graph, correlation, x, grid, op.bias.repeat(op.stride**2))
+
+
+def as_correlation(op: TransposedConvolution) -> tuple[Ints, tuple[int, int, int, int]]:
+    """(weights [O·stride², I, kh, kw], pads) of the convolution that comes before the shuffle; pads may be negative."""
     rows, columns = (_Axis.of(op, kernel) for kernel in op.kernel)
     inputs, outputs = op.weight.shape[:2]
     weight = np.zeros((outputs, op.stride, op.stride, inputs, rows.size, columns.size), dtype=op.weight.dtype)
     for r, t, o in rows.taps:
         for c, u, p in columns.taps:
             weight[:, r, c, :, o - rows.low, p - columns.low] = op.weight[:, :, t, u].T
-    weight = weight.reshape(-1, inputs, rows.size, columns.size)
     pads = rows.pads[0], columns.pads[0], rows.pads[1], columns.pads[1]
-    correlation = _Correlation(op.name, weight, op.weight_bits, 1, pads, 1)
-    return _correlate(graph, correlation, x, grid, op.bias.repeat(op.stride**2))
+    return weight.reshape(-1, inputs, rows.size, columns.size), pads
 
 
 def transposed_rows(graph: Graph, op: TransposedConvolution, stored: Value) -> Value:
     """The output of a transposed convolution from the stored integers of all its channels."""
-    stored = shuffled(graph, stored, op.grid, op.stride)
+    return cut(graph, op, shuffled(graph, stored, op.grid, op.stride))
+
+
+def cut(graph: Graph, op: TransposedConvolution, shuffled: Value) -> Value:
+    """Without the last rows and columns, where a shuffle gives more than there are."""
     surplus = [_Axis.of(op, kernel).surplus for kernel in op.kernel]
     if not any(surplus):
-        return stored
+        return shuffled
     axes = [axis for axis, n in zip((2, 3), surplus, strict=True) if n]
     starts, ends = [0] * len(axes), [-n for n in surplus if n]
-    return graph.node("Slice", stored, *(graph.constant(v, np.int64) for v in (starts, ends, axes)))
+    return graph.node("Slice", shuffled, *(graph.constant(v, np.int64) for v in (starts, ends, axes)))
 
 
 def shuffled(graph: Graph, x: Value, grid: Grid, factor: int) -> Value:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from licquant.codec.entropy.tables import CodingTables
+from licquant.codec.entropy.ans import TOTAL_BITS
+from licquant.codec.entropy.tables import ESCAPE_CLASSES, CodingTables
 from licquant.codec.latents.channel_groups import ChannelGroupsCoder
 from licquant.codec.latents.context import AutoregressiveCoder, CheckerboardCoder
 from licquant.codec.latents.factorized import FactorizedCoder
@@ -17,8 +18,9 @@ from licquant.codec.latents.hyperprior import GaussianCoder, HyperpriorCoder, Me
 from licquant.codec.latents.orders import Diagonals
 from licquant.program.part import Part
 
-FORMAT = 1
+FORMAT = 2
 CHECKED = 2, 3  # positions of z
+SLOTS = 1 << 24
 
 
 def tables_record(about: Mapping[str, str], strides: tuple[int, int], g_s: Part, coder: LatentCoder) -> dict[str, Any]:
@@ -71,11 +73,17 @@ def _order(coder: LatentCoder) -> dict[str, Any]:
     if isinstance(coder, AutoregressiveCoder):
         order, taps = coder.context.order, coder.context.convolution.taps
         assert isinstance(order, Diagonals)
-        return {"kind": "diagonals", "taps": taps.tolist(), "step": order.step}
+        return {"kind": "diagonals", "groups": [coder.latent_channels], "taps": taps.tolist(), "step": order.step}
     return {"kind": "at once"}
 
 
 def _tables(tables: CodingTables) -> dict[str, Any]:
     ends = np.cumsum(tables.lengths.astype(np.int64) + 1)
-    frequencies = [part.tolist() for part in np.split(tables.frequencies, ends[:-1])]
-    return {"offsets": tables.offsets.tolist(), "frequencies": frequencies}
+    starts = [_starts(frequencies) for frequencies in np.split(tables.frequencies, ends[:-1])]
+    return {"offsets": tables.offsets.tolist(), "starts": starts, "escapes": _starts(ESCAPE_CLASSES)}
+
+
+def _starts(frequencies: np.ndarray) -> list[int]:
+    """Where each slot of a model begins in the coder's [0, 2^24), and 2^24 (``docs/formats.md``, "The ANS stack")."""
+    count, before = len(frequencies), np.cumsum(frequencies, dtype=np.int64) - frequencies
+    return [*(((before * (SLOTS - count)) >> TOTAL_BITS) + np.arange(count)).tolist(), SLOTS]

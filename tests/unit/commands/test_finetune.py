@@ -8,6 +8,8 @@ from PIL import Image
 
 from licquant.codec.files.artifact import Artifact, read_artifact_bytes
 from licquant.commands.app import main
+from licquant.digests import file_sha256
+from licquant.reports.sensitivity_table import table_beside
 from tests.models_for_tests import save_small_checkpoint
 from tests.unit.train.small import write_images
 
@@ -76,6 +78,18 @@ def test_a_run_stopped_by_the_clock_is_continued(
     assert (told["method"], told["budget"], told["steps"]) == ("lsq-ste", "bits=6", 2)
     assert str(place) not in json.dumps(dict(told)) + json.dumps(card)
     assert run(capsys, *words(place, output, *options, "--resume"))["status"] == "complete"
+
+
+def test_a_method_that_measures_leaves_its_table(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For the artifact that the training gave, so that its report shows it."""
+    output = tmp_path / "m.licq"
+    method = ("--method", "fmpq", "--quantizer", "lsq", "--estimator", "ste", "--budget", "bits=6", "--steps", 1)
+    run(capsys, *words(place, output, *method))
+    table = table_beside(output, file_sha256(output))
+    assert table is not None
+    assert any(value is not None for row in table["weights"] for value in row)
 
 
 def test_bad_options_are_found_before_anything_is_done(

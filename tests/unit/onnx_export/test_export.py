@@ -22,6 +22,7 @@ from licquant.codec.latents.hyperprior import GaussianCoder
 from licquant.commands.app import main
 from licquant.config import LayerBits, Plan
 from licquant.errors import ArtifactError, ExportError
+from licquant.images import write_folder
 from licquant.onnx_export import latents
 from licquant.onnx_export.folder import export, exported
 from licquant.onnx_export.graph import Graph
@@ -233,11 +234,10 @@ def test_strings_of_random_models(family, size, tmp_path):
     coder = Codec(artifact, bytes(8), "exact").coder
     y, z = random_latents(artifact.program, size, seed=7)
     strings, y_hat = coder.encode(y, z), coder.quantize(y, z)
-    for name, content in exported(artifact, IDENTITY).items():
-        (tmp_path / name).write_bytes(content)
+    write_folder(tmp_path / "out", exported(artifact, IDENTITY))
     module = example()
     coded = size if z.size else y.shape[1:]
-    found = module.Decoder(tmp_path, options()).symbols([module.Stack(one) for one in strings], coded)
+    found = module.Decoder(tmp_path / "out", options()).symbols([module.Stack(one) for one in strings], coded)
     if isinstance(coder, GaussianCoder):
         exact = found["y_symbols"].astype(np.int64) << coder.quantizer.output_bits
         np.testing.assert_array_equal(exact[0] + found["means"][0], y_hat)
@@ -389,6 +389,11 @@ def test_damaged_models_are_refused(tmp_path, capsys):
         export(tmp_path / "none.licq", tmp_path / "out")
 
 
+def sizes(folder: Path) -> dict[str, int]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
 def test_folders_that_cannot_take_it(tmp_path, capsys):
     model = CORPUS / "2-bits.licq"
     (tmp_path / "file").write_text("mine")
@@ -409,7 +414,7 @@ def test_folders_that_cannot_take_it(tmp_path, capsys):
     with pytest.raises(ExportError, match="cannot be written"):
         export(model, Path(f"{tmp_path}/a\0b"))
     (tmp_path / "empty").mkdir()
-    assert set(export(model, tmp_path / "empty")) == {path.name for path in (tmp_path / "empty").iterdir()}
+    assert export(model, tmp_path / "empty") == sizes(tmp_path / "empty")
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
@@ -441,5 +446,5 @@ def test_the_command_says_what_it_wrote(tmp_path, capsys):
         main(["export", str(CORPUS / "2-bits.licq"), "--onnx", str(tmp_path / "out"), "--json"])
     assert not ended.value.code
     record = json.loads(capsys.readouterr().out)
-    assert record["files"] == {path.name: path.stat().st_size for path in (tmp_path / "out").iterdir()}
+    assert record["files"] == sizes(tmp_path / "out")
     assert record["bytes"] == sum(record["files"].values())
