@@ -15,6 +15,7 @@ from licquant.evaluate.rd import MSE
 from licquant.images import RGB, evenly
 from licquant.models.graph import INPUT
 from licquant.models.trace import TracedModel, trace_model
+from licquant.quant.colours import coloured_copies
 from licquant.quant.dataflow import code
 
 BINS = 512
@@ -60,16 +61,19 @@ def calibrate(
 ) -> Calibrated:
     """The model as graphs, and the statistics of its tensors on at most ``MEASURED`` of the images, evenly spaced.
 
+    Strongly coloured copies of some of them are measured too.
+
     model:  one that is calibrated already, with these images and metric, is returned as it is
     metric: of the distortion that the model was trained for
     """
     if isinstance(model, Calibrated):
         return model
     traced, photographs = trace_model(model, metric), evenly(images, MEASURED)
-    count = 2 * len(photographs)
+    measured = [*photographs, *coloured_copies(photographs)]
+    count = 2 * len(measured)
     done = iter(range(1, count + 1))
     on_image = lambda: on_progress("calibrating", next(done), count)  # noqa: E731
-    return Calibrated(traced, collect_statistics(traced, photographs, on_image))
+    return Calibrated(traced, collect_statistics(traced, measured, on_image))
 
 
 def collect_statistics(

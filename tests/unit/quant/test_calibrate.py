@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from licquant.images import evenly
 from licquant.quant import calibrate as module
 from licquant.quant.calibrate import calibrate
+from licquant.quant.colours import EVERY, strongly_coloured
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import small_hyperprior
 
@@ -26,6 +27,19 @@ def test_as_many_as_asked_for_in_order_and_evenly_spaced(count, there):
 def test_of_more_than_64_calibration_images_64_are_measured(there, monkeypatch):
     measured = []
     monkeypatch.setattr(module, "collect_statistics", lambda traced, images, on_image: measured.extend(images))
+    monkeypatch.setattr(module, "coloured_copies", lambda images: [])
     images = dead_leaves(1, 64) * there
     calibrate(small_hyperprior(), images)
     assert len(measured) == min(there, 64)
+
+
+@pytest.mark.parametrize("there", [1, 4, 64, 65])
+def test_a_coloured_copy_of_every_third_image_is_measured_too(there, monkeypatch):
+    measured = []
+    monkeypatch.setattr(module, "collect_statistics", lambda traced, images, on_image: measured.extend(images))
+    images = dead_leaves(there, 64)
+    calibrate(small_hyperprior(), images)
+    plain = list(evenly(images, 64))
+    assert all(a is b for a, b in zip(measured, plain, strict=False))
+    assert len(measured) == len(plain) + -(-len(plain) // EVERY)
+    assert np.array_equal(measured[len(plain)], strongly_coloured(images[0], 0))
