@@ -6,6 +6,7 @@
                   model.state    while the run is not complete: what --resume continues from
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import TorchElasticEnvironment
 from lightning.fabric.strategies import DDPStrategy
 from rich.console import Console
 from torch import Tensor
@@ -45,15 +47,22 @@ class TrainResult:
 
 
 def make_fabric(options: RunOptions) -> Fabric:
-    """The Fabric for the options, launched: from here on, one process runs for each device."""
+    """The Fabric for the options, launched: from here on, one process runs for each device.
+
+    Where torchrun started this process, its processes are taken, on one machine or several, instead of ``devices``.
+    """
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    devices, nodes = options.devices, 1
+    if TorchElasticEnvironment.detect():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
     # Buffers do not change in a step: ``Stepper`` shares them where they may have changed.
-    strategy: Any = DDPStrategy(broadcast_buffers=False) if options.devices > 1 else "auto"
+    strategy: Any = DDPStrategy(broadcast_buffers=False) if devices * nodes > 1 else "auto"
     try:
-        fabric = Fabric(accelerator=options.accelerator, devices=options.devices, strategy=strategy)
+        fabric = Fabric(accelerator=options.accelerator, devices=devices, num_nodes=nodes, strategy=strategy)
     except Exception as error:  # Lightning has its own exceptions for what a machine lacks
-        raise TrainingError(f"cannot train on {options.devices} x {options.accelerator}: {error}") from error
+        raise TrainingError(f"cannot train on {devices} x {options.accelerator}: {error}") from error
     fabric.launch()
     keep_freed_memory()
     torch.backends.cudnn.benchmark = fabric.device.type == "cuda"

@@ -44,17 +44,36 @@ def test_killed_twice_and_resumed_the_result_is_the_same(place: Path) -> None:
         assert killed.read_bytes() == whole.read_bytes()
 
 
+TORCHRUN = ["--standalone", "--nproc-per-node", 2, "-m", MODULE]
+
+
 def test_two_processes_are_one_with_the_joint_batch(place: Path) -> None:
     finish(MODULE, arguments(place, "together", "--devices", 2))
     assert "2 processes" in json.loads((place / "together" / "model.json").read_text())["hardware"]
+    check_alike(place, "together")
+
+
+def test_two_processes_of_torchrun_stop_and_one_goes_on(place: Path) -> None:
+    """The state that two have saved is one's: the end is that of the uninterrupted run."""
+    words = arguments(place, "launched")
+    finish("torch.distributed.run", [*TORCHRUN, *words, "--max-minutes", 0])
+    state = torch.load(place / "launched" / "model.state", weights_only=True)
+    assert 0 < state["trainer"]["step"] < RECIPE.steps
+    assert "2 processes" in json.loads((place / "launched" / "model.json").read_text())["hardware"]
+    finish(MODULE, words)
+    check_alike(place, "launched")
+
+
+def check_alike(place: Path, output: str) -> None:
+    """Log and weights are those of one process but for the order of sums."""
 
     def log(output: str) -> torch.Tensor:
         journal = Journal(Path())
         journal.text = (place / output / "model.csv").read_text()
         return torch.tensor([list(row.values()) for row in journal.rows()])
 
-    torch.testing.assert_close(log("together"), log("out"), rtol=1e-4, atol=1e-6)
-    together, whole = (torch.load(place / name / "model.pt", weights_only=True) for name in ("together", "out"))
+    torch.testing.assert_close(log(output), log("out"), rtol=1e-4, atol=1e-6)
+    together, whole = (torch.load(place / name / "model.pt", weights_only=True) for name in (output, "out"))
     fresh = architectures.build(RECIPE.model, {"N": RECIPE.N, "M": RECIPE.M}, RECIPE.seed)
     for name, initial in fresh.named_parameters():
         # Sums in another order, nothing else: other noise or crops would differ as much as they move.
