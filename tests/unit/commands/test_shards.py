@@ -86,14 +86,14 @@ def test_finetune_and_reproduce(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from licquant.commands import reproduce_tables
-    from licquant.commands.reproduce_tables import Row
+    from licquant.commands.reproduce_cells import NEAREST
 
     files = ("--checkpoint", place / "s.pt", "--calib", place / "images")
     words = ("finetune", *files, "--data", place / "images", "--steps", 1, *SMALL_RUN, "--cache", place / "cache")
     run(capsys, *words, "-o", place / "f.licq")
     said = Artifact.from_bytes(read_artifact_bytes(place / "f.licq")).provenance
     assert said["checkpoint_sha256"] == checkpoint_sha256(place / "s.pt")
-    monkeypatch.setattr(reproduce_tables, "TABLES", {"table2": (Row("FPQ", None, "ste"),)})
+    monkeypatch.setattr(reproduce_tables, "TABLES", {"table2": (NEAREST,)})
     words = ("reproduce", "table2", *files, "--data", place / "images", "--images", place / "images", "--seeds", 1)
     record = run(capsys, *words, "--cache", place / "cache", "-o", place / "reproduced")
     assert record["provenance"]["checkpoints"] == [checkpoint_sha256(place / "s.pt")]
