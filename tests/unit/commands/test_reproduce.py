@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
+import torch
 
 from licquant.cluster.session import Cluster
 from licquant.commands import finetune as finetune_command
@@ -17,6 +18,7 @@ from licquant.errors import LicquantError, ModelError, TrainingError
 from licquant.images import read_image
 from licquant.quant.in_training import quantizers
 from licquant.quant.in_training.finetune_settings import ESTIMATORS
+from licquant.train.process import kept_threads
 from licquant.train.progress import INTERRUPTED
 from tests.models_for_tests import save_small_checkpoint
 from tests.unit.train.small import write_images
@@ -153,10 +155,12 @@ def test_the_tables_can_be_trained_and_share_their_cells() -> None:
 def test_from_what_a_cluster_is_sent_the_same_is_made(place: Path, sent: list[int], tmp_path: Path) -> None:
     """As in ``test_compare``: a rounded model, a trained one, and one whose widths depend on the image."""
     made = {}
-    for name, on in (("plain", None), ("away", Cluster())):
-        given = options(place, tmp_path / name, seeds=1, cluster=on, checkpoints=[place / "a.pt"])
-        cells = reproduce_cells.make_cells(ROWS, given)
-        made[name] = [path.read_bytes() for paths in cells.values() for path in paths]
+    with kept_threads():
+        torch.set_num_threads(1)  # as the command does: sums of floats depend on it
+        for name, on in (("plain", None), ("away", Cluster())):
+            given = options(place, tmp_path / name, seeds=1, cluster=on, checkpoints=[place / "a.pt"])
+            cells = reproduce_cells.make_cells(ROWS, given)
+            made[name] = [path.read_bytes() for paths in cells.values() for path in paths]
     assert made["away"] == made["plain"]
     assert (len(made["away"]), sent) == (3, [3])
 
