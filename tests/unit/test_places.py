@@ -125,6 +125,15 @@ def test_commands_ask_before_they_work(command, kind, place, capsys, monkeypatch
     assert "none.licq" not in said
 
 
+@pytest.mark.parametrize("command", ["quantize", "finetune"])
+def test_what_is_written_beside_the_model_has_its_place_before_the_work(command, place, capsys, monkeypatch):
+    monkeypatch.setattr("licquant.train.card.load_model", lambda *_: pytest.fail("the work has begun"))
+    (place / "m-zeta.png").mkdir()
+    words = ("--checkpoint", place / "c.pt", "--calib", place / "images", "-o", place / "m.licq")
+    data = ("--data", place / "images") if command == "finetune" else ()
+    assert "m-zeta.png" in fails(capsys, command, *words, *data)
+
+
 def test_a_name_that_is_not_utf8_does_not_lose_the_model(place, capsys):
     output = place / f"m{BYTE}.licq"
     (place / "images").rename(place / f"images{BYTE}")

@@ -17,7 +17,7 @@ from licquant import pipeline
 from licquant.cache import cache_folder
 from licquant.commands.base import Report
 from licquant.commands.prepared import Prepared
-from licquant.commands.quantize import write_findings
+from licquant.commands.quantize import findings_of, write_findings
 from licquant.commands.toolkit import WidthOptions, calibration_facts, progress, say_skipped, size_facts
 from licquant.config import Budget
 from licquant.digests import file_sha256
@@ -26,7 +26,7 @@ from licquant.dynamic.settings import LATENCY, DynamicSettings
 from licquant.errors import BudgetError, ModelError, TrainingError
 from licquant.evaluate import provenance
 from licquant.evaluate.rd import describe
-from licquant.images import calibration_files, read_calibration
+from licquant.images import calibration_files, check_places, read_calibration
 from licquant.models.load import parse_arguments
 from licquant.models.shards import checkpoint_sha256
 from licquant.quant.in_training.finetune_settings import DISTANCE_AWARE, FinetuneRecipe, Training
@@ -110,6 +110,7 @@ def run(options: FinetuneOptions, prepared: Prepared | None = None) -> Report:
     settings = replace(options.settings(), reconstruction_steps=options.reconstruction, cache=options.tables)
     if options.dynamic and options.dynamic.bit_cost == LATENCY and options.latency is None:
         raise BudgetError("--bit-cost latency needs --latency: a table made with licquant profile")
+    check_places(*findings_of(options.run.output).values())
     training = Training(recipe, options.run, made_with(options, recipe, paths))
     done = resume.finished_card(training.identity, options.run)
     if done is not None:
