@@ -1,6 +1,7 @@
 # One command per chore; each sets up .venv first if pyproject.toml or constraints.txt changed since the last time.
 #   make demo       quantize, encode and decode the embedded images: the whole path, results in demo-output/
-#   make test       every test that takes seconds        make test-slow   the others
+#   make test       every test that takes seconds        make test-slow   those that take longer
+#   make test-long  those that take minutes each; CI leaves them out
 #   make check      ruff, mypy, unused, layering         make bench       speed against CompressAI FP32 and other codecs
 #   make conformance   the stored corpus under every instruction set, BLAS, number of threads and Python that there is
 #   make docs       the documentation as a site, site/index.html
@@ -19,7 +20,7 @@ READY  := $(VENV)/.ready
 # Two test workers on one thread each: more would only compete for the same cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-slow check docs web conformance bench fuzz default-models man setup clean
+.PHONY: demo test test-slow test-long check docs web conformance bench fuzz default-models man setup clean
 
 demo: $(READY)
 	$(BIN)/licquant demo -o demo-output
@@ -28,7 +29,10 @@ test: $(READY)
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu"
 
 test-slow: $(READY)
-	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 -m "slow and not gpu"
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 -m "slow and not long and not gpu"
+
+test-long: $(READY)
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n 2 -m "long and not gpu"
 
 check: $(READY)
 	$(BIN)/ruff check .

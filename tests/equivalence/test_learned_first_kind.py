@@ -27,15 +27,16 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("learned") / "images", count=3, side=208)
 
 
-def assert_codes_exactly(artifact: Artifact) -> None:
-    """What is decoded is what was analysed, in the engine of integers and, as a picture, in OpenVINO's."""
+def assert_codes_exactly(artifact: Artifact, unit: int = 1) -> None:
+    """What is decoded is what was analysed, by the exact engine and, as a picture within `unit`, by OpenVINO's."""
     image = dead_leaves(1, 128, seed=5)[0]
     codecs = [Codec(Artifact.from_bytes(artifact.to_bytes()), bytes(8), engine) for engine in ("exact", "openvino")]
     data = codecs[0].encode(image)
     assert np.array_equal(codecs[0].analyse(image).y, codecs[0].decode_symbols(data).y)
     assert len(np.unique(codecs[0].decode_symbols(data).y)) > 2
     exact, fast = (codec.decode(data).astype(int) for codec in codecs)
-    assert np.abs(exact - fast).max() <= 1
+    assert np.abs(exact - fast).mean() <= 0.05
+    assert np.abs(exact - fast).max() <= unit
 
 
 def finetuned(model: Any, chosen: Any, images: Path, output: Path, **settings: Any) -> Artifact:
@@ -66,7 +67,7 @@ def test_dynamic_widths_of_gdn_of_the_first_kind(images: Path, tmp_path: Path, m
     )  # fmt: skip
     assert (outcome.status, outcome.steps) == (COMPLETE, 2)
     assert set(result.artifact.dynamic) == {"g_a", "g_s"}
-    assert_codes_exactly(result.artifact)
+    assert_codes_exactly(result.artifact, unit=4)  # a unit of 6 bits is 4 of 8: what falls beside a boundary shows
 
 
 class TestMsSsim:

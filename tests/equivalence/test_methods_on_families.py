@@ -10,7 +10,7 @@ from licquant.config import Budget
 from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import small_model
 
-NAMES = ["mbt2018-mean", "mbt2018", "cheng2020-anchor", "elic2022-official"]
+NAMES = ["mbt2018-mean", "mbt2018", "cheng2020-anchor", pytest.param("elic2022-official", marks=pytest.mark.long)]
 LMBDA = 0.01
 # method → its budget and what its plan must show
 METHODS = {"fmpq": Budget("bits", 5.0), "optimal": Budget("bits", 5.0)}

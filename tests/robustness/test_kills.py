@@ -31,6 +31,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 BY_CHANGE, BY_CLOCK = 3, 1  # kills of each command
+QUICK = {"encode", "decode"}  # of the commands: the others take minutes
 # What differs between any two runs, whether killed or not.
 VOLATILE = {"seconds", "time", "encode_seconds", "decode_seconds", "median_encode_ms", "median_decode_ms", "hardware"}
 
@@ -184,7 +185,9 @@ def _is_json(line: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in COMMANDS]
+)
 def test_killed_and_run_again_the_result_is_the_same(name: str, place: Path, tmp_path: Path) -> None:
     command, rng = COMMANDS[name], random.Random(f"kills {name}")
     whole, killed = tmp_path / "whole" / "out", tmp_path / "killed" / "out"

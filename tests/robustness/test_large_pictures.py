@@ -39,6 +39,7 @@ def tiled(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read as Linux gives it")
 @pytest.mark.parametrize(
     ("width", "height", "suffix"), [(12000, 9000, ".png"), (16320, 12240, ".ppm"), (100_000, 700, ".tif")]

@@ -100,6 +100,7 @@ def test_there_and_back(tmp_path, photos, nodes, artifact_path, capsys) -> None:
     ]
 
 
+@pytest.mark.long
 def test_evaluate(tmp_path, photos, nodes, artifact_path, capsys) -> None:
     """The same figures but for seconds; an image that cannot be measured is left out, and said."""
     words = ["evaluate", "--images", photos, "--models", artifact_path, "--threads", 1]
@@ -283,6 +284,7 @@ def artifacts(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.licq")}
 
 
+@pytest.mark.long
 def test_a_comparison_is_that_of_one_process(tmp_path, checkpoints, nodes, one_thread, monkeypatch, capsys) -> None:
     """Artifacts byte for byte, figures bit for bit; what is there is not made again, what is damaged is."""
     words = ["compare", "--checkpoint", *checkpoints, "--calib", tmp_path / "images", "--images", tmp_path / "images"]

@@ -173,6 +173,7 @@ def test_what_lambda_weighs(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ms_ssim_from_quantize_to_evaluate(tmp_path, images, capsys):
     path = checkpoint(tmp_path, small_model("mbt2018-mean"), lmbda=8.73)
     common = ["quantize", "--checkpoint", str(path), "--calib", str(images), "-o", str(tmp_path / "m.licq"), *QUICK]

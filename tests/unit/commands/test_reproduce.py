@@ -152,6 +152,7 @@ def test_the_tables_can_be_trained_and_share_their_cells() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_from_what_a_cluster_is_sent_the_same_is_made(place: Path, sent: list[int], tmp_path: Path) -> None:
     """As in ``test_compare``: a rounded model, a trained one, and one whose widths depend on the image."""
     made = {}
@@ -189,6 +190,7 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_table_1_has_every_way_of_every_family(
     families: tuple[Path, Report], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,6 +214,7 @@ def test_table_1_has_every_way_of_every_family(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_its_figures_are_of_its_cells(families: tuple[Path, Report]) -> None:
     output, _ = families
     assert len(list(output.glob("*.licq"))) == 8 * len(WAYS)

@@ -78,7 +78,7 @@ def test_a_price_on_bits_is_obeyed_and_the_codec_chooses_as_trained(
 @pytest.mark.parametrize(
     ("priced", "killed_at", "fits_left"),
     [
-        pytest.param({"gamma": 1.0}, 3, 2, marks=pytest.mark.slow),
+        pytest.param({"gamma": 1.0}, 3, 2, marks=[pytest.mark.slow, pytest.mark.long]),
         ({"average_bits": 5.0}, 4, 1),
     ],  # the state of step 2 is the last before the second fit
     ids=["gamma", "average_bits"],

@@ -35,6 +35,7 @@ def test_without_the_mend_they_are_not() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_gradients_of_every_layer_of_every_registered_model() -> None:
     done = run("registered")
     assert done.returncode == 0, done.stdout + done.stderr

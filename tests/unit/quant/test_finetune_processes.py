@@ -43,6 +43,7 @@ def test_killed_twice_and_resumed_the_artifact_is_the_same(whole: Path) -> None:
     _check_killed(whole, "whole", STATIC)
 
 
+@pytest.mark.long
 def test_killed_twice_and_resumed_a_dynamic_artifact_is_the_same(place: Path) -> None:
     finish("licquant", arguments(place, "whole-dynamic.licq", *DYNAMIC))
     _check_killed(place, "whole-dynamic", DYNAMIC)

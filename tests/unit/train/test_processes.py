@@ -34,6 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.long
 def test_killed_twice_and_resumed_the_result_is_the_same(place: Path) -> None:
     words = arguments(place, "killed", "--checkpoint-minutes", 0)
     reached = kill_twice(MODULE, words, place / "killed" / "model.state")
