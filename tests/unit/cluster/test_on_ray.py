@@ -176,6 +176,12 @@ def check(done: Finished, items: Sequence[Item]) -> None:
     assert told == Counter(item.target for item in items)
 
 
+def every_one(done: Finished) -> int:
+    """One that died after its part was written, and before it was told, is kept when it is done again."""
+    assert not done.counts.failed
+    return done.counts.done + done.counts.kept
+
+
 def killing(victim: Callable[[], object], rows: Path, times: int) -> threading.Thread:
     """Calls it when some parts are there, and again when there are more."""
 
@@ -205,7 +211,7 @@ def test_workers_are_killed(tmp_path, nodes, by_value) -> None:
     done = run(Cluster(nodes.address), Slow(), items, tmp_path / "rows", lambda counts: None)
     killer.join(10)
     assert not killer.is_alive()
-    assert done.counts.done == 200
+    assert every_one(done) == 200
     check(done, items)
 
 
@@ -216,7 +222,7 @@ def test_a_node_is_killed(tmp_path, nodes, by_value) -> None:
     done = run(Cluster(nodes.address), Slow(), items, tmp_path / "rows", lambda counts: None)
     killer.join(30)
     assert not killer.is_alive()
-    assert (done.counts.done, done.workers) == (200, 3)
+    assert (every_one(done), done.workers) == (200, 3)
     check(done, items)
 
 
