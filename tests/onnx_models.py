@@ -13,7 +13,7 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'licquant[onnx]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'licquant[onnx]'")
 
-from licquant.onnx_export.graph import Graph  # noqa: E402
+from licquant.onnx_export.graph import QUANTIZED_OPSET, Graph  # noqa: E402
 from licquant.onnx_export.parts import emit  # noqa: E402
 from licquant.onnx_export.sums import stored_type  # noqa: E402
 from licquant.program.part import Part  # noqa: E402
@@ -32,6 +32,18 @@ def run(model: Any, level: Any = LEVELS[-1], **inputs: np.ndarray) -> list[np.nd
     content = model if isinstance(model, bytes) else model.SerializeToString()
     session = onnxruntime.InferenceSession(content, options(level), ["CPUExecutionProvider"])
     return session.run(None, inputs)
+
+
+def kernels_saturate() -> bool:
+    """Whether ONNX Runtime adds products of uint8 and int8 in 16 bits on this processor."""
+    graph = Graph("products", QUANTIZED_OPSET)
+    x = graph.input("x", np.uint8, [1, 64, 1, 1])
+    one, zero = graph.constant(np.float32(1), np.float32), graph.constant(np.uint8(0), np.uint8)
+    weight = graph.constant(np.full((64, 64, 1, 1), 127), np.int8)
+    signed, far = graph.constant(np.int8(0), np.int8), graph.constant(np.float32(64 * 255), np.float32)
+    y = graph.node("QLinearConv", x, one, zero, weight, one, signed, far, zero)
+    graph.output("y", y, np.uint8, [1, 64, 1, 1])
+    return bool((run(graph.model({}), x=np.full((1, 64, 1, 1), 255, np.uint8))[0] != 127).any())
 
 
 def model_of(part: Part, doubles: bool) -> Any:

@@ -30,6 +30,7 @@ from licquant.program.ops import (
     TransposedConvolution,
 )
 from licquant.program.part import INPUT, Part
+from licquant.program.saturation import laid_out
 
 FLOAT = np.float32
 _LARGEST = 2.0**30  # in fixed point: float32 cannot hold the ends of int32
@@ -37,7 +38,11 @@ _LEAST = 2.0**-60  # of a ratio whose square float32 holds
 
 
 def emit_quantized(graph: Graph, part: Part, x: Value) -> Value:
-    """As ``parts.emit``: stored integers of the part's input to those of its output."""
+    """As ``parts.emit``: stored integers of the part's input to those of its output.
+
+    Laid out for kernels that saturate: ONNX Runtime has such ones for processors without VNNI.
+    """
+    part = laid_out(part)
     first, last = part.input_grid, part.output_grid
     stored = {INPUT: graph.cast(x, _byte_type(first)) if 8 < first.bits < FIXED_POINT_BITS else x}
     centred: dict[str, Value] = {}

@@ -11,6 +11,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from licquant.program import checked
 from licquant.program.checked import CheckedCorrelation
 from licquant.program.exact import exact_product
+from licquant.program.openvino_engine import machine
+from licquant.program.self_test import Sums
+
+# Where pairs of products saturate, kernels are tested as anywhere, and floats do the work.
+EXACT = machine().sums(["convolution"])["convolution"] is Sums.EXACT
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +56,9 @@ def wrong_by(error: float, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_sums_are_those_of_integers(kernel, stride, low, high):
     weight, x = integers(-127, 127, 6, 9, kernel, kernel), integers(low, high, 9, 10, 13)
     found = CheckedCorrelation(weight, stride)(x.astype(np.float64))
-    assert found is not None
-    np.testing.assert_array_equal(found, expected(weight, x, stride))
+    assert found is not None or not EXACT
+    if found is not None:
+        np.testing.assert_array_equal(found, expected(weight, x, stride))
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -96,9 +102,9 @@ def test_what_does_not_fit_bytes_or_float32_is_left_to_floats():
     x = np.zeros((600, 4, 4))
     x[1:] = 255
     assert long(x) is None  # 127 · 255 · 599 > 2^24
-    assert long.usable
+    assert long.usable == EXACT
     x[1:] = 200
-    assert long(x) is not None
+    assert (long(x) is not None) == EXACT
 
 
 def test_a_layer_must_earn_its_kernel(monkeypatch):
