@@ -120,6 +120,7 @@ def test_choices_differ_between_images(found):
     assert len(seen) > 2
 
 
+@pytest.mark.slow
 def test_three_widths_cost_a_few_per_cent_of_the_widest_alone():
     """The weights are stored once: a channel count near that of real models, weights of some size."""
     model = small_hyperprior(64, 96)

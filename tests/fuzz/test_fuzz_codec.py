@@ -90,6 +90,7 @@ def _mutations(seed: bytes) -> Iterator[bytes]:
         yield rng.bytes(int(n))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_only_the_declared_error(name):
     parse, seed, declared = CASES[name]

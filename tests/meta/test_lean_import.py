@@ -51,6 +51,7 @@ def test_import_is_lean_and_quick() -> None:
     assert min(seconds for seconds, _ in runs) < 1.0
 
 
+@pytest.mark.slow
 def test_training_does_without_the_codecs_libraries() -> None:
     pytest.importorskip("compressai")
     run_python(TRAIN_WITHOUT_CODING)

@@ -22,6 +22,7 @@ def tool() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_source_has_nothing_unused(tool: ModuleType) -> None:
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in tool.files()}
     assert list(tool.unused(trees, tool.SOURCE, tool.ALLOWED)) == []

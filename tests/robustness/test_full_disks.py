@@ -58,6 +58,7 @@ def on_disk(place: Path, options: str, commands: dict[str, tuple[object, ...]]) 
 KINDS = {"size=1m,remounted": "Read-only file system", "size=40k": "No space left on device"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("disks")
 @pytest.mark.parametrize("options", KINDS)
 def test_coding_on_a_disk_that_takes_nothing(place: Path, options: str) -> None:

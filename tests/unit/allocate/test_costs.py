@@ -60,6 +60,7 @@ def check_bytes(traced: TracedModel, statistics: Statistics, costs: Costs, seeds
             assert costs.total(plan) == pytest.approx(real, rel=tolerance)
 
 
+@pytest.mark.slow
 def test_predicted_bytes_are_the_files():
     traced, statistics = small()
     costs = file_bytes_cost(traced, statistics, to_artifact, widths=range(2, 9))

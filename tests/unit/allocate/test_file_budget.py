@@ -80,6 +80,7 @@ def within(folder: Path, search: Search, method: str, budget: Budget, fit: Fit =
     return size, tries
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", [rounded, rougher])
 @METHODS
 def test_random_budgets_are_kept_by_the_bytes_on_disk(method, fit, search, ends, tmp_path):
@@ -117,6 +118,7 @@ def test_after_one_miss_the_search_knows_by_how_much_making_enlarges(search, end
     assert size.predicted == pytest.approx(size.written, rel=0.001)
 
 
+@pytest.mark.slow
 @METHODS
 @pytest.mark.parametrize("fit", [rounded, rougher])
 def test_the_smallest_that_is_named_is_reached_and_no_less(method, fit, search, tmp_path):
@@ -144,6 +146,7 @@ def test_a_plan_that_was_given_is_refused_before_the_long_work(ends, monkeypatch
         pipeline.quantize(model, IMAGES, "uniform", Budget("bytes", ends[0]), settings)
 
 
+@pytest.mark.slow
 def test_a_plan_that_was_given_is_refused_where_only_its_file_is_too_large(ends, monkeypatch):
     monkeypatch.setattr(pipeline, "fit", lambda quantized, *_: rougher(quantized))
     model = small_hyperprior()

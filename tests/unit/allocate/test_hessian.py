@@ -53,6 +53,7 @@ def test_substituted_weights_run_the_same_network(model: nn.Module) -> None:
     assert float(found.distortion) == pytest.approx(float(expected.distortion), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_codecs_traces_agree_with_its_exact_hessian() -> None:
     """One convolution and one gamma of a small codec: the diagonal, one unit vector at a time."""
     traced, x = trace_model(small_hyperprior(2, 3)), _crops(1)

@@ -63,6 +63,7 @@ def raq_plan(traced: TracedModel) -> Plan:
     return Plan({name: LayerBits(b.weight, 16 if name.startswith(wide) else 8) for name, b in plan.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bits", "size", "bytes", "bops", "latency"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_meets_every_budget(method, kind):
@@ -95,6 +96,7 @@ def test_optimal_is_best_by_the_table(kind):
     assert loss["optimal"] < loss["fmpq"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [3, 4, 6])
 def test_optimal_loses_no_more_than_fmpq_on_the_whole_model(bits):
     found, budget = search(), Budget("bits", bits)
@@ -140,6 +142,7 @@ def test_unknown_methods_and_missing_means():
         allocate(without, "fmpq", Budget("bits", 6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["uniform", "fmpq", "optimal"])
 def test_a_loss_budget_is_held_to_what_is_measured(method, monkeypatch):
     monkeypatch.setattr(methods, "_STEPS", 3)
@@ -226,6 +229,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tables")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["uniform", "fmpq", "optimal"])
 def test_the_file_is_no_larger_than_its_budget(method, tables):
     images = dead_leaves(1, 64)

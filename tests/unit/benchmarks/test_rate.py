@@ -14,6 +14,7 @@ from tests.models_for_tests import small_model
 NAMES = ["bmshj2018-hyperprior", "mbt2018", "cheng2020-anchor-checkerboard", "elic2022-official"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_models_own_parameters_cost_little_and_others_much(name):
     model, images = small_model(name), dead_leaves(2, 128)

@@ -34,6 +34,7 @@ def work(models: list[Path], folder: Path, capsys: pytest.CaptureFixture[str]) -
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
+@pytest.mark.slow
 def test_everything_is_compared_and_the_same(
     models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -45,6 +46,7 @@ def test_everything_is_compared_and_the_same(
     assert last["handles"] > 0
 
 
+@pytest.mark.slow
 def test_a_decoder_that_reads_other_symbols_is_seen(
     models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,6 +61,7 @@ def test_a_decoder_that_reads_other_symbols_is_seen(
     assert {"decoder differs", "exact engine differs", "other process differs"} <= problems
 
 
+@pytest.mark.slow
 def test_an_error_is_a_finding_and_the_others_go_on(
     models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

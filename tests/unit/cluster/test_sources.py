@@ -112,6 +112,7 @@ def test_a_list_names_what_is_coded(tmp_path: Path) -> None:
         plan([tmp_path / "none.txt"], str(tmp_path / "out"), READ_SUFFIXES, ".lic")
 
 
+@pytest.mark.slow
 def test_a_shard_of_which_one_in_a_hundred_is_damaged(tmp_path: Path, pictures, artifact_path, codec) -> None:
     """Each of them is a row with its error, and its neighbours are coded as alone; the same of a row without bytes."""
     good, bad = pictures["0.png"], pictures["sub/bad.png"]

@@ -75,6 +75,7 @@ def test_a_card_names_no_code(tmp_path):
     assert model_of(path) is None
 
 
+@pytest.mark.slow
 def test_evaluate_takes_references_of_several_families(tmp_path, images):
     places = {}
     for name in ("bmshj2018-hyperprior", "mbt2018-mean"):

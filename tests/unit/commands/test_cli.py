@@ -81,6 +81,7 @@ def test_bad_options_of_quantize(capsys, tmp_path, picture):
     assert "not a folder" in fails(capsys, *common[:3], "--calib", tmp_path / "no", "-o", tmp_path / "m.licq")
 
 
+@pytest.mark.slow
 def test_quantize_and_evaluate(tmp_path, picture):
     save_small_checkpoint(tmp_path)
     calib, test = tmp_path / "calib", tmp_path / "test"

@@ -88,6 +88,7 @@ def test_what_misses_its_budget_is_left_out(
     assert "left out: uniform bits=4, λ=0.02: the smallest reachable value is 5" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_report_of_the_comparison(options: CompareOptions, capsys: pytest.CaptureFixture[str]) -> None:
     """With a budget that is missed, and the table of the method that measured one."""
     html = options.output / "report"
@@ -135,6 +136,7 @@ def test_bad_options_are_found_before_any_work(options: CompareOptions, monkeypa
     assert "uniform" in pipeline.METHODS
 
 
+@pytest.mark.slow
 def test_from_what_a_cluster_is_sent_the_same_is_made(options: CompareOptions, sent: list[int], tmp_path: Path) -> None:
     """Artifacts byte for byte, made of what checkpoints have in common as it arrives at another machine."""
     torch.set_num_threads(1)

@@ -80,6 +80,7 @@ def test_a_run_stopped_by_the_clock_is_continued(
     assert run(capsys, *words(place, output, *options, "--resume"))["status"] == "complete"
 
 
+@pytest.mark.slow
 def test_a_method_that_measures_leaves_its_table(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +107,7 @@ def test_bad_options_are_found_before_anything_is_done(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_dynamic_run_is_continued_and_codes_images(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from licquant.quant.network import uniform_plan
 from tests.models_for_tests import small_hyperprior
 
 
+@pytest.mark.slow
 def test_a_table_is_written_and_can_be_used(tmp_path, capsys, monkeypatch):
     import torch
 

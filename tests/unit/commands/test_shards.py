@@ -71,6 +71,7 @@ def test_quantize_and_evaluate(place: Path, capsys: pytest.CaptureFixture[str]) 
     assert results["s"]["provenance"]["checkpoints"] == [checkpoint_sha256(place / "s.pt")]
 
 
+@pytest.mark.slow
 def test_compare_and_profile(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     record = run(
         capsys, "compare", "--checkpoint", place / "s.pt", "--calib", place / "images", "--images", place / "images",

@@ -107,6 +107,7 @@ def test_warnings_of_libraries_are_for_those_who_ask(words, python, said) -> Non
     assert ("FutureWarning" in done.stderr) == said
 
 
+@pytest.mark.slow
 def test_quantize_says_nothing_that_is_not_its_own(tmp_path: Path) -> None:
     """All of standard error is the progress bars."""
     save_small_checkpoint(tmp_path)

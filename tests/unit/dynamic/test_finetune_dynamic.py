@@ -50,6 +50,7 @@ def run(
     return finetune_dynamic(small_hyperprior(), dead_leaves(1, 64), Training(recipe, options), dynamic, chosen)
 
 
+@pytest.mark.slow
 def test_a_price_on_bits_is_obeyed_and_the_codec_chooses_as_trained(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

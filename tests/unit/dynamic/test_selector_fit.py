@@ -186,6 +186,7 @@ def test_the_selectors_own_choices_keep_the_average(network, statistics, average
     assert torch.corrcoef(torch.stack([bits, ACTIVITY]))[0, 1] > 0.5
 
 
+@pytest.mark.slow
 def test_every_group_keeps_the_average(network, statistics):
     """Calm images want few bits; with them alone busy ones would get more than there are. In whichever order."""
     _, found = calm_to_busy()

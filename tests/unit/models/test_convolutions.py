@@ -21,12 +21,14 @@ def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
 
 
+@pytest.mark.slow
 def test_strided_pointwise_gradients_are_right() -> None:
     done = run("pointwise")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "16 layers" in done.stdout
 
 
+@pytest.mark.slow
 def test_without_the_mend_they_are_not() -> None:
     """Where this oneDNN has the fault: else there is nothing to see."""
     done = run("pointwise", "--unmended")

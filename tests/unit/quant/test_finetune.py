@@ -72,6 +72,7 @@ def test_the_artifact_says_how_it_was_made(whole: tuple[bytes, bytes]) -> None:
     assert [line.split(",")[0] for line in lines[1:]] == ["3", "6", "8"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quantizer", "estimator"), [("dpa", "dgm"), ("lsq", "ste"), ("pams", "ste")])
 def test_the_loss_falls(images: Path, tmp_path: Path, quantizer: str, estimator: str) -> None:
     changes = {"steps": 30, "learning_rate": 0.05, "bias_rate": 0.02, "grid_rate": 0.01, "average": 0.5}
