@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 import warnings
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:  # Rich takes as long to import as decoding an image, and most
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
+
+SECONDS_BETWEEN_LINES = 60.0  # of progress, in a log
 
 # All but the new line; those of C1 too, which some terminals obey, and those that turn the direction of writing.
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(10), *range(11, 32), *range(127, 160))}
@@ -105,8 +108,28 @@ def show_table(table: Table, least: int = 80) -> None:
 
 
 def progress_bars() -> Progress:
-    """Bars on standard error for whatever long work goes on."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    """Bars on standard error for whatever long work goes on; where no terminal draws them, a line each minute, too."""
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    class Lines(Progress):
+        """Rich draws bars in a log only when all is done, which may be hours later."""
+
+        told = time.monotonic()
+
+        def update(self, task_id: TaskID, **changes: Any) -> None:
+            super().update(task_id, **changes)
+            self._tell(task_id)
+
+        def advance(self, task_id: TaskID, advance: float = 1) -> None:
+            super().advance(task_id, advance)
+            self._tell(task_id)
+
+        def _tell(self, task_id: TaskID) -> None:
+            if time.monotonic() - self.told >= SECONDS_BETWEEN_LINES:
+                self.told = time.monotonic()
+                task = next(task for task in self.tasks if task.id == task_id)
+                total = "" if task.total is None else f"/{task.total:g}"
+                note(f"{task.description} {task.completed:g}{total}")
 
     columns: tuple[Any, ...] = (
         TextColumn("{task.description}", markup=False),
@@ -115,7 +138,9 @@ def progress_bars() -> Progress:
         TimeElapsedColumn(),
     )
     # Standard output stays what it is: Rich would lead it to the bars' console.
-    return Progress(*columns, console=plain_console(stderr=True), redirect_stdout=False, redirect_stderr=False)
+    console = plain_console(stderr=True)
+    kind = Progress if console.is_terminal else Lines
+    return kind(*columns, console=console, redirect_stdout=False, redirect_stderr=False)
 
 
 def quiet_libraries() -> None:

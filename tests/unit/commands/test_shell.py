@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from licquant import terminal
 from licquant.commands import app as cli
+from licquant.commands import toolkit
 from licquant.commands.app import main
 from licquant.commands.file_lists import distinct_names, images_meant
 from licquant.errors import DataError
@@ -105,6 +107,17 @@ def test_warnings_of_libraries_are_for_those_who_ask(words, python, said) -> Non
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert ("FutureWarning" in done.stderr) == said
+
+
+def test_a_log_is_told_now_and_then_how_far_the_work_is(monkeypatch, capsys) -> None:
+    """Bars are for terminals: in a log they come when all is done."""
+    monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 0.0)
+    with toolkit.progress() as on_progress:
+        on_progress("reconstruction", 3, 500)
+        assert capsys.readouterr().err == "reconstruction 3/500\n"
+        monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 60.0)
+        on_progress("reconstruction", 4, 500)
+        assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow
