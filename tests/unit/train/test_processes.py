@@ -1,6 +1,9 @@
 """Real processes: killed without warning and resumed, and two of them training together."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from tests.unit.train.small import options, recipe
 
 pytestmark = pytest.mark.slow
 
+DEPLOY = Path(__file__).parents[3] / "deploy"
 MODULE = "licquant.commands.train"
 RECIPE = recipe(steps=40, log_every=7, precision="fp32")
 
@@ -63,6 +67,16 @@ def test_two_processes_of_torchrun_stop_and_one_goes_on(place: Path) -> None:
     assert "2 processes" in json.loads((place / "launched" / "model.json").read_text())["hardware"]
     finish(MODULE, words)
     check_alike(place, "launched")
+
+
+@pytest.mark.long
+def test_two_workers_of_ray_train_are_one_with_the_joint_batch(place: Path) -> None:
+    pytest.importorskip("tensorboardX", reason="Ray Train is not installed: pip install 'ray[train]'")
+    script = [sys.executable, DEPLOY / "train.py", 2, *arguments(place, "ray")]
+    done = subprocess.run(list(map(str, script)), env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}, timeout=1200)
+    assert done.returncode == 0
+    assert "2 processes" in json.loads((place / "ray" / "model.json").read_text())["hardware"]
+    check_alike(place, "ray")
 
 
 def check_alike(place: Path, output: str) -> None:
