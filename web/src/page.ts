@@ -69,8 +69,8 @@ function show(facts: Facts, pixels: Uint8ClampedArray<ArrayBuffer>): void {
     ["rate", `${((8 * facts.bytes) / (width * height)).toFixed(4)} bits per pixel`],
     ["model", facts.model],
     ["family", facts.family],
-    ["symbols", `${Math.round(facts.symbolsTook)} ms`],
-    ["pixels", `${Math.round(facts.pixelsTook)} ms`],
+    ["symbols took", `${Math.round(facts.symbolsTook)} ms`],
+    ["pixels took", `${Math.round(facts.pixelsTook)} ms`],
   ];
   if (facts.notShown.length) rows.push(["carried, not shown", facts.notShown.join(", ")]);
   list(find("#facts"), rows);
