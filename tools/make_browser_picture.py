@@ -19,7 +19,7 @@ def main() -> None:
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     with chromium() as browser:
-        page = window(browser, server.url, 1000, 850, "light")
+        page = window(browser, server.url, 1000, 885, "light")
         page.locator("#samples button").last.click()
         page.locator("#result").wait_for()
         save(page.screenshot(), "browser.png", 256)

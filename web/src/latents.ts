@@ -19,8 +19,7 @@ export async function decodeLatents(models: Models, strings: Uint8Array[], rows:
   if (strings.length !== wanted) throw new BitstreamError(`the file has ${strings.length} strings instead of ${wanted}`);
   const stacks = strings.map((string) => new Stack(string));
   const first = zTables ?? yTables;
-  const channel = Int32Array.from({ length: first.count * rows * columns }, (_, i) => Math.floor(i / (rows * columns)));
-  const coded = new Volume(first.count, rows, columns, first.decode(stacks[0], channel));
+  const coded = new Volume(first.count, rows, columns, first.decode(stacks[0], first.ofChannels(rows * columns)));
   stacks[0].finish();
   if (!zTables) return { z: null, y: coded, means: null, yHat: null };
   const found = await throughPasses(models, coded, ({ index }) => yTables.decode(stacks[1], index));

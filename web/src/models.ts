@@ -31,6 +31,7 @@ export interface About {
   family: string;
   model: string;
   stride: number;
+  analysis: { margin: number };
   synthesis: { channels: number; stride: number; margin: number };
   order?: Order;
   fraction_bits?: { y: number; y_hat: number };
@@ -41,7 +42,7 @@ export interface About {
 /** What a folder holds under a name; rejects with an ArtifactError where it is missing. */
 export type Source = (name: string) => Promise<ArrayBuffer>;
 
-/** Integers [1, C, H, W], uint8 or int32. */
+/** uint8 or int32. */
 export type Integers = Int32Array | Uint8Array;
 
 export interface Plane {
@@ -118,7 +119,7 @@ export async function readAbout(source: Source): Promise<About> {
   } catch {
     throw new ArtifactError("tables.json is not JSON");
   }
-  if (about?.format !== 3 || !about.synthesis || !about.tables?.y?.starts || typeof about.model !== "string") {
+  if (about?.format !== 3 || !about.analysis || !about.synthesis || !about.tables?.y?.starts || typeof about.model !== "string") {
     throw new ArtifactError("tables.json is not of a folder that this licquant exports: export the model anew");
   }
   return about;

@@ -43,10 +43,14 @@ export async function throughPasses(models: Models, z: Volume, symbols: (pass: P
   return coded;
 }
 
+/** Where the i-th symbol of a pass lies in a volume of all channels. */
+export function placeOf({ positions }: Volume, { first, places }: Pass, i: number): number {
+  return (first + Math.floor(i / places.length)) * positions + places[i % places.length];
+}
+
 function putPass({ y, means, yHat }: Coded, pass: Pass, symbols: Int32Array, step: number): void {
-  const count = pass.places.length;
   for (let i = 0; i < symbols.length; i++) {
-    const at = (pass.first + Math.floor(i / count)) * y.positions + pass.places[i % count];
+    const at = placeOf(y, pass, i);
     y.data[at] = symbols[i];
     means.data[at] = pass.means[i];
     yHat.data[at] = Math.max(-INT32_MAX, Math.min(INT32_MAX, symbols[i] * step + pass.means[i]));

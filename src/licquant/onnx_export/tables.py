@@ -14,20 +14,23 @@ from licquant.codec.latents.factorized import FactorizedCoder
 from licquant.codec.latents.families import LatentCoder
 from licquant.codec.latents.hyperprior import GaussianCoder, HyperpriorCoder, MeanScaleCoder
 from licquant.onnx_export.contexts import order_record, spatial_contexts
-from licquant.program.part import Part
+from licquant.program.part import Part, Program
 
 FORMAT = 3
 CHECKED = 2, 3  # positions of z
 SLOTS = 1 << 24
 
 
-def tables_record(about: Mapping[str, str], strides: tuple[int, int], g_s: Part, coder: LatentCoder) -> dict[str, Any]:
+def tables_record(
+    about: Mapping[str, str], strides: tuple[int, int], program: Program, coder: LatentCoder
+) -> dict[str, Any]:
     """The file's content; ``docs/onnx.md`` says what each key means. strides: pixels per element of y, and of z."""
     record: dict[str, Any] = {
         "format": FORMAT,
         **about,
         "stride": strides[1],
-        "synthesis": _synthesis(g_s, strides[0]),
+        "analysis": _analysis(program, strides),
+        "synthesis": _synthesis(program["g_s"], strides[0]),
     }
     if isinstance(coder, FactorizedCoder):
         return {**record, "tables": {"y": _tables(coder.latent.tables)}}
@@ -37,6 +40,16 @@ def tables_record(about: Mapping[str, str], strides: tuple[int, int], g_s: Part,
     bits = {"y": quantizer.latent_bits, "y_hat": quantizer.output_bits}
     tables = {"z": _tables(coder.tables.z), "y": _tables(coder.tables.y)}
     return {**record, "fraction_bits": bits, "check": _check(coder), "tables": tables}
+
+
+def _analysis(program: Program, strides: tuple[int, int]) -> dict[str, int]:
+    """What coding a picture in pieces takes: how many coded positions around a piece what is coded depends on."""
+    first, last = 0, strides[1] // strides[0] - 1
+    if "h_a" in program:
+        low, high = program["h_a"].receptive_field(0, 0)
+        first, last = min(first, low), max(last, high)
+    low, high = program["g_a"].receptive_field(first, last)
+    return {"margin": max(-(low // strides[1]), high // strides[1], 0)}
 
 
 def _synthesis(g_s: Part, stride: int) -> dict[str, int]:

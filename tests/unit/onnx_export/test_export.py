@@ -215,6 +215,23 @@ def test_the_margin_is_what_a_piece_depends_on(name, corpus, embedded):
         np.testing.assert_array_equal(found[:, (place - first) * stride :][:, : 2 * stride], wanted[:, columns])
 
 
+@pytest.mark.parametrize("name", [*STATIC, "embedded"])
+def test_the_margin_is_what_a_piece_of_an_image_depends_on(name, corpus, embedded):
+    """What is coded of one position, from the pixels of so many positions around it, is what the whole image gives."""
+    folder = embedded if name == "embedded" else corpus[name]
+    record = json.loads((folder / "tables.json").read_text())
+    stride, margin = record["stride"], record["analysis"]["margin"]
+    rgb = np.random.default_rng(3).integers(0, 256, (stride, (2 * margin + 3) * stride - 5, 3), dtype=np.uint8)
+    whole = run((folder / "analysis.onnx").read_bytes(), image=rgb[None])
+    for place in (0, margin + 1, 2 * margin + 2):
+        first = max(0, place - margin)
+        piece = np.ascontiguousarray(rgb[:, first * stride : (place + margin + 1) * stride])
+        for part, wanted in zip(run((folder / "analysis.onnx").read_bytes(), image=piece[None]), whole, strict=True):
+            ratio = wanted.shape[2]  # of one coded row
+            found = part[..., (place - first) * ratio :][..., :ratio]
+            np.testing.assert_array_equal(found, wanted[..., place * ratio :][..., :ratio])
+
+
 def named(file: Path, **inputs: np.ndarray) -> tuple[list[str], list[np.ndarray]]:
     names = [output.name for output in onnx.load(str(file)).graph.output]
     return names, run(file.read_bytes(), **inputs)
