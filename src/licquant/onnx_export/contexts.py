@@ -1,7 +1,7 @@
 """Contexts, alike for every family: a model for each group of channels, which reads some positions side by side.
 
-    ŷ of the group where its taps lie ──neighbours──> context ──┐
-    hyper, and what channelsK makes of the groups before ──known──┴──entropy parameters──> table and mean
+    ŷ of the group where its taps lie ──neighbours──> context ──────┐
+    hyper, and what channelsK makes of the groups before ──known────┴──entropy parameters──> table and mean
 
 In which pass a position is, is a number, its *time*: (column + step · row) mod period. Anti-diagonals have a period
 that no plane reaches, checkerboards have 1 and 2, and no context at time 0.
