@@ -5,53 +5,35 @@ python tools/make_report_pictures.py REPORT
 
 from __future__ import annotations
 
-import shutil
 import sys
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-from playwright.sync_api import sync_playwright
-
-DOCS = Path(__file__).parents[1] / "docs"
-COLOURS = 128  # of a palette, so that the files stay small
+from page_pictures import chromium, save, window
 
 
 def main(report: Path) -> None:
-    with sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-
-        def window(width: int, height: int, scheme: str) -> Any:
-            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-            page.goto((report / "index.html").resolve().as_uri())
-            return page
-
-        light = window(1000, 900, "light")
+    url = (report / "index.html").resolve().as_uri()
+    with chromium() as browser:
+        light = window(browser, url, 1000, 900, "light")
         box = light.locator(".chart .series:not(.reference) .mark").nth(1).bounding_box()
         light.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         save(light.screenshot(), "report-light.png")
-        dark = window(1000, 720, "dark")
+        dark = window(browser, url, 1000, 720, "dark")
         to(dark, "Images")
         versions = dark.locator("#left option").all_inner_texts()
         lmbda = versions[-1].partition(",")[0]  # of what stands to the right: FP32's is before it
         dark.locator("#left").select_option(label=next(version for version in versions if version.startswith(lmbda)))
         dark.locator("#zoom").select_option("2")
         save(dark.screenshot(), "report-dark.png")
-        narrow = window(400, 800, "light")
+        narrow = window(browser, url, 400, 800, "light")
         to(narrow, "Images")
         save(narrow.screenshot(), "report-narrow.png")
-        browser.close()
 
 
 def to(page: Any, heading: str) -> None:
     page.locator("h2", has_text=heading).first.evaluate("(one) => one.scrollIntoView()")
     page.wait_for_timeout(300)  # until pictures are drawn
-
-
-def save(data: bytes, name: str) -> None:
-    with Image.open(BytesIO(data)) as image:
-        image.convert("RGB").quantize(COLOURS).save(DOCS / name, optimize=True)
 
 
 if __name__ == "__main__":

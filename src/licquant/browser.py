@@ -1,4 +1,4 @@
-"""The page that decodes in a browser, on this machine alone: its files, the models as ONNX, and sample images.
+"""The page that decodes and codes in a browser, on this machine alone: its files, models as ONNX, and sample images.
 
     /                              the page, as ``make web`` builds it from web/
     /models.json                   [{"identity", "name"}] of every model

@@ -19,3 +19,33 @@ def browser() -> Iterator[Any]:
         started = running.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         yield started
         started.close()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[str]:
+    """The address of the page of ``licquant serve``."""
+    from tests.served_page import serving
+
+    with serving() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def window(browser: Any, served: str) -> Iterator[Any]:
+    """One for all tests: to start the decoder takes longer than to decode."""
+    from tests.served_page import Opened
+
+    found = Opened(browser, served)
+    yield found
+    found.context.close()
+
+
+@pytest.fixture
+def opened(window: Any, served: str) -> Iterator[Any]:
+    """The window; fails if the browser complained, or asked anybody else."""
+    yield window
+    complaints, requests = list(window.complaints), list(window.requests)
+    window.complaints.clear()
+    window.requests.clear()
+    assert complaints == []
+    assert [url for url in requests if not url.startswith((served, "blob:"))] == []

@@ -14,6 +14,7 @@ export const FIELD = { profile: 1, exif: 2, xmp: 3, density: 4, alpha: 5, region
 /** As many bytes as tell what kind of file it is. */
 export const KIND_BYTES = 5;
 
+const MAGIC = [0x4c, 0x49, 0x43, 0x49];
 const HEADER = 22;
 const CRC = 4;
 const MAX_SIDE = 2 ** 20;
@@ -30,7 +31,7 @@ const OTHERS: [number[], string][] = [
 export function checkKind(head: Uint8Array): void {
   const begins = (start: number[]): boolean => start.every((byte, i) => head[i] === byte);
   if (!head.length) throw new BitstreamError("not a .lic file: it is empty");
-  if (!begins([0x4c, 0x49, 0x43, 0x49].slice(0, head.length))) {
+  if (!begins(MAGIC.slice(0, head.length))) {
     const other = OTHERS.find(([start]) => begins(start));
     throw new BitstreamError(`not a .lic file: ${other ? `this is ${other[1]}` : "it does not begin with LICI"}`);
   }
@@ -65,6 +66,26 @@ export function parse(data: Uint8Array): Bitstream {
   const fields = table ? cut(data, after, table.sizes).map((content, i) => [table.kinds[i], content] as const) : [];
   const model = Array.from(data.subarray(5, 13), (byte) => byte.toString(16).padStart(2, "0")).join("");
   return { model, width, height, strings: cut(data, first, lengths), fields: new Map(fields) };
+}
+
+/** A file of version 1. */
+export function toBytes({ model, width, height, strings }: Omit<Bitstream, "fields">): Uint8Array<ArrayBuffer> {
+  const first = HEADER + 4 * strings.length;
+  const size = first + sum(strings.map((string) => string.length)) + CRC;
+  const data = new Uint8Array(size);
+  const view = new DataView(data.buffer);
+  data.set([...MAGIC, 1, ...model.match(/../g)!.map((byte) => parseInt(byte, 16))]);
+  view.setUint32(13, width, true);
+  view.setUint32(17, height, true);
+  data[21] = strings.length;
+  let at = first;
+  strings.forEach((string, i) => {
+    view.setUint32(HEADER + 4 * i, string.length, true);
+    data.set(string, at);
+    at += string.length;
+  });
+  view.setUint32(at, crc32(data.subarray(0, at)), true);
+  return data;
 }
 
 function fieldTable(data: Uint8Array, at: number): { kinds: number[]; sizes: number[]; end: number } {

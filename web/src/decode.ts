@@ -2,8 +2,9 @@ import { checkKind, KIND_BYTES, parse } from "./bitstream";
 import { digest } from "./checksums";
 import { BitstreamError } from "./errors";
 import { alphaOf, notShown, regionsOf } from "./fields";
-import { decodeLatents, Volume, type Latents } from "./latents";
+import { decodeLatents, type Latents } from "./latents";
 import type { Models } from "./models";
+import { Volume } from "./volume";
 
 // A page has no more memory than this takes: about 30 bytes a pixel beside what the runtime needs.
 const MAX_PIXELS = 2 ** 26;

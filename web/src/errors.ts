@@ -8,6 +8,11 @@ export class BitstreamError extends LicquantError {
   override name = "BitstreamError";
 }
 
+/** An image cannot be read, or not coded here. */
+export class ImageError extends LicquantError {
+  override name = "ImageError";
+}
+
 /** The files of an exported model are missing, damaged, or do not fit one another. */
 export class ArtifactError extends LicquantError {
   override name = "ArtifactError";

@@ -12,10 +12,18 @@ ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardware
 ort.env.wasm.wasmPaths = { mjs: new URL(glue, import.meta.url).href, wasm: new URL(binary, import.meta.url).href };
 ort.env.logLevel = "error";
 
-export type Order =
-  | { kind: "at once" }
-  | { kind: "diagonals"; taps: [number, number][]; step: number }
-  | { kind: "checkerboard"; groups: number[] };
+/** Channels of y, first and end, and where their context looks: down, right. */
+export interface Group {
+  channels: [number, number];
+  taps: [number, number][];
+}
+
+/** A position is coded at the time (column + step · row) mod period. */
+export interface Order {
+  step: number;
+  period: number;
+  groups: Group[];
+}
 
 /** tables.json of an exported folder, as docs/onnx.md describes it. */
 export interface About {
@@ -23,17 +31,18 @@ export interface About {
   family: string;
   model: string;
   stride: number;
+  analysis: { margin: number };
   synthesis: { channels: number; stride: number; margin: number };
-  order: Order;
+  order?: Order;
   fraction_bits?: { y: number; y_hat: number };
-  check?: { height: number; width: number; crc32: number };
+  check?: { z_symbols: number[][][][]; crc32: number };
   tables: { y: TablesRecord; z?: TablesRecord };
 }
 
 /** What a folder holds under a name; rejects with an ArtifactError where it is missing. */
 export type Source = (name: string) => Promise<ArrayBuffer>;
 
-/** Integers [1, C, H, W], uint8 or int32. */
+/** uint8 or int32. */
 export type Integers = Int32Array | Uint8Array;
 
 export interface Plane {
@@ -58,15 +67,11 @@ export class Models {
   static async open(source: Source): Promise<Models> {
     const models = new Models(await readAbout(source), source);
     const { check } = models.about;
-    const count = models.tables.z?.count;
-    if (check && count) {
-      const [height, width] = [check.height, check.width];
-      const z = new Int32Array(count * height * width).map((_, i) => {
-        const [c, row, column] = [Math.floor(i / (height * width)), Math.floor(i / width) % height, i % width];
-        return ((7 * c + 5 * row + 3 * column) % 11) - 5;
-      });
+    if (check) {
+      const [z] = check.z_symbols;
+      const symbols = { data: Int32Array.from(z.flat(2)), dims: [1, z.length, z[0].length, z[0][0].length] };
       let found = 0;
-      for (const { data } of await models.run("hyper", { z_symbols: { data: z, dims: [1, count, height, width] } })) {
+      for (const { data } of await models.run("hyper", { z_symbols: symbols })) {
         const wide = Int32Array.from(data);
         found = crc32(new Uint8Array(wide.buffer), found);
       }
@@ -114,7 +119,7 @@ export async function readAbout(source: Source): Promise<About> {
   } catch {
     throw new ArtifactError("tables.json is not JSON");
   }
-  if (about?.format !== 2 || !about.synthesis || !about.tables?.y?.starts || typeof about.model !== "string") {
+  if (about?.format !== 3 || !about.analysis || !about.synthesis || !about.tables?.y?.starts || typeof about.model !== "string") {
     throw new ArtifactError("tables.json is not of a folder that this licquant exports: export the model anew");
   }
   return about;

@@ -5,10 +5,18 @@ const [drop, status, progress, problem, result] = ["drop", "status", "progress",
 const canvas = find<HTMLCanvasElement>("#canvas");
 const shares = find<HTMLProgressElement>("#progress progress");
 const details = find<HTMLDetailsElement>("#digests");
-const DOING: Record<string, string> = { model: "Fetching the model", symbols: "Decoding symbols", pixels: "Computing pixels" };
+const models = find<HTMLSelectElement>("#model");
+const DOING: Record<string, string> = {
+  model: "Fetching the model",
+  analysis: "Analysing the image",
+  coding: "Coding symbols",
+  symbols: "Decoding symbols",
+  pixels: "Computing pixels",
+};
 
 let worker = started();
 let name = "image";
+let coded: Blob | undefined;
 
 function started(): Worker {
   const made = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
@@ -26,9 +34,11 @@ function take(message: FromWorker): void {
     status.textContent = `${DOING[message.what]} …`;
     shares.value = message.share;
   } else if (message.kind === "decoded") {
+    coded = message.coded;
     show(message.facts, message.pixels);
   } else if (message.kind === "opened") {
-    status.textContent = `Model ${message.model} is open: choose a .lic file of it.`;
+    status.textContent = `Model ${message.model} is open: choose a .lic file of it, or an image to code with it.`;
+    offerModel(message.model, `opened: ${message.model}`).selected = true;
     progress.hidden = true;
   } else if (message.kind === "digests") {
     list(details.querySelector("dl")!, Object.entries(message.digests));
@@ -69,12 +79,14 @@ function show(facts: Facts, pixels: Uint8ClampedArray<ArrayBuffer>): void {
     ["rate", `${((8 * facts.bytes) / (width * height)).toFixed(4)} bits per pixel`],
     ["model", facts.model],
     ["family", facts.family],
-    ["symbols", `${Math.round(facts.symbolsTook)} ms`],
-    ["pixels", `${Math.round(facts.pixelsTook)} ms`],
+    ["symbols took", `${Math.round(facts.symbolsTook)} ms`],
+    ["pixels took", `${Math.round(facts.pixelsTook)} ms`],
   ];
+  if (facts.codingTook !== undefined) rows.push(["coding took", `${Math.round(facts.codingTook)} ms`]);
   if (facts.notShown.length) rows.push(["carried, not shown", facts.notShown.join(", ")]);
   list(find("#facts"), rows);
-  status.textContent = `${name}: decoded`;
+  status.textContent = coded ? `${name}: coded, and decoded again` : `${name}: decoded`;
+  find("#save-coded").hidden = !coded;
   progress.hidden = true;
   result.hidden = false;
 }
@@ -90,18 +102,37 @@ function list(into: Element, rows: [string, string][]): void {
   );
 }
 
-function decodeFile(file: File | undefined): void {
+/** Decodes a file; what the browser takes for an image is coded first. */
+function takeFile(file: File | undefined): void {
   if (!file) return;
   name = file.name;
   begin(`Reading ${name} …`);
-  tell({ kind: "decode", file });
+  if (!file.type.startsWith("image/")) tell({ kind: "decode", file });
+  else if (models.value) tell({ kind: "encode", file, model: models.value });
+  else fail("ImageError", "there is no model to code it with: open a folder of ONNX models first");
+}
+
+/** A model to code with; once for each identity. */
+function offerModel(identity: string, label: string): HTMLOptionElement {
+  let option = [...models.options].find((one) => one.value === identity);
+  if (!option) models.add((option = new Option(label, identity)));
+  find("#models").hidden = false;
+  return option;
+}
+
+async function offerModels(): Promise<void> {
+  const answer = await fetch("models.json");
+  if (!answer.ok) return;
+  const known = (await answer.json()) as { identity: string; name: string }[];
+  const options = known.map((one) => offerModel(one.identity, one.name.replace(/\.licq$/, "")));
+  if (options.length) options[Math.floor(options.length / 2)].selected = true;
 }
 
 async function decodeSample(path: string): Promise<void> {
   begin(`Fetching ${path} …`);
   const answer = await fetch(`samples/${encodeURIComponent(path)}`, { signal: fetching.signal });
   if (!answer.ok) fail("Error", `${path}: ${(await answer.text()).trim()}`);
-  else decodeFile(new File([await answer.blob()], path));
+  else takeFile(new File([await answer.blob()], path));
 }
 
 async function offerSamples(): Promise<void> {
@@ -128,7 +159,7 @@ function chosen(selector: string, then: (files: File[]) => void): void {
   };
 }
 
-chosen("#file", ([file]) => decodeFile(file));
+chosen("#file", ([file]) => takeFile(file));
 chosen("#folder", (files) => {
   begin("Opening the model …");
   tell({ kind: "open", files });
@@ -138,7 +169,7 @@ for (const kind of ["dragover", "dragleave", "drop"] as const) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
     drop.classList.toggle("over", kind === "dragover");
-    if (kind === "drop") decodeFile(event.dataTransfer?.files[0]);
+    if (kind === "drop") takeFile(event.dataTransfer?.files[0]);
   });
 }
 details.ontoggle = () => {
@@ -147,18 +178,26 @@ details.ontoggle = () => {
 find("#stop").onclick = () => {
   fetching.abort();
   worker.terminate();
-  worker = started();
+  worker = started(); // which knows nothing of folders that were opened
+  [...models.options].filter((one) => one.label.startsWith("opened: ")).forEach((one) => one.remove());
   progress.hidden = true;
   status.textContent = "Stopped.";
 };
+function save(blob: Blob, suffix: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name.replace(/\.(lic|png|jpe?g)$/i, "") + suffix;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser may still be reading it
+}
 find("#save").onclick = () => {
   canvas.toBlob((blob) => {
-    if (!blob) return fail("Error", "the browser cannot make a PNG file of so large an image");
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = name.replace(/\.lic$/i, "") + ".png";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser may still be reading it
+    if (blob) save(blob, ".png");
+    else fail("Error", "the browser cannot make a PNG file of so large an image");
   });
 };
+find("#save-coded").onclick = () => {
+  if (coded) save(coded, ".lic");
+};
+offerModels().catch(() => undefined);
 offerSamples().catch(() => undefined); // a page without a server of its own has none

@@ -1,5 +1,6 @@
 import { Model, type Stack } from "./ans";
 import { ArtifactError, BitstreamError } from "./errors";
+import type { Writer } from "./writer";
 
 /** What tables.json has of a latent: each table's first symbol, where its slots start, and those of the classes of escapes. */
 export interface TablesRecord {
@@ -27,6 +28,11 @@ export class CodingTables {
     return this.models.length;
   }
 
+  /** The table of each symbol where every channel has its own, for so many positions. */
+  ofChannels(positions: number): Int32Array {
+    return Int32Array.from({ length: this.count * positions }, (_, i) => Math.floor(i / positions));
+  }
+
   /** The symbols of one group; index: the table of each. */
   decode(stack: Stack, index: ArrayLike<number>): Int32Array {
     const { order, counts } = this.byTable(index);
@@ -44,6 +50,20 @@ export class CodingTables {
     return symbols;
   }
 
+  /** Pushes one group, everything in the reverse of the order in which it is decoded. */
+  encode(writer: Writer, index: ArrayLike<number>, symbols: Int32Array): void {
+    const { order } = this.byTable(index);
+    const inside = (place: number): boolean => {
+      const slot = symbols[place] - this.first[index[place]];
+      return slot >= 0 && slot < this.length[index[place]];
+    };
+    this.encodeEscaped(writer, index, Array.from(order).filter((place) => !inside(place)), symbols);
+    for (const place of order.reverse()) {
+      const table = index[place];
+      writer.push(this.models[table], inside(place) ? symbols[place] - this.first[table] : this.length[table]);
+    }
+  }
+
   /** The stable order of a group by table, and how many symbols each table has. */
   private byTable(index: ArrayLike<number>): { order: Uint32Array; counts: Uint32Array } {
     const counts = new Uint32Array(this.count);
@@ -56,6 +76,20 @@ export class CodingTables {
     const order = new Uint32Array(index.length);
     for (let i = 0; i < index.length; i++) order[next[index[i]]++] = i;
     return { order, counts };
+  }
+
+  /** The raw bits of each class, the highest first, and then the classes. */
+  private encodeEscaped(writer: Writer, index: ArrayLike<number>, escaped: number[], symbols: Int32Array): void {
+    const parts = escaped.map((place) => {
+      const position = symbols[place] - this.first[index[place]];
+      const distance = position < 0 ? -position : position - this.length[index[place]] + 1;
+      const c = distance === 2 ** 32 ? 32 : 31 - Math.clz32(distance);
+      return { c, raw: 2 * (distance - 2 ** c) + (position < 0 ? 1 : 0) };
+    });
+    for (let c = 32; c >= 0; c--) {
+      writer.raw(parts.filter((part) => part.c === c).map(({ raw }) => raw), c + 1);
+    }
+    for (const { c } of parts.reverse()) writer.push(this.classes, c);
   }
 
   private decodeEscaped(stack: Stack, index: ArrayLike<number>, escaped: number[], symbols: Int32Array): void {

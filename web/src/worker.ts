@@ -1,5 +1,6 @@
-/** Decodes beside the page, so that the page goes on answering. */
-import { decode, digests, type Decoded } from "./decode";
+/** Decodes and encodes beside the page, so that the page goes on answering. */
+import { decode, digests, type Decoded, type Progress } from "./decode";
+import { encode } from "./encode";
 import { ArtifactError, BitstreamError, LicquantError } from "./errors";
 import type { Facts, FromWorker, ToWorker } from "./messages";
 import { Models, readAbout, type Source } from "./models";
@@ -55,10 +56,19 @@ async function answer(message: ToWorker): Promise<void> {
     if (last) say({ kind: "digests", digests: await digests(last) });
     return;
   }
-  last = await decode(message.file, modelsOf, (what, share) => say({ kind: "progress", what, share }));
+  const progress: Progress = (what, share) => say({ kind: "progress", what, share });
+  let coded: { file: Blob; took: number } | null = null;
+  if (message.kind === "encode") {
+    progress("model", 0);
+    const models = await modelsOf(message.model);
+    const start = performance.now();
+    const file = new Blob([await encode(message.file, models, progress)]);
+    coded = { file, took: performance.now() - start };
+  }
+  last = await decode(coded?.file ?? message.file, modelsOf, progress);
   const { model, family, width, height, bytes, notShown, symbolsTook, pixelsTook } = last;
-  const facts: Facts = { model, family, width, height, bytes, notShown, symbolsTook, pixelsTook };
-  say({ kind: "decoded", facts, pixels: last.pixels });
+  const facts: Facts = { model, family, width, height, bytes, notShown, symbolsTook, pixelsTook, codingTook: coded?.took };
+  say({ kind: "decoded", facts, pixels: last.pixels, coded: coded?.file });
 }
 
 let before: Promise<void> = Promise.resolve();

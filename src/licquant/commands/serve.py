@@ -21,8 +21,13 @@ def run(models: Sequence[Path], port: int, as_json: bool) -> None:
     found = list(models) or embedded()
     if not found:
         raise LicquantError("the embedded models are missing: install licquant from a complete source tree")
-    pictures = list_images(Path(str(resources.files("licquant") / "assets" / "images")))[:_SAMPLES]
-    server = browser.listen(browser.Site(found, pictures, found[len(found) // 2]), port)
+    server = browser.listen(site_of(found), port)
     line = f"{server.url} decodes files of {len(found)} models; Ctrl-C ends it"
     say(json.dumps({"url": server.url, "models": [str(path) for path in found]}) if as_json else line)
     server.run()
+
+
+def site_of(models: Sequence[Path]) -> browser.Site:
+    """The page with models in ascending λ, the middle one for the samples."""
+    pictures = list_images(Path(str(resources.files("licquant") / "assets" / "images")))[:_SAMPLES]
+    return browser.Site(models, pictures, models[len(models) // 2])

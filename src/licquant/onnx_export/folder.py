@@ -35,7 +35,7 @@ def exported(artifact: Artifact, identity: str) -> dict[str, bytes]:
     models = Models(artifact, properties)
     files = {f"{name}.onnx": model.SerializeToString() for name, model in models.all().items()}
     about = {"family": artifact.family, "model": identity, "licence": artifact.licence}
-    record = tables_record(about, models.strides, artifact.program["g_s"], models.coder)
+    record = tables_record(about, models.strides, artifact.program, models.coder)
     files["tables.json"] = json.dumps(record, separators=(",", ":")).encode()
     files["README.md"] = readme(record, sorted(files)).encode()
     return files | {f"qdq/{name}.onnx": model.SerializeToString() for name, model in models.quantized().items()}

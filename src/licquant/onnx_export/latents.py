@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from licquant.codec.latents.bottleneck import LARGEST_SYMBOL, BottleneckCoder
 from licquant.codec.latents.gaussian import GaussianQuantizer
-from licquant.onnx_export.graph import Graph, Value
+from licquant.onnx_export.graph import Dimension, Graph, Value
 from licquant.onnx_export.numbers import floor_divided
 from licquant.program.arithmetic import INT32_MAX, Ints
 
@@ -41,6 +43,12 @@ def gaussian_parameters(
     """(table of each symbol, its mean in the fixed point of ŷ) from the part that writes σ and, after it, μ."""
     sigma, mean = _split(graph, output, channels)
     return table_index(graph, quantizer.tables.thresholds, sigma), means(graph, quantizer, mean)
+
+
+def parameters_out(graph: Graph, parameters: tuple[Value, Value], shape: Sequence[Dimension]) -> None:
+    """Tables and means as the outputs of a model."""
+    for name, value in zip(("index", "means"), parameters, strict=True):
+        graph.output(name, value, np.int32, shape)
 
 
 def means(graph: Graph, quantizer: GaussianQuantizer, mean: Value) -> Value:

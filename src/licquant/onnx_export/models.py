@@ -2,7 +2,7 @@
 
     image ──analysis──> y, symbols of z            encoder alone
     symbols of z ──hyper──> table and mean of every symbol of y (or what the contexts read)
-    what is decoded, hyper ──context──> table and mean of the symbols of one pass
+    what is decoded, hyper ──context──> table and mean of the symbols of one pass (``contexts.py``)
     symbols of y, means ──synthesis──> image
 
 ``hyper`` and the contexts are what an encoder and a decoder must agree on. Every number in them is an integer by its
@@ -11,8 +11,7 @@ type. The others are the free zone; they compute the same integers, partly in fl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -20,25 +19,19 @@ from onnx import ModelProto
 
 from licquant.codec.codec import strides_of
 from licquant.codec.files.artifact import Artifact
-from licquant.codec.latents.channel_groups import ChannelGroupsCoder
-from licquant.codec.latents.context import AutoregressiveCoder, CheckerboardCoder
 from licquant.codec.latents.factorized import FactorizedCoder
 from licquant.codec.latents.families import LatentCoder, latent_coder
 from licquant.codec.latents.hyperprior import GaussianCoder, MeanScaleCoder
 from licquant.errors import ExportError
 from licquant.onnx_export import latents
+from licquant.onnx_export.contexts import PLANE, context_graphs, spatial_contexts
 from licquant.onnx_export.graph import OPSET, QUANTIZED_OPSET, Dimension, Graph, Value
 from licquant.onnx_export.parts import emit
 from licquant.onnx_export.quantized import emit_quantized
 from licquant.onnx_export.sums import stored_type
-from licquant.program.arithmetic import Ints
-from licquant.program.grid import Grid
-from licquant.program.ops import Convolution, Operation, Requantize, Rescaling
 from licquant.program.part import Part
 
 Z = ("z_height", "z_width")
-Y = ("y_height", "y_width")
-POSITIONS = (1, "positions")
 # A part of the free zone: graph, part, stored integers of its input → of its output.
 Emit = Callable[[Graph, Part, Value], Value]
 _DOUBLES = partial(emit, doubles=True)
@@ -61,7 +54,7 @@ class Models:
         """File name without its suffix → model. Raises ``ExportError`` for an operation that has no exact form."""
         graphs = [self._analysis(_DOUBLES, OPSET), self._synthesis(_DOUBLES, OPSET)]
         if isinstance(self.coder, GaussianCoder):
-            graphs += [self._hyper(self.coder), *self._contexts(self.coder)]
+            graphs += [self._hyper(self.coder), *context_graphs(self.coder, self.program)]
         return {graph.name: graph.model(self._properties) for graph in graphs}
 
     def quantized(self) -> dict[str, ModelProto]:
@@ -78,27 +71,27 @@ class Models:
         channels, coder = g_a.output_grid.channels, self.coder
         if isinstance(coder, FactorizedCoder):
             symbols = latents.bottleneck_symbols(graph, coder.latent, y)
-            graph.output("y_symbols", symbols, np.int32, [1, channels, *Y])
+            graph.output("y_symbols", symbols, np.int32, [1, channels, *PLANE])
             return graph
         z = latents.bottleneck_symbols(graph, coder.hyper, free(graph, self.program["h_a"], y))
         graph.output("z_symbols", z, np.int32, [1, len(coder.tables.z), *Z])
-        if needs_contexts(coder):
-            graph.output("y", y, np.int32, [1, channels, *Y])
+        if spatial_contexts(coder):
+            graph.output("y", y, np.int32, [1, channels, *PLANE])
             return graph
         means = isinstance(coder, MeanScaleCoder)
         mean = self._of_hyper(graph, coder, z)[1] if means else latents.no_means(graph, y)
         symbols = latents.gaussian_symbols(graph, coder.quantizer, y, mean)
-        graph.output("y_symbols", symbols, np.int32, [1, channels, *Y])
+        graph.output("y_symbols", symbols, np.int32, [1, channels, *PLANE])
         return graph
 
     def _hyper(self, coder: GaussianCoder) -> Graph:
         graph = Graph("hyper")
         z = graph.input("z_symbols", np.int32, [1, len(coder.tables.z), *Z])
-        if needs_contexts(coder):
+        if spatial_contexts(coder):
             hyper, grid = self._synthesised_hyper(graph, coder, z), coder.h_s.output_grid
-            graph.output("hyper", hyper, stored_type(grid), [1, grid.channels, *Y])
+            graph.output("hyper", hyper, stored_type(grid), [1, grid.channels, *PLANE])
             return graph
-        _parameters_out(graph, self._of_hyper(graph, coder, z), [1, coder.latent_channels, *Y])
+        latents.parameters_out(graph, self._of_hyper(graph, coder, z), [1, coder.latent_channels, *PLANE])
         return graph
 
     def _synthesised_hyper(self, graph: Graph, coder: GaussianCoder, z: Value) -> Value:
@@ -114,7 +107,7 @@ class Models:
 
     def _synthesis(self, free: Emit, opset: int) -> Graph:
         graph, g_s, coder = Graph("synthesis", opset), self.program["g_s"], self.coder
-        shape: list[Dimension] = [1, g_s.input_grid.channels, *Y]
+        shape: list[Dimension] = [1, g_s.input_grid.channels, *PLANE]
         symbols = graph.input("y_symbols", np.int32, shape)
         if isinstance(coder, FactorizedCoder):
             restored = latents.bottleneck_restored(graph, coder.latent, symbols)
@@ -125,34 +118,6 @@ class Models:
         graph.output("image", pixels, np.uint8, [1, "height", "width", 3])
         return graph
 
-    def _contexts(self, coder: GaussianCoder) -> list[Graph]:
-        program = self.program
-        if isinstance(coder, ChannelGroupsCoder):
-            graphs = []
-            for k in range(len(coder.groups)):
-                name, before = f"context{k}", program.get(f"channel_context.y{k}") if k else None
-                if before is not None:
-                    graphs.append(_channels(f"channels{k}", before))
-                spatial, parameters = program[f"spatial_context.y{k}"], program[f"entropy_parameters.y{k}"]
-                graphs.append(_checkerboard(name, coder, spatial, parameters, before))
-            return graphs
-        if not isinstance(coder, AutoregressiveCoder):
-            return []
-        parts = program["context_prediction"], program["entropy_parameters"]
-        if isinstance(coder, CheckerboardCoder):
-            return [_checkerboard("context", coder, *parts, None)]
-        return [_diagonal(coder, *parts)]
-
-
-def needs_contexts(coder: LatentCoder) -> bool:
-    """Whether the symbols of y are coded in several passes."""
-    return isinstance(coder, AutoregressiveCoder | ChannelGroupsCoder)
-
-
-def _parameters_out(graph: Graph, parameters: tuple[Value, Value], shape: Sequence[Dimension]) -> None:
-    for name, value in zip(("index", "means"), parameters, strict=True):
-        graph.output(name, value, np.int32, shape)
-
 
 def _edge_padded(graph: Graph, image: Value, stride: int) -> Value:
     """The last row and column repeated up to multiples of the stride."""
@@ -160,69 +125,3 @@ def _edge_padded(graph: Graph, image: Value, stride: int) -> Value:
     missing = [graph.node("Mod", graph.node("Neg", graph.size(image, axis)), step) for axis in (1, 2)]
     pads = graph.node("Concat", nothing, *missing, graph.constant([0], np.int64), axis=0)
     return graph.node("Pad", image, pads, mode="edge")
-
-
-def _input(graph: Graph, name: str, grid: Grid, size: Sequence[Dimension]) -> Value:
-    return graph.input(name, stored_type(grid), [1, grid.channels, *size])
-
-
-def _channels(name: str, part: Part) -> Graph:
-    """ŷ of all groups before → what the next group's context reads of it."""
-    graph, grid = Graph(name), part.output_grid
-    y_hat = _input(graph, "y_hat", part.input_grid, Y)
-    graph.output("channels", emit(graph, part, y_hat, doubles=False), stored_type(grid), [1, grid.channels, *Y])
-    return graph
-
-
-def _checkerboard(name: str, coder: GaussianCoder, context: Part, parameters: Part, before: Part | None) -> Graph:
-    """The whole plane. Pass 0 is of the positions of an even row + column, without a context, pass 1 of the others."""
-    graph, grid = Graph(name), context.output_grid
-    seen = emit(graph, context, _input(graph, "y_hat", context.input_grid, Y), doubles=False)
-    later = graph.cast(graph.input("pass", np.int32, [1]), np.bool_)
-    seen = graph.node("Where", later, seen, graph.channels(grid.zero_point, stored_type(grid)))
-    known = [] if before is None else [_input(graph, "channels", before.output_grid, Y)]
-    known.append(_input(graph, "hyper", coder.h_s.output_grid, Y))
-    both = emit(graph, parameters, graph.node("Concat", seen, *known, axis=1), doubles=False)
-    channels = context.input_grid.channels
-    found = latents.gaussian_parameters(graph, coder.quantizer, both, channels)
-    _parameters_out(graph, found, [1, channels, *Y])
-    return graph
-
-
-def _diagonal(coder: AutoregressiveCoder, context: Part, parameters: Part) -> Graph:
-    """Some positions side by side: what the taps read at each of them, channel by channel, and hyper there."""
-    graph = Graph("context")
-    gathered = _gathered(context, coder.context.convolution.taps)
-    neighbours = _input(graph, "neighbours", gathered.input_grid, POSITIONS)
-    hyper = _input(graph, "hyper", coder.h_s.output_grid, POSITIONS)
-    seen = emit(graph, gathered, neighbours, doubles=False)
-    both = emit(graph, parameters, graph.node("Concat", hyper, seen, axis=1), doubles=False)
-    found = latents.gaussian_parameters(graph, coder.quantizer, both, coder.latent_channels)
-    _parameters_out(graph, found, [1, coder.latent_channels, *POSITIONS])
-    return graph
-
-
-def _gathered(part: Part, taps: Ints) -> Part:
-    """A context whose convolution reads its taps [T, 2] (down, right) as channels, c·T + t, of one position.
-
-    Raises ``ExportError`` if anything but a change of grid comes before the convolution: outside of the plane it would
-    have to be left out.
-    """
-    at = next(i for i, op in enumerate(part.operations) if not isinstance(op, Requantize))
-    count, convolution = len(taps), part.operations[at]
-    if not isinstance(convolution, Convolution) or convolution.kernel == (1, 1):
-        raise ExportError(f"{convolution.name}: only a change of grid may come before the convolution of a context")
-    before: list[Operation] = []
-    for op in part.operations[:at]:
-        assert isinstance(op, Requantize)
-        own = op.rescaling
-        rescaling = Rescaling(*(v.repeat(count) for v in (own.positive, own.negative, own.shift)))
-        before.append(replace(op, grid=_repeated(op.grid, count), rescaling=rescaling))
-    weight = convolution.weight[:, :, taps[:, 0] + convolution.padding, taps[:, 1] + convolution.padding]
-    pointwise = replace(convolution, weight=weight.reshape(len(weight), -1, 1, 1), padding=0)
-    operations = (*before, pointwise, *part.operations[at + 1 :])
-    return Part(part.name, _repeated(part.input_grid, count), operations)
-
-
-def _repeated(grid: Grid, count: int) -> Grid:
-    return Grid(grid.bits, grid.scale.repeat(count), grid.zero_point.repeat(count))

@@ -44,7 +44,14 @@ STATIC = [name for name in READ if not name.startswith("dynamic")]
 ASSETS = Path(licquant.__file__).parent / "assets"
 EMBEDDED = ASSETS / "bmshj2018-hyperprior-lambda0.0130.licq"
 IDENTITY = "00" * 8
-FREE = {"image": ["height", "width"], "z_symbols": ["z_height", "z_width"], "pass": []}  # sides of inputs
+PLANE = ["y_height", "y_width"]
+FREE = {  # sides of inputs
+    "image": ["height", "width"],
+    "z_symbols": ["z_height", "z_width"],
+    "neighbours": ["positions"],
+    "known": ["positions"],
+    "time": [],
+}
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +131,12 @@ def test_the_example_as_people_start_it(embedded, tmp_path):
         assert done.stderr.count("\n") == 1
 
 
-def test_the_example_needs_numpy_and_onnxruntime_alone():
+def test_the_example_has_a_hundred_lines_and_needs_numpy_and_onnxruntime_alone():
     import ast
 
-    tree = ast.parse(EXAMPLE.read_text())
+    content = EXAMPLE.read_text(encoding="utf-8")
+    assert sum(bool(line.strip()) for line in content.splitlines()) <= 100
+    tree = ast.parse(content)
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
@@ -206,6 +215,23 @@ def test_the_margin_is_what_a_piece_depends_on(name, corpus, embedded):
         np.testing.assert_array_equal(found[:, (place - first) * stride :][:, : 2 * stride], wanted[:, columns])
 
 
+@pytest.mark.parametrize("name", [*STATIC, "embedded"])
+def test_the_margin_is_what_a_piece_of_an_image_depends_on(name, corpus, embedded):
+    """What is coded of one position, from the pixels of so many positions around it, is what the whole image gives."""
+    folder = embedded if name == "embedded" else corpus[name]
+    record = json.loads((folder / "tables.json").read_text())
+    stride, margin = record["stride"], record["analysis"]["margin"]
+    rgb = np.random.default_rng(3).integers(0, 256, (stride, (2 * margin + 3) * stride - 5, 3), dtype=np.uint8)
+    whole = run((folder / "analysis.onnx").read_bytes(), image=rgb[None])
+    for place in (0, margin + 1, 2 * margin + 2):
+        first = max(0, place - margin)
+        piece = np.ascontiguousarray(rgb[:, first * stride : (place + margin + 1) * stride])
+        for part, wanted in zip(run((folder / "analysis.onnx").read_bytes(), image=piece[None]), whole, strict=True):
+            ratio = wanted.shape[2]  # of one coded row
+            found = part[..., (place - first) * ratio :][..., :ratio]
+            np.testing.assert_array_equal(found, wanted[..., place * ratio :][..., :ratio])
+
+
 def named(file: Path, **inputs: np.ndarray) -> tuple[list[str], list[np.ndarray]]:
     names = [output.name for output in onnx.load(str(file)).graph.output]
     return names, run(file.read_bytes(), **inputs)
@@ -237,12 +263,14 @@ def test_strings_of_random_models(family, size, tmp_path):
     write_folder(tmp_path / "out", exported(artifact, IDENTITY))
     module = example()
     coded = size if z.size else y.shape[1:]
-    found = module.Decoder(tmp_path / "out", options()).symbols([module.Stack(one) for one in strings], coded)
+    stacks = [module.Stack(one) for one in strings]
+    symbols, *means = module.Decoder(tmp_path / "out", options()).latents(stacks, *coded)
     if isinstance(coder, GaussianCoder):
-        exact = found["y_symbols"].astype(np.int64) << coder.quantizer.output_bits
-        np.testing.assert_array_equal(exact[0] + found["means"][0], y_hat)
+        exact = symbols.astype(np.int64) << coder.quantizer.output_bits
+        np.testing.assert_array_equal(exact + means[0], y_hat)
     else:
-        np.testing.assert_array_equal(found["y_symbols"][0], coder.latent.round(y))
+        np.testing.assert_array_equal(symbols, coder.latent.round(y))
+    assert not any(stack.words or stack.state != 1 << 24 for stack in stacks)
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if "hyperprior" in name])
@@ -334,8 +362,7 @@ def test_models_say_what_they_are(name, corpus):
         assert f"`{file.name}`" in readme
         for value in model.graph.input:
             free = [side.dim_param for side in value.type.tensor_type.shape.dim if side.dim_param]
-            at_positions = file.stem == "context" and record["order"]["kind"] == "diagonals"
-            assert free == (["positions"] if at_positions else FREE.get(value.name, ["y_height", "y_width"]))
+            assert free == FREE.get(value.name, PLANE)
     assert "Opset 17" in readme
 
 
