@@ -14,7 +14,7 @@ from licquant.errors import ArtifactError
 from tests.conformance.pictures import PICTURES
 
 CORPUS = Path(__file__).parents[1] / "conformance" / "corpus"
-LEVELS = ("AVX512_CORE", "AVX2", "SSE41")
+LEVELS = (pytest.param("AVX512_CORE", marks=pytest.mark.long), "AVX2", "SSE41")
 CHOSEN = ("scene", "saturated", "noise", "checker", "black")
 LARGEST_PIXEL_DIFFERENCE, LARGEST_LOSS, LARGEST_PSNR = 2, 0.002, 0.05  # levels, share, dB
 LAMBDA = 0.013

@@ -57,6 +57,7 @@ def test_finetuning_gdn_of_the_first_kind(images: Path, tmp_path: Path) -> None:
     assert artifact.to_bytes()[-32:] != untrained.to_bytes()[-32:]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_dynamic_widths_of_gdn_of_the_first_kind(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dynamic_module, "SELECTOR_CROPS", 2)

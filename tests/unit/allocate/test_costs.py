@@ -73,6 +73,7 @@ def test_predicted_bytes_are_the_files():
         assert costs.total(plan) == pytest.approx(real, abs=64)  # digits of the numbers in the header
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.skipif(not CHECKPOINT.exists(), reason="the shared checkpoint is not here")

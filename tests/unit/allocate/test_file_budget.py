@@ -80,6 +80,7 @@ def within(folder: Path, search: Search, method: str, budget: Budget, fit: Fit =
     return size, tries
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("fit", [rounded, rougher])
 @METHODS

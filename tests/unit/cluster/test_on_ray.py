@@ -269,6 +269,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.long
 def test_the_table_of_sensitivities_is_that_of_one_process(tmp_path, nodes, one_thread) -> None:
     """Bit for bit; and it is kept as it would be."""
     images = dead_leaves(2, 64)

@@ -62,6 +62,7 @@ def made(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, R
         return output, reproduce_tables.table("table2", options(place, output))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_table_has_means_and_spreads_of_its_seeds(made: tuple[Path, Report], capsys) -> None:
     output, report = made
@@ -91,6 +92,7 @@ def test_a_table_has_means_and_spreads_of_its_seeds(made: tuple[Path, Report], c
     assert "FPQ" in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_its_cells_are_artifacts_that_are_made_once(
     made: tuple[Path, Report], place: Path, monkeypatch: pytest.MonkeyPatch

@@ -39,6 +39,7 @@ def whole(place: Path) -> Path:
     return place
 
 
+@pytest.mark.long
 def test_killed_twice_and_resumed_the_artifact_is_the_same(whole: Path) -> None:
     _check_killed(whole, "whole", STATIC)
 
