@@ -138,7 +138,9 @@ def test_repair_never_makes_it_worse(instance, data, seed):
         calls.append(p.hash)
         return measured[p.hash]
 
-    found = repair(instance.choices, costs, costs.total(plan), plan, measure)
+    told: list[int] = []
+    found = repair(instance.choices, costs, costs.total(plan), plan, measure, told.append)
+    assert told == [*range(len(told) - 1), EXCHANGES]
     assert measured[found.hash] <= measured[plan.hash]
     assert measured[found.hash] == min(measured[name] for name in calls)
     assert costs.total(found) <= costs.total(plan)

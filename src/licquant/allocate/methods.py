@@ -16,7 +16,7 @@ from contextlib import suppress
 from licquant.allocate.choices import Choices, LayerChoices, rounded_up
 from licquant.allocate.fmpq import adaptive_search
 from licquant.allocate.hessian import omega
-from licquant.allocate.optimal import least_loss, repair
+from licquant.allocate.optimal import EXCHANGES, least_loss, repair
 from licquant.allocate.search import Search
 from licquant.allocate.sensitivity import WEIGHTS
 from licquant.config import MAX_BITS, MIN_BITS, Budget, LayerBits, Plan
@@ -72,7 +72,12 @@ def _optimal(search: Search, budget: Budget) -> Plan:
     starts = [least_loss(choices, costs, limit)]
     with suppress(BudgetError):  # one tolerance for all reaches less far
         starts.append(adaptive_search(choices, costs.total, limit))
-    return repair(choices, costs, limit, min(starts, key=search.joint_loss), search.joint_loss)
+    best = min(starts, key=search.joint_loss)
+
+    def on_step(done: int) -> None:
+        search.on_progress("exchanging widths", done, EXCHANGES)
+
+    return repair(choices, costs, limit, best, search.joint_loss, on_step)
 
 
 def _hessian(search: Search, budget: Budget) -> Plan:

@@ -52,16 +52,19 @@ def repair(
     limit: float,
     plan: Plan,
     measure: Callable[[Plan], float],
+    on_step: Callable[[int], None] = lambda _: None,
 ) -> Plan:
     """Exchange widths between layers as long as the measured loss of the whole plan falls.
 
     measure: plan → its measured loss;  at most ``EXCHANGES`` of them
+    on_step: called with how many have been tried, with all of them when no other is left
     Exchanges are one layer's weights a width wider, another's a width narrower (or none), within the limit, tried in
     the order of what the table promises; the plan returned is never worse than the one given.
     """
     best = measure(plan)
     tried = {plan.hash}
-    for _ in range(EXCHANGES):
+    for step in range(EXCHANGES):
+        on_step(step)
         found = next((p for p in _exchanges(choices, costs, limit, plan) if p.hash not in tried), None)
         if found is None:
             break
@@ -69,6 +72,7 @@ def repair(
         loss = measure(found)
         if loss < best:
             plan, best = found, loss
+    on_step(EXCHANGES)
     return plan
 
 

@@ -170,7 +170,7 @@ class Search:
         """The measured relative increase of the loss with the whole plan, weights rounded to nearest."""
         if plan.hash not in self._measured:
             quantized = self.quantized(plan)
-            self._measured[plan.hash] = self._increase(quantized, self.joint_crops)
+            self._measured[plan.hash] = self._loss(quantized, self.joint_crops) / self._joint_float_loss - 1
         return self._measured[plan.hash]
 
     def fitted_loss(self, plan: Plan) -> float:
@@ -179,13 +179,20 @@ class Search:
             return self.joint_loss(plan)
         quantized = self.quantized(plan)
         fit(quantized, self.images[::2], self.method, self.settings, self.on_progress)
-        return self._increase(quantized, draw_crops(self.images[1::2]))
+        crops = draw_crops(self.images[1::2])
+        return self._loss(quantized, crops) / self._float_loss(crops) - 1
 
-    def _increase(self, quantized: QuantizedModel, crops: Tensor) -> float:
-        with torch.no_grad():
-            batches = crops.split(_CHUNK)
-            loss = sum(float(evaluate_quantized(quantized, x).loss(self._lmbda)) for x in batches)
-            return loss / sum(float(evaluate_float(self.traced, x).loss(self._lmbda)) for x in batches) - 1
+    @torch.no_grad()
+    def _loss(self, quantized: QuantizedModel, crops: Tensor) -> float:
+        return sum(float(evaluate_quantized(quantized, x).loss(self._lmbda)) for x in crops.split(_CHUNK))
+
+    @torch.no_grad()
+    def _float_loss(self, crops: Tensor) -> float:
+        return sum(float(evaluate_float(self.traced, x).loss(self._lmbda)) for x in crops.split(_CHUNK))
+
+    @cached_property
+    def _joint_float_loss(self) -> float:
+        return self._float_loss(self.joint_crops)
 
     @cached_property
     def _header(self) -> int:
