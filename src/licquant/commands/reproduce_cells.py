@@ -179,7 +179,7 @@ def interrupted(name: str) -> Report:
 
 def check_inputs(options: ReproduceOptions) -> None:
     """``LicquantError`` for folders and checkpoints that are missing, or checkpoints that cannot be told apart."""
-    needed = {"--checkpoint": options.checkpoints, "--calib": options.calib, "--train": options.train}
+    needed = {"--checkpoint": options.checkpoints, "--calib": options.calib, "--data": options.train}
     missing = [name for name, value in {**needed, "--images": options.images}.items() if not value]
     if missing:
         raise LicquantError(f"this result is made by finetuning: it needs {', '.join(missing)}")

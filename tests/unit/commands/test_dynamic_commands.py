@@ -167,5 +167,5 @@ def test_reproduce_draws_figure_6(capsys, folder, chosen, artifact_path, tmp_pat
     assert json.loads((tmp_path / "fig6.json").read_text())["choices"] == record["choices"]
     assert min(read_image(tmp_path / "fig6.png").shape[:2]) > 100
     assert "do not depend" in fails(capsys, "reproduce", "fig6", "--artifact", artifact_path, *images)
-    assert "needs --checkpoint, --calib, --train" in fails(capsys, "reproduce", "fig6", *images)
+    assert "needs --checkpoint, --calib, --data" in fails(capsys, "reproduce", "fig6", *images)
     assert "--images" in fails(capsys, "reproduce", "fig6", "-o", tmp_path)
