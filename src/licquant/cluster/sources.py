@@ -11,6 +11,7 @@ An archive may stand at an address, too. As a ``Path`` an address loses a slash;
 from __future__ import annotations
 
 import functools
+import glob
 import os
 import re
 import tempfile
@@ -39,17 +40,32 @@ def source_of(path: Path) -> str:
 def expand(given: Path, suffixes: Sequence[str]) -> dict[Path, Path] | None:
     """What an archive, or a folder at an address, holds of these suffixes: item → its name below the output.
 
-    None for what is neither: a file or folder of this machine. ``DataError`` for what cannot be listed.
+    None for what is neither: a file or folder of this machine. A pattern is of archives where its end is theirs: what
+    they hold keeps their place below the folder that has them all. ``DataError`` for what cannot be listed.
     """
     source = source_of(given)
     if not source.lower().endswith((*_TARS, _PARQUET)) and not _ADDRESS.fullmatch(source):
         return None
+    if glob.has_magic(source) and not _ADDRESS.fullmatch(source) and not given.exists():
+        return _of_pattern(source, suffixes)
     try:
         return _listed(source, suffixes)
     except ImportError:
         raise
     except Exception as error:  # every file system has its own
         raise DataError(f"{source}: cannot be listed: {_first_line(error)}") from error
+
+
+def _of_pattern(pattern: str, suffixes: Sequence[str]) -> dict[Path, Path]:
+    archives = [Path(found) for found in sorted(glob.glob(pattern, recursive=True))]
+    if not archives:
+        raise DataError(f"{pattern}: matches no file")
+    top = os.path.commonpath([archive.parent for archive in archives])
+    found: dict[Path, Path] = {}
+    for archive in archives:
+        items = expand(archive, suffixes) or {}
+        found |= {item: Path(os.path.relpath(archive.parent, top), name) for item, name in items.items()}
+    return found
 
 
 def _listed(source: str, suffixes: Sequence[str]) -> dict[Path, Path]:

@@ -81,6 +81,18 @@ def test_what_there_is_to_read(tmp_path: Path, pictures: dict[str, bytes]) -> No
         assert expand(name, READ_SUFFIXES) is None
 
 
+def test_a_pattern_of_archives(tmp_path: Path, pictures: dict[str, bytes]) -> None:
+    """In quotes a pattern comes as it is; what is in archives of one name stays apart."""
+    for folder in ("a", "b/c"):
+        (tmp_path / folder).mkdir(parents=True)
+        tar_of(tmp_path / folder / "0001.tar", pictures)
+    found = contents(expand(tmp_path / "**" / "*.tar", READ_SUFFIXES))
+    assert found == {f"{folder}/0001/{name}": data for folder in ("a", "b/c") for name, data in pictures.items()}
+    assert set(contents(expand(tmp_path / "a" / "*.tar", READ_SUFFIXES))) == {f"0001/{name}" for name in pictures}
+    with pytest.raises(DataError, match=r"x\*\.tar: matches no file"):
+        expand(tmp_path / "x*.tar", READ_SUFFIXES)
+
+
 def test_an_address_as_a_path_is_told_again() -> None:
     for address in ("s3://bucket/a b/c.png", "file:///a/b.tar", "tar://a/b.png::s3://bucket/x.tar", "gs://b/x.parquet"):
         assert source_of(Path(address)) == address
