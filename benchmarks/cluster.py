@@ -129,11 +129,12 @@ def equality(
     tiles: int = 20_000,
     side: int = 64,
     damaged: float = 0.01,
+    nodes: Annotated[int, typer.Option(min=2, help="Of the cluster, at a time.")] = 2,
     kills: int = 4,
     every: Annotated[float, typer.Option(help="Seconds between two kills, on average.")] = 30.0,
     output: Output = Path("bench-output"),
 ) -> None:
-    """Encode small images in one process and on two nodes of which workers and nodes are killed; compare all bytes."""
+    """Encode small images in one process and on nodes of which, and of whose workers, some are killed; compare all."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
@@ -145,7 +146,8 @@ def equality(
         cluster = Cluster(
             initialize_head=True, head_node_args={**node, "include_dashboard": False, "include_log_monitor": False}
         )
-        killer = Killer(cluster, cluster.add_node(**node), kills, every)
+        last = [cluster.add_node(**node) for _ in range(nodes - 1)][-1]
+        killer = Killer(cluster, last, kills, every)
         on = ("-o", folder / "ray", "--cluster", "--address", cluster.address)
         _, first = encode(folder / "in", *on, meanwhile=killer)
         _, second = encode(folder / "in", *on)
@@ -159,6 +161,7 @@ def equality(
         "tiles": tiles,
         "side": side,
         "damaged": broken,
+        "nodes": nodes,
         "killed": killer.killed,
         "same_bytes": same,
         "every_input_once": max(Counter(row["input"] for row in rows).values()) == 1 and len(rows) == tiles,
