@@ -8,6 +8,7 @@ import pytest
 
 import licquant
 from licquant.codec.files.artifact import Artifact
+from licquant.onnx_export import quantized as quantized_form
 from licquant.onnx_export.folder import export
 from licquant.onnx_export.graph import QUANTIZED_OPSET, Graph
 from licquant.onnx_export.models import Models
@@ -107,7 +108,7 @@ def test_laid_out_it_does_not_saturate(monkeypatch):
     given = {"y_symbols": y, "means": np.zeros_like(y)}
     exact = run(models.all()["synthesis"], **given)[0].astype(int)
     for layout in (laid_out, lambda part: part):
-        monkeypatch.setattr("licquant.onnx_export.quantized.laid_out", layout)
+        monkeypatch.setattr(quantized_form, "laid_out", layout)
         pixels.append(run(models.quantized()["synthesis"], **given)[0].astype(int))
     right, wrong = (abs(exact - found).mean() for found in pixels)
     assert right <= 0.5 < wrong
