@@ -1,4 +1,4 @@
-"""``licquant serve``: the page that decodes in a browser, on this machine."""
+"""``licquant serve``: the page that codes and decodes in a browser, on this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(models: Sequence[Path], port: int, as_json: bool) -> None:
     if not found:
         raise LicquantError("the embedded models are missing: install licquant from a complete source tree")
     server = browser.listen(site_of(found), port)
-    line = f"{server.url} decodes files of {len(found)} models; Ctrl-C ends it"
+    line = f"{server.url} codes and decodes with {len(found)} models; Ctrl-C ends it"
     say(json.dumps({"url": server.url, "models": [str(path) for path in found]}) if as_json else line)
     server.run()
 
