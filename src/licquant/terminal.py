@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:  # Rich takes as long to import as decoding an image, and most commands say a line or two
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
     from rich.table import Table
 
 SECONDS_BETWEEN_LINES = 60.0  # of progress, in a log
@@ -109,7 +109,20 @@ def show_table(table: Table, least: int = 80) -> None:
 
 def progress_bars() -> Progress:
     """Bars on standard error for whatever long work goes on; where no terminal draws them, a line each minute, too."""
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}", markup=False),
+        TimeElapsedColumn(),
+    )
+    return bars(plain_console(stderr=True), *columns, kept=True)
+
+
+def bars(console: Console, *columns: ProgressColumn, kept: bool) -> Progress:
+    """Bars of these columns; in a log, a line each minute. kept: they stay when all is done."""
+    from rich.progress import Progress, TaskID
 
     class Lines(Progress):
         """Rich draws bars in a log only when all is done, which may be hours later."""
@@ -129,18 +142,15 @@ def progress_bars() -> Progress:
                 self.told = time.monotonic()
                 task = next(task for task in self.tasks if task.id == task_id)
                 total = "" if task.total is None else f"/{task.total:g}"
-                note(f"{task.description} {task.completed:g}{total}")
+                figures = f" {task.fields['figures']}" if task.fields.get("figures") else ""
+                line = printable(f"{task.description} {task.completed:g}{total}{figures}")
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    columns: tuple[Any, ...] = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}", markup=False),
-        TimeElapsedColumn(),
-    )
     # Standard output stays what it is: Rich would lead it to the bars' console.
-    console = plain_console(stderr=True)
-    kind = Progress if console.is_terminal else Lines
-    return kind(*columns, console=console, redirect_stdout=False, redirect_stderr=False)
+    streams: Any = {"redirect_stdout": False, "redirect_stderr": False}
+    if console.is_terminal:
+        return Progress(*columns, console=console, transient=not kept, **streams)
+    return Lines(*columns, console=console, disable=not kept, **streams)
 
 
 def quiet_libraries() -> None:

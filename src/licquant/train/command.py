@@ -142,7 +142,7 @@ def _pixels(fabric: Fabric, options: RunOptions, console: Console) -> Pixels:
     """The decoded images; the first process decodes, the others wait for it."""
     cache = cache_folder(options.cache)
     if fabric.is_global_zero:
-        with decoding_bar(console, shown=True) as on_image:
+        with decoding_bar(console) as on_image:
             pixels = open_pixels(options.data, cache, on_image)
     fabric.barrier()
     return pixels if fabric.is_global_zero else open_pixels(options.data, cache)

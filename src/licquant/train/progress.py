@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from licquant.terminal import bars
 from licquant.train.settings import BaseRecipe
 
 if TYPE_CHECKING:  # as in ``terminal.py``: whoever decodes an image does not wait for Rich
     from rich.console import Console
-    from rich.progress import Progress, ProgressColumn
 
 COMPLETE, TIME_LIMIT, INTERRUPTED = "complete", "time limit", "interrupted"
 
@@ -64,6 +64,9 @@ def training_bar(console: Console, recipe: BaseRecipe, step: int, *, shown: bool
     """A progress bar; yields a function of (step, log row's text) that moves it."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    if not shown:
+        yield lambda step, figures=None: None
+        return
     columns = (
         TextColumn("{task.description}", style="progress.description", markup=False),
         BarColumn(),
@@ -72,7 +75,7 @@ def training_bar(console: Console, recipe: BaseRecipe, step: int, *, shown: bool
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with _bar(console, shown, *columns) as progress:
+    with bars(console, *columns, kept=False) as progress:
         task = progress.add_task(f"{recipe.model} λ={recipe.lmbda:g}", total=recipe.steps, completed=step, figures="")
 
         def move(step: int, figures: str | None = None) -> None:
@@ -83,15 +86,10 @@ def training_bar(console: Console, recipe: BaseRecipe, step: int, *, shown: bool
 
 
 @contextmanager
-def decoding_bar(console: Console, *, shown: bool) -> Iterator[Any]:
+def decoding_bar(console: Console) -> Iterator[Any]:
     """A progress bar for decoding the images once; yields a function of (done, total)."""
-    with _bar(console, shown) as progress:
-        task = progress.add_task("decoding the images, once", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-def _bar(console: Console, shown: bool, *columns: ProgressColumn) -> Progress:
-    """A bar that is drawn on terminals alone: in a file it would only leave blank lines."""
     from rich.progress import Progress
 
-    return Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))
+    with bars(console, *Progress.get_default_columns(), kept=False) as progress:
+        task = progress.add_task("decoding the images, once", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

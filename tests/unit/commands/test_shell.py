@@ -16,7 +16,9 @@ from licquant.commands.app import main
 from licquant.commands.file_lists import distinct_names, images_meant
 from licquant.errors import DataError
 from licquant.images import write_image
+from licquant.quant.in_training.finetune_settings import FinetuneRecipe
 from licquant.quant.synthetic import dead_leaves
+from licquant.train.progress import training_bar
 from tests.models_for_tests import save_small_checkpoint
 from tools import make_man
 
@@ -118,6 +120,19 @@ def test_a_log_is_told_now_and_then_how_far_the_work_is(monkeypatch, capsys) -> 
         monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 60.0)
         on_progress("reconstruction", 4, 500)
         assert capsys.readouterr().err == ""
+
+
+def test_so_is_a_log_of_a_training(monkeypatch, capsys) -> None:
+    """With its figures; and a bar that goes when all is done leaves nothing, not even a blank line."""
+    monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 0.0)
+    with training_bar(
+        terminal.plain_console(stderr=True), FinetuneRecipe("elic", 0.013, steps=600), 100, shown=True
+    ) as move:
+        move(150, "J 1.234")
+        assert capsys.readouterr().err == "elic λ=0.013 150/600 J 1.234\n"
+        monkeypatch.setattr(terminal, "SECONDS_BETWEEN_LINES", 60.0)
+        move(151)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow
