@@ -7,7 +7,7 @@
 #   make docs       the documentation as a site, site/index.html
 #   make web        the page of `licquant serve`, from web/, with npm and what it fetches
 #   make fuzz       one minute of fuzzing, fuzz-output/
-#   make default-models   quantize the embedded default models that are missing, from CHECKPOINTS and CALIBRATION
+#   make default-models   finetune the embedded default models that are missing, from CHECKPOINTS and CALIBRATION
 #   make man        write docs/licquant.1 again, after a change of the commands' options
 #   make clean      remove what the commands above made, .venv included
 # PYTHON=/path/to/python chooses the interpreter (3.11 or later).
@@ -73,15 +73,15 @@ fuzz: $(READY)
 
 # One for each λ; --quality numbers them in this order. Those that are there stay: coded images name them by their hash.
 CHECKPOINTS ?= ../shared/checkpoints
-CALIBRATION ?= ../shared/data/calib
+CALIBRATION ?= ../shared/data/train
 ASSETS      := src/licquant/assets
 LAMBDAS     := 0.0067 0.0130 0.0250 0.0483
 
 default-models: $(LAMBDAS:%=$(ASSETS)/bmshj2018-hyperprior-lambda%.licq)
 
 $(ASSETS)/%.licq: | $(READY)
-	$(BIN)/licquant quantize --checkpoint $(CHECKPOINTS)/$*.pt --calib $(CALIBRATION) --method uniform --budget bits=8 \
-	    --act-bits 8 --steps 500 -o $@
+	$(BIN)/licquant finetune --checkpoint $(CHECKPOINTS)/$*.pt --data $(CALIBRATION) --calib $(CALIBRATION) \
+	    --preset balanced -o $@
 
 man: $(READY)
 	$(BIN)/python tools/make_man.py

@@ -22,10 +22,13 @@ def widths(part: Part) -> list[int]:
     return [op.bias.size for op in part.operations if isinstance(op, Convolution | TransposedConvolution)]
 
 
-def main(output: Annotated[Path, typer.Option("--output", "-o", help="folder for unread.json")]) -> None:
-    """Every embedded model, before and after."""
+def main(
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder for unread.json")],
+    models: Annotated[list[Path] | None, typer.Option(help="artifacts; default: the embedded ones")] = None,
+) -> None:
+    """Every model, before and after. What was made since the first ones were embedded has no such channels left."""
     rows: dict[str, Any] = {}
-    for path in sorted(Path(licquant.__file__).parent.glob("assets/*.licq")):
+    for path in models or sorted(Path(licquant.__file__).parent.glob("assets/*.licq")):
         data = path.read_bytes()
         artifact = Artifact.from_bytes(data)
         less = Program({name: without_unread(part) for name, part in artifact.program.items()})
