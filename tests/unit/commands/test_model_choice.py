@@ -25,6 +25,7 @@ from tests.dynamic_programs import dynamic_artifact
 from tests.models_for_tests import small_hyperprior
 
 EMBEDDED = ("0.0067", "0.0130", "0.0250", "0.0483")
+RESULT = Path(__file__).parents[3] / "results" / "hyperprior-finetuned.json"
 
 
 def run(*words: object) -> int:
@@ -70,11 +71,13 @@ def test_quality_numbers_the_embedded_models_by_rate() -> None:
 
 
 def test_each_embedded_model_says_how_it_was_made() -> None:
+    """And is that of the table of its losses."""
+    measured = json.loads(RESULT.read_text(encoding="utf-8"))["checkpoints"]
     for path, lmbda in zip(model_search.embedded(), EMBEDDED, strict=True):
         facts = Artifact.from_bytes(read_artifact_bytes(path)).provenance
         assert facts["lmbda"] == float(lmbda)
-        assert facts["calibration_images"] == 32
-        assert facts["command"].startswith(f"licquant quantize --checkpoint bmshj2018-hyperprior-lambda{lmbda}.pt")
+        assert (facts["method"], facts["steps"], facts["calibration_images"]) == ("dpa-dgm2", 600, 1441)
+        assert facts["checkpoint_sha256"] == measured[f"{float(lmbda):g}"]
 
 
 def test_no_model_need_be_named(tmp_path, picture, capsys) -> None:
