@@ -29,9 +29,9 @@ from licquant.reports import report
 TOGETHER = 2  # as the commands do without --jobs
 
 
-def works(artifact: Path, engine: str, threads: int, callers: int) -> dict[str, Work]:
+def works(artifact: Path, threads: int, callers: int) -> dict[str, Work]:
     """Both operations, their models loaded."""
-    how = HowRun(engine, max(1, threads // callers), callers=callers)
+    how = HowRun("openvino", max(1, threads // callers), callers=callers)
     return {
         "encode": Encoding(how, artifact, None, None, None, Reading()).start(),
         "decode": Decoding(how, artifact, Wanted()).start(),
@@ -58,8 +58,8 @@ def measure(
     for source, image in zip(sources, images, strict=True):
         write_image(source, read_image(image))
     sides = {
-        "alone": (works(artifact, "openvino", threads, 1), 1),
-        "together": (works(artifact, "openvino", threads, TOGETHER), TOGETHER),
+        "alone": (works(artifact, threads, 1), 1),
+        "together": (works(artifact, threads, TOGETHER), TOGETHER),
     }
     found: dict[str, list[dict[str, float]]] = {"encode": [], "decode": []}
     for number in range(-1, rounds):
@@ -67,21 +67,24 @@ def measure(
             taken = {}
             for name in sorted(sides, reverse=number % 2 == 0):
                 work, callers = sides[name]
-                jobs = [
-                    Job(s, folder / f"{name}-{s.stem}.lic")
-                    if operation == "encode"
-                    else Job(folder / f"{name}-{s.stem}.lic", folder / f"{name}-{s.stem}.out.ppm")
-                    for s in sources
-                ]
-                taken[name] = seconds(jobs, work[operation], callers) / len(jobs)
+                coded = [folder / name / source.with_suffix(".lic").name for source in sources]
+                jobs = {
+                    "encode": [Job(source, file) for source, file in zip(sources, coded, strict=True)],
+                    "decode": [Job(file, file.with_suffix(".ppm")) for file in coded],
+                }
+                taken[name] = seconds(jobs[operation], work[operation], callers) / len(sources)
             if number >= 0:
                 kept.append(taken)
-    for suffix in (".lic", ".out.ppm"):
-        for source in sources:
-            one, other = (folder / f"{name}-{source.stem}{suffix}" for name in sides)
-            if one.read_bytes() != other.read_bytes():
-                raise RuntimeError(f"{source.name}: files of {suffix} differ")
+    check_equal(*(folder / name for name in sides))
     return found
+
+
+def check_equal(one: Path, other: Path) -> None:
+    """``RuntimeError`` unless both folders hold files of the same names and bytes."""
+    written, again = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in (one, other))
+    for name in sorted(written | again):
+        if written.get(name) != again.get(name):
+            raise RuntimeError(f"{name}: differs between one after another and together")
 
 
 def main(

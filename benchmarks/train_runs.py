@@ -2,8 +2,8 @@
 
     python -m benchmarks.train_runs --data DIR [--model cheng2020-anchor --runs 6 --steps 60] -o DIR
 
-Told are the exit status and the mean loss of the first 50 steps and of those after them, as the run's log has it. A run
-that a library's crash ends, or whose loss does not fall, makes the command end with 1.
+Told are the exit status and the loss of the first and the last row of the run's log, means over 50 steps or fewer. A
+run that a library's crash ends, or whose loss does not fall, makes the command end with 1.
 """
 
 import csv
@@ -55,7 +55,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         found = [train(model, words, data, steps, seed, Path(folder)) for seed in range(runs)]
     table = Table(title=f"{model}, N={width}, λ {lmbda:g}: {steps} steps on {threads} threads", title_justify="left")
-    for heading in ("seed", "exit status", "loss at first", "at last", "seconds"):
+    for heading in ("seed", "exit status", "loss, first row", "last row", "seconds"):
         table.add_column(heading, justify="right")
     for run in found:
         first, last = (f"{losses[0]:.3f}", f"{losses[-1]:.3f}") if (losses := run["losses"]) else ("–", "–")
