@@ -20,6 +20,9 @@ READY  := $(VENV)/.ready
 # Two test workers on one thread each: more would only compete for the same cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
+# Tests start hundreds of processes, and where this is set (as in many containers) each compiles 800 modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-slow test-long check docs web conformance bench fuzz default-models man setup clean
 
 demo: $(READY)
