@@ -55,11 +55,13 @@ def with_bytecode(folder: Path) -> dict[str, str]:
     return environment
 
 
-def measure(
-    what: str, model: Path, image: Path, coded: Path, cache: Path, environment: dict[str, str]
-) -> dict[str, float]:
-    """Seconds and bytes of one process; cache: the folder in which it finds, and leaves, what is kept for a start."""
+def measure(what: str, model: Path, image: Path, coded: Path, cache: Path) -> dict[str, float]:
+    """Seconds and bytes of one process; cache: the folder in which it finds, and leaves, what is kept for a start.
+
+    Bytecode lies beside that folder.
+    """
     words = [sys.executable, "-c", WORKER, what, str(model), str(image), str(coded), str(cache)]
+    environment = with_bytecode(cache.with_name("bytecode"))
     done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
     return json.loads(done.stdout)
 
@@ -87,12 +89,11 @@ def main(
         rgb = read_image(image)
         write_image(large, enlarged(rgb, width, height))
         usual = f"{rgb.shape[1]}×{rgb.shape[0]}"
-        environment = with_bytecode(Path(temporary) / "bytecode")
         for what in ("encode", "decode"):  # so that the bytecode is there
-            measure(what, model, image, coded, Path(temporary) / "other", environment)
+            measure(what, model, image, coded, Path(temporary) / "other")
         for name, path in ((usual, image), (f"{usual}, again", image), (f"{width}×{height}", large)):
             for what in ("encode", "decode"):
-                results[f"{what} {name}"] = measure(what, model, path, coded, Path(temporary) / "cache", environment)
+                results[f"{what} {name}"] = measure(what, model, path, coded, Path(temporary) / "cache")
     table = Table(title="one process each, 2 threads", title_justify="left")
     for heading in ("what", "import and load", "in all", "CPU time", "peak memory"):
         table.add_column(heading, justify="left" if heading == "what" else "right")

@@ -6,7 +6,7 @@ import torch
 
 from licquant.dynamic.network import DynamicModel, insert_widest, make_dynamic
 from licquant.dynamic.selector import BitWidthSelector, make_selectors
-from licquant.dynamic.stages import same_candidates, stage_statistics
+from licquant.dynamic.stages import stage_statistics
 from licquant.models.trace import TracedModel
 from licquant.quant.calibrate import Statistics
 from licquant.quant.insert import QuantizerSettings
@@ -19,9 +19,9 @@ def insert_dynamic(
     settings: QuantizerSettings | None = None,
 ) -> DynamicModel:
     """The dynamic network with weights rounded to nearest and calibrated ranges; widths: those of every stage."""
-    candidates, found = same_candidates(traced, widths), stage_statistics(traced, statistics)
-    wide = insert_widest(traced, candidates, found, settings)
-    return make_dynamic(wide, candidates, found, settings)
+    found = stage_statistics(traced, statistics)
+    wide = insert_widest(traced, max(widths), found, settings)
+    return make_dynamic(wide, sorted(widths), found, settings)
 
 
 def random_selectors(network: DynamicModel, statistics: Statistics, seed: int = 0) -> Mapping[str, BitWidthSelector]:

@@ -34,7 +34,7 @@ from licquant.codec.files.bitstream import VERSION_WITH_FIELDS  # noqa: E402
 from licquant.codec.regions import MIN_SIDE  # noqa: E402
 from licquant.config import LayerBits, Plan  # noqa: E402
 from licquant.dynamic.lowering import lower_dynamic  # noqa: E402
-from licquant.dynamic.stages import dynamic_plan, same_candidates  # noqa: E402
+from licquant.dynamic.stages import dynamic_plan  # noqa: E402
 from licquant.images import Extras  # noqa: E402
 from licquant.lower import latent_tables  # noqa: E402
 from licquant.models.trace import trace_model  # noqa: E402
@@ -122,7 +122,7 @@ def dynamic(name: str, widths: tuple[int, ...]) -> Artifact:
     statistics = collect_statistics(traced, dead_leaves(4, 128))
     network = insert_dynamic(traced, widths, statistics)
     program, parts = lower_dynamic(network, random_selectors(network, statistics))
-    plan = dynamic_plan(traced, same_candidates(traced, widths))
+    plan = dynamic_plan(traced, max(widths))
     return Artifact(traced.family, program, latent_tables(traced), plan, dynamic=parts)
 
 

@@ -1,6 +1,6 @@
 """Training of a model whose widths are chosen for every image, together with what chooses them (DynaQuant, Bao 2026).
 
-widths in use ──insert_widest──> widest network ──fit──> the same ──make_dynamic──> stages that share its weights
+traced model ──insert_widest──> widest network ──fit──> the same ──make_dynamic──> stages that share its weights
     ──centre_weights, fit_to_losses──> selectors ──steps──> trained network ──lower_dynamic──> model.licq
 """
 
@@ -11,16 +11,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from licquant.allocate.result import Result
 from licquant.allocate.search import Search
 from licquant.allocate.sensitivity import draw_crops
 from licquant.codec.files.artifact import Artifact
 from licquant.config import Budget, OnProgress, silent
-from licquant.dynamic.candidates import widths_in_use
 from licquant.dynamic.lowering import lower_dynamic
-from licquant.dynamic.network import DynamicModel, insert_widest, make_dynamic
+from licquant.dynamic.network import insert_widest, make_dynamic
 from licquant.dynamic.objective import (
     AdaptiveModel,
     StageCost,
@@ -32,7 +31,7 @@ from licquant.dynamic.objective import (
 from licquant.dynamic.selector_fit import SELECTOR_CROPS, SELECTOR_SIDE, fit_to_losses
 from licquant.dynamic.settings import LAYERS, DynamicSettings
 from licquant.dynamic.shared_weights import centre_weights
-from licquant.dynamic.stages import Candidates, same_candidates, stage_statistics
+from licquant.dynamic.stages import stage_statistics
 from licquant.images import RGB, evenly
 from licquant.lower.artifact import artifact_of
 from licquant.quant.after_training.fit import fit
@@ -40,7 +39,6 @@ from licquant.quant.calibrate import MEASURED, Calibrated, calibrate, to_tensor
 from licquant.quant.in_training.finetune import Outcome, Refit, decided_before
 from licquant.quant.in_training.finetune import finetune as train_quantized
 from licquant.quant.in_training.finetune_settings import Training
-from licquant.quant.network import QuantizedModel
 from licquant.quant.settings import Settings
 from licquant.train.process import kept_threads
 
@@ -56,45 +54,33 @@ def finetune_dynamic(
 ) -> tuple[Result, Outcome]:
     """Train a model whose widths are chosen for every image, and what chooses them: as ``pipeline.finetune``, but
 
-    dynamic: the candidates, and what bits cost or how many there may be; stages about which the images agree keep one.
-             The first stages and all other parts have 8 bits; reconstruction is that of the network at the widest
-             widths in use: ``quantized`` of the result
+    dynamic: the candidates, and what bits cost or how many there may be. The first stages and all other parts have 8
+             bits; reconstruction is that of the network at the widest width: ``quantized`` of the result
 
     Raises also ``ModelError`` for a model whose g_a or g_s is not a chain of modules, and ``BudgetError`` if the
     latency of the widths is to count and ``settings.latency`` is missing, or if they cannot cost as little as asked.
     """
     training, recipe = training.also(dynamic.to_mapping()), training.recipe
-    chosen, decided = recipe.starting(settings or Settings()), decided_before(training)
+    chosen, resumed = recipe.starting(settings or Settings()), decided_before(training) is not None
     traced, statistics = calibrate(model, images, recipe.metric, on_progress)
     search = Search(traced, images, statistics, replace(chosen, max_bits=max(dynamic.widths)), on_progress=on_progress)
     cost = stage_cost(dynamic, search)
     statistics = stage_statistics(traced, statistics)
     crops, measuring = draw_crops(images, SELECTOR_CROPS, SELECTOR_SIDE), partial(on_progress, "measuring stages")
 
-    def quantized_for(candidates: Candidates) -> QuantizedModel:
-        return insert_widest(traced, candidates, statistics, chosen.quantizer)
-
-    def centred(wide: QuantizedModel, candidates: Candidates) -> tuple[DynamicModel, dict[str, Tensor]]:
-        nested = partial(make_dynamic, wide, candidates, statistics, chosen.quantizer)
-        return centre_weights(nested, statistics, crops, recipe, dynamic, cost, measuring)
-
-    if decided is not None:  # the saved state has all else that would be found
-        candidates = {stage: tuple(widths) for stage, widths in decided.items()}
-        wide, typical_bits = quantized_for(candidates), {}
-        network = make_dynamic(wide, candidates, statistics, chosen.quantizer)
+    wide = insert_widest(traced, dynamic.widths[-1], statistics, chosen.quantizer)
+    nested = partial(make_dynamic, wide, dynamic.widths, statistics, chosen.quantizer)
+    if resumed:  # the saved state has all else that would be found
+        network, typical_bits = nested(), dict[str, float]()
     else:
-        candidates = same_candidates(traced, dynamic.widths)
-        candidates = widths_in_use(*centred(quantized_for(candidates), candidates), dynamic, cost)
-        wide = quantized_for(candidates)
         fit(wide, images, "uniform", chosen, on_progress)
-        network, wanted = centred(wide, candidates)
-        typical_bits = {stage: float(widths.mean()) for stage, widths in wanted.items()}
+        network, typical_bits = centre_weights(nested, statistics, crops, recipe, dynamic, cost, measuring)
     task = dynamic_task(network, statistics, recipe, dynamic, cost, typical_bits)
     adaptive = task.model
     assert isinstance(adaptive, AdaptiveModel)
     photographs = [to_tensor(rgb) for rgb in evenly(images, MEASURED)]
     refit = partial(fit_to_losses, adaptive, crops, photographs, recipe, dynamic, cost, measuring)
-    if decided is None:
+    if not resumed:
         refit()
     task = replace(task, refit=Refit(sampling_steps(recipe), refit, list(adaptive.selectors.parameters())))
     outcome = train_quantized(task, training)

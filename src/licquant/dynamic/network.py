@@ -2,9 +2,9 @@
 
     x ──stage 0──> x₁ ──Σ_k p₁ₖ · stage 1 at bₖ──> x₂ ──Σ_k p₂ₖ · stage 2 at bₖ──> …       (figure 3 of DynaQuant)
 
-The first stage has one width; others may have one too, where all images want the same. p comes from a selector
-(``dynamic/selector.py``): soft in training, so that it has a gradient, one-hot at inference, where only the chosen
-widths are computed. ``lower`` turns the same parameters into ``program.dynamic``.
+The first stage has one width. p comes from a selector (``dynamic/selector.py``): soft in training, so that it has a
+gradient, one-hot at inference, where only the chosen widths are computed. ``lower`` turns the same parameters into
+``program.dynamic``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from licquant.config import Plan
 from licquant.dynamic.nested import NestedLayer, NestedTensor
 from licquant.dynamic.stages import (
     DYNAMIC_PARTS,
-    Candidates,
+    FIXED_BITS,
     StageSteps,
     at_width,
     dynamic_plan,
@@ -78,14 +78,14 @@ class DynamicNetwork(nn.Module):
     """g_a or g_s with its stages in every width.
 
     wide:     the whole at the widest widths, whose weights all others are nested in
-    stages:   the first has one width
-    adaptive: those that have several;  sizes: how many, in that order
+    stages:   the first has one width;  adaptive: the others
+    sizes:    how many widths each of these has
     """
 
     def __init__(self, wide: QuantizedPart, stages: Sequence[QuantizedStage]) -> None:
         super().__init__()
         self.wide, self.stages = wide, tuple(stages)
-        self.adaptive = tuple(stage for stage in stages if len(stage.parts) > 1)
+        self.adaptive = self.stages[1:]
         self.sizes = [len(stage.parts) for stage in self.adaptive]
         self._registered = nn.ModuleList([part for stage in self.stages for part in stage.parts.values()])
 
@@ -100,11 +100,11 @@ class DynamicNetwork(nn.Module):
 
     def forward(self, q: Tensor, select: Select) -> Tensor:
         """Centred integers of the input [B, C, H, W] to those of the output, mixed by the selector's weights."""
-        first = self.stages[0].widest(q)
-        weights = iter(select(q if self.selected == INPUT else first).split(self.sizes, 1))
-        for stage in self.stages[1:]:
-            first = _mixed(stage, first, next(weights)) if stage in self.adaptive else stage.widest(first)
-        return first
+        value = self.stages[0].widest(q)
+        weights = select(q if self.selected == INPUT else value).split(self.sizes, 1)
+        for stage, of_stage in zip(self.adaptive, weights, strict=True):
+            value = _mixed(stage, value, of_stage)
+        return value
 
 
 def one_hot(chosen: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -141,7 +141,7 @@ class DynamicModel(nn.Module):
     @property
     def candidates(self) -> dict[str, tuple[int, ...]]:
         """Stage → its widths, without the first stages, which keep theirs."""
-        return {stage.name: stage.widths for network in self.networks.values() for stage in network.stages[1:]}
+        return {stage.name: stage.widths for network in self.networks.values() for stage in network.adaptive}
 
     def run(self, name: str, value: Tensor, select: Select) -> Tensor:
         """A part on real values, for ``dataflow.code``; ``select`` is asked where the part is dynamic."""
@@ -154,36 +154,31 @@ class DynamicModel(nn.Module):
 
 
 def insert_widest(
-    traced: TracedModel,
-    candidates: Candidates,
-    statistics: Statistics,
-    settings: QuantizerSettings | None = None,
+    traced: TracedModel, widest: int, statistics: Statistics, settings: QuantizerSettings | None = None
 ) -> QuantizedModel:
-    """The network at its widest widths, in which ``make_dynamic`` nests the others.
+    """The network at the widest width, in which ``make_dynamic`` nests the others.
 
     statistics: with those of ``stage_statistics``
     """
-    plan = dynamic_plan(traced, candidates)
-    return insert_quantizers(with_stage_inputs(traced, candidates), plan, statistics, settings)
+    return insert_quantizers(with_stage_inputs(traced), dynamic_plan(traced, widest), statistics, settings)
 
 
 def make_dynamic(
-    wide: QuantizedModel, candidates: Candidates, statistics: Statistics, settings: QuantizerSettings | None = None
+    wide: QuantizedModel, widths: Sequence[int], statistics: Statistics, settings: QuantizerSettings | None = None
 ) -> DynamicModel:
-    """The dynamic network inside the one of ``insert_widest`` for these candidates."""
+    """The dynamic network inside the one of ``insert_widest``; widths: ascending, the last is the wide one's."""
     chosen = settings or QuantizerSettings()
     networks = {}
     for name in DYNAMIC_PARTS:
         part = wide.part(name)
         steps = stages_of(part.graph)
         before = [INPUT, *(stage.output for stage in steps)]
-        fixed = (max(bits.activation for layer, bits in wide.plan.items() if layer in steps[0]),)
         stages = [
             QuantizedStage(
                 stage.name,
                 {
                     bits: _Narrowing(part, stage, source, bits, wide.plan, statistics, chosen).part()
-                    for bits in (candidates[stage.name] if source != INPUT else fixed)
+                    for bits in (widths if source != INPUT else (FIXED_BITS,))
                 },
             )
             for stage, source in zip(steps, before, strict=False)

@@ -7,7 +7,6 @@ L_bits is Σ over the stages of E[cost of the stage's width], with the selector'
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,6 @@ from licquant.dynamic.nested import NestedLayer, NestedTensor
 from licquant.dynamic.network import DynamicModel, StagePart, one_hot
 from licquant.dynamic.selector import BitWidthSelector, make_selectors
 from licquant.dynamic.settings import DynamicSettings
-from licquant.dynamic.stages import Candidates
 from licquant.quant.calibrate import Statistics
 from licquant.quant.dataflow import Coded, code
 from licquant.quant.gradients import Estimator
@@ -45,6 +43,8 @@ ROUNDING = 1e-5  # of sums of bits, in float32
 
 # The quantized layers of a stage, and its width → what that costs, in any unit.
 StageCost = Callable[[Sequence[str], int], float]
+# Part → what the widths of all its stages cost, float[widths], in bits: the widest cost as many as they are.
+BitCosts = Mapping[str, Tensor]
 
 
 class AdaptiveModel(nn.Module):
@@ -89,9 +89,8 @@ class AdaptiveModel(nn.Module):
         found: list[dict[str, int]] = [{} for _ in x]
         for name, network in self.network.networks.items():
             chosen = iter([p.argmax(1).tolist() for p in self.by_part[name].by_stage(probabilities[name])])
-            for stage in network.stages[1:]:
-                indices = next(chosen) if stage in network.adaptive else [0] * len(x)
-                for of_image, k in zip(found, indices, strict=True):
+            for stage in network.adaptive:
+                for of_image, k in zip(found, next(chosen), strict=True):
                     of_image[stage.name] = stage.widths[k]
         return found
 
@@ -125,8 +124,7 @@ class DynamicObjective(nn.Module):
         super().__init__()
         self.model, self.lmbda, self.metric, self.target, self.steps = model, lmbda, metric, target, steps
         self.entropy_models = entropy_models(model.network.wide)
-        self.fixed_bits = costs.fixed
-        for name, table in costs.tables.items():
+        for name, table in costs.items():
             self.register_buffer(f"cost_{name}", table)
 
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,7 +150,7 @@ class DynamicObjective(nn.Module):
 
     def _bits(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         shares = [(p * self.get_buffer(f"cost_{name}")).sum(1).mean() for name, p in probabilities.items()]
-        return torch.stack(shares).sum() + self.fixed_bits
+        return torch.stack(shares).sum()
 
     def _chosen(self, name: str, probabilities: Tensor) -> Tensor:
         """One-hot, as at inference."""
@@ -170,37 +168,14 @@ def cost_weighted(costs: Costs) -> StageCost:
     return lambda layers, bits: sum(costs.of(layer, bits, bits) for layer in layers)
 
 
-@dataclass(frozen=True, eq=False)
-class BitCosts:
-    """What widths cost, in bits: the widest candidate in all stages but the first would cost as many as it has.
-
-    tables: part → float[widths of all its adaptive stages];  fixed: what the stages that keep a width cost together
-    """
-
-    tables: Mapping[str, Tensor]
-    fixed: float = 0.0
-
-    def to(self, device: torch.device) -> BitCosts:
-        """The same with the tables on a device."""
-        return BitCosts({name: table.to(device) for name, table in self.tables.items()}, self.fixed)
-
-
-def bit_costs(model: DynamicModel, cost: StageCost, widest: int) -> BitCosts:
-    """The costs in the units of ``cost`` brought to bits; widest: the widest candidate of all."""
-    stages = [stage for network in model.networks.values() for stage in network.stages[1:]]
-    unit = widest / sum(cost(stage.layers, widest) for stage in stages)
-    tables = {
+def bit_costs(model: DynamicModel, cost: StageCost) -> BitCosts:
+    """The costs in the units of ``cost`` brought to bits."""
+    stages = [stage for network in model.networks.values() for stage in network.adaptive]
+    unit = stages[0].widths[-1] / sum(cost(stage.layers, stage.widths[-1]) for stage in stages)
+    return {
         name: torch.tensor([unit * cost(stage.layers, bits) for stage in network.adaptive for bits in stage.widths])
         for name, network in model.networks.items()
     }
-    return BitCosts(tables, unit * sum(cost(s.layers, s.widths[0]) for s in stages if len(s.widths) == 1))
-
-
-def least_bits(model: DynamicModel, cost: StageCost, widest: int, candidates: Candidates) -> float:
-    """What the narrowest of these candidates cost in all stages but the first, in the bits of ``bit_costs``."""
-    stages = [stage for network in model.networks.values() for stage in network.stages[1:]]
-    least = sum(cost(stage.layers, candidates[stage.name][0]) for stage in stages)
-    return least * widest / sum(cost(stage.layers, widest) for stage in stages)
 
 
 def dynamic_task(
@@ -230,7 +205,7 @@ def dynamic_task(
     selectors = [p for p in model.selectors.parameters() if p.requires_grad]
     groups = [*groups_of(recipe, weights, biases, grids), {"params": selectors, "share": _SELECTOR_RATE}]
     sampled = sampling_steps(recipe)
-    costs = bit_costs(network, cost, dynamic.widths[-1])
+    costs = bit_costs(network, cost)
     objective = DynamicObjective(model, recipe.lmbda, recipe.metric, dynamic.target, costs, sampled)
     return Task(model, network.candidates, objective, groups)
 

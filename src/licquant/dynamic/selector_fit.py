@@ -7,8 +7,7 @@ That is the training's objective to first order (FMPQ's change of the loss, by i
 sampled widths. The paper trains random selectors, for millions of steps. A finetuning of hundreds or thousands ends
 before they tell images apart, and trains the weights for widths that are not chosen: so they are fitted before it,
 and again to what the network has become: when widths are no longer sampled, and at the end. The average is kept by
-their choices for whole images, and for the middle of each in twice the size: pictures of more pixels are as much
-smoother, and more of them may want a bit.
+their choices for whole images: crops are busier or flatter.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from licquant.dynamic.network import DynamicModel, one_hot
@@ -51,22 +49,17 @@ def fit_to_losses(
     """Measure, set the model's price of a bit unless ``dynamic`` says it, and fit the selectors, in place.
 
     crops: [B, 3, H, W] in [0, 1], sides in 64s, whose losses are measured;  on_progress: called with (done, in all)
-    photographs: [1, 3, H, W] each, whose choices keep the average, and those for their ``middle_enlarged``: crops are
-        busier or flatter than whole images
+    photographs: [1, 3, H, W] each, whose choices keep the average
     """
     device = model.price.device
     found = measure_stages(model.network, crops.to(device), recipe.lmbda, recipe.metric, on_progress)
-    costs = bit_costs(model.network, cost, dynamic.widths[-1]).to(device)
+    costs = {name: table.to(device) for name, table in bit_costs(model.network, cost).items()}
     model.price.fill_(price_of(found, costs, dynamic))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.mix(seeds.WEIGHTS, recipe.seed))
         fit_selectors(model.by_part, found, costs, float(model.price))
     if dynamic.target is not None:
-        whole = [x.to(device) for x in photographs]
-        seen = [
-            features_of_images(model.network, images, recipe.lmbda, recipe.metric)
-            for images in (whole, [middle_enlarged(x) for x in whole])
-        ]
+        seen = features_of_images(model.network, [x.to(device) for x in photographs], recipe.lmbda, recipe.metric)
         model.price.fill_(keep_average(model.by_part, seen, costs, float(model.price), dynamic.target))
 
 
@@ -115,17 +108,6 @@ def measure_stages(
         name: StageLosses(torch.stack(losses[name]), torch.cat(features[name]), network.sizes)
         for name, network in model.networks.items()
     }
-
-
-def middle_enlarged(image: Tensor) -> Tensor:
-    """The middle half of the width and height of an image [1, 3, H, W] in [0, 1], twice as large; odd pixels are lost.
-
-    With as many pixels as the image, whatever its size: it takes no more memory.
-    """
-    height, width = (max(1, n // 2) for n in image.shape[2:])
-    top, left = (image.shape[2] - height) // 2, (image.shape[3] - width) // 2
-    middle = image[:, :, top : top + height, left : left + width]
-    return F.interpolate(middle, scale_factor=2.0, mode="bicubic").clamp(0, 1)
 
 
 @torch.no_grad()
@@ -206,14 +188,14 @@ def _mean_cost(found: Mapping[str, StageLosses], costs: BitCosts, price: float) 
 
 def best_choices(found: Mapping[str, StageLosses], costs: BitCosts, price: float) -> dict[str, Tensor]:
     """Part → the index of the width that is best for each crop at that price of a bit, [crops, stages]."""
-    priced = {name: (of.losses + price * costs.tables[name]).split(list(of.sizes), 1) for name, of in found.items()}
+    priced = {name: (of.losses + price * costs[name]).split(list(of.sizes), 1) for name, of in found.items()}
     return {name: torch.stack([of_stage.argmin(1) for of_stage in stages], 1) for name, stages in priced.items()}
 
 
 def _cost_of(chosen: Mapping[str, Tensor], sizes: Mapping[str, Sequence[int]], costs: BitCosts) -> float:
     """The mean over the images of what widths cost; chosen: part → their index [images, stages]."""
-    shares = [float((one_hot(chosen[name], of) @ costs.tables[name]).mean()) for name, of in sizes.items()]
-    return costs.fixed + sum(shares)
+    shares = [float((one_hot(chosen[name], of) @ costs[name]).mean()) for name, of in sizes.items()]
+    return sum(shares)
 
 
 def _temperature(price: float) -> float:
@@ -237,7 +219,7 @@ def fit_selectors(
     """
     temperature = _temperature(price)
     for name, of in found.items():
-        selector, total = selectors[name].train(), (of.losses + price * costs.tables[name]) / temperature
+        selector, total = selectors[name].train(), (of.losses + price * costs[name]) / temperature
         selector.restart()
         usual = of.features.float().mean((0, 2, 3)) * selector.unit
         hidden, logits = selector.network.layers.values()
@@ -265,39 +247,37 @@ def _shuffled(features: Tensor) -> Tensor:
 @torch.no_grad()
 def keep_average(
     selectors: Mapping[str, BitWidthSelector],
-    groups: Sequence[Mapping[str, Tensor]],
+    seen: Mapping[str, Tensor],
     costs: BitCosts,
     price: float,
     average: float,
 ) -> float:
-    """Have fitted selectors choose for another price: the lowest at which no group costs more than ``average`` bits.
+    """Have fitted selectors choose for another price: the lowest at which images cost at most ``average`` bits.
 
     They know less of an image than its losses say, so that at the price for which these keep the average they may not:
     they may even choose the same for all. Where fitted for γ, logits are about -(J + γ · cost) / T, so for another
     price their biases move by the difference times -cost / T. Of the images that are told apart, those that gain most
     get what bits there are.
 
-    groups: of images, each with part → ``selector.features_of`` of every image;  price: that they were fitted for;
-    returned: the other
+    seen: part → ``selector.features_of`` every image;  price: that they were fitted for;  returned: the other
     """
     choosing = {name: selector.eval() for name, selector in selectors.items()}
     sizes = {name: selector.sizes for name, selector in choosing.items()}
     biases = {name: list(selector.network.layers.values())[-1].bias for name, selector in selectors.items()}
     fitted = {name: bias.clone() for name, bias in biases.items()}
 
-    def highest_cost(further: float) -> float:
-        """Of the groups, with the price higher by that, in place."""
+    def mean_cost(further: float) -> float:
+        """With the price higher by that, in place."""
         for name, bias in biases.items():
-            bias.copy_(fitted[name] - further / _temperature(price) * costs.tables[name])
-        chosen = [{name: choosing[name].choice_for(seen) for name, seen in group.items()} for group in groups]
-        return max(_cost_of(of_group, sizes, costs) for of_group in chosen)
+            bias.copy_(fitted[name] - further / _temperature(price) * costs[name])
+        return _cost_of({name: choosing[name].choice_for(of) for name, of in seen.items()}, sizes, costs)
 
     low, high = -price, _HIGHEST_RATIO * price
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if highest_cost(middle) > average + ROUNDING:
+        if mean_cost(middle) > average + ROUNDING:
             low = middle
         else:
             high = middle
-    highest_cost(high)
+    mean_cost(high)
     return price + high

@@ -42,11 +42,11 @@ def centre_weights(
     dynamic: DynamicSettings,
     cost: StageCost,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[DynamicModel, dict[str, Tensor]]:
+) -> tuple[DynamicModel, dict[str, float]]:
     """Move the weights of a wide network's convolutions in place.
 
-    Returned: the dynamic network with these weights, and adaptive stage → the width that each crop looked at wants,
-    float[crops]. The norms of GDNs, whose weights must not be negative, keep theirs.
+    Returned: the dynamic network with these weights, and stage → the width that a crop wants, on average over those
+    looked at. The norms of GDNs, whose weights must not be negative, keep theirs.
 
     nested: makes the dynamic network inside the wide one as it is;  statistics: what that was calibrated from
     crops:  [B, 3, H, W] in [0, 1], sides in 64s;  on_progress: called with (crops done, in all)
@@ -63,7 +63,7 @@ def centre_weights(
                     if step.name in stage.widest.layers and step.has_weights and step.kind != NORMALIZATION:
                         move_weights(network.wide, step, statistics, distance)
         model = nested()
-    return model, wanted
+    return model, {stage: float(widths.mean()) for stage, widths in wanted.items()}
 
 
 def _wanted_widths(
@@ -76,7 +76,7 @@ def _wanted_widths(
 ) -> dict[str, Tensor]:
     """Adaptive stage → the width, float[crops], that is best for each crop at the price of a bit."""
     found = measure_stages(model, crops, recipe.lmbda, recipe.metric, on_progress)
-    costs = bit_costs(model, cost, dynamic.widths[-1])
+    costs = bit_costs(model, cost)
     best = best_choices(found, costs, price_of(found, costs, dynamic))
     return {
         stage.name: torch.tensor(stage.widths, dtype=torch.float32)[chosen]

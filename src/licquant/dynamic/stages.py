@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from licquant.config import MAX_BITS, MIN_BITS, LayerBits, Plan
 from licquant.errors import ModelError
@@ -14,9 +15,6 @@ from licquant.quant.network import uniform_plan
 
 DYNAMIC_PARTS = ("g_a", "g_s")
 FIXED_BITS = 8  # where the image decides nothing
-
-# Stage → the widths that it may have, ascending; one for a stage that keeps it. Without the first of g_a and of g_s.
-Candidates = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,21 +58,19 @@ def stages_of(graph: Graph) -> list[StageSteps]:
     return stages
 
 
-def with_stage_inputs(traced: TracedModel, candidates: Candidates) -> TracedModel:
-    """The model with a step before every stage of several widths that brings what it reads to its width.
+def with_stage_inputs(traced: TracedModel) -> TracedModel:
+    """The model with a step before every stage but the first that brings what it reads to its width.
 
     What the stage before writes then has bits to spare (``grids.SPARE_BITS``): rounded to 8 bits first and to 7 then,
     it would lose a third more than what 7 bits lose.
     """
     graphs = dict(traced.graphs)
     for name in DYNAMIC_PARTS:
-        before, steps = INPUT, list[Step]()
-        for stage in stages_of(graphs[name]):
-            if len(candidates.get(stage.name, ())) > 1:
-                first = Step(input_of(stage.name), ACTIVATION, (before,), negative_slope=IDENTITY_SLOPE)
-                steps += [first, *(_reading(step, before, first.name) for step in stage.steps)]
-            else:
-                steps += stage.steps
+        first, *others = stages_of(graphs[name])
+        before, steps = first.output, list(first.steps)
+        for stage in others:
+            brought = Step(input_of(stage.name), ACTIVATION, (before,), negative_slope=IDENTITY_SLOPE)
+            steps += [brought, *(_reading(step, before, brought.name) for step in stage.steps)]
             before = stage.output
         graphs[name] = Graph(name, tuple(steps))
     return replace(traced, graphs=graphs)
@@ -93,13 +89,11 @@ def _reading(step: Step, old: str, new: str) -> Step:
 
 
 def stage_statistics(traced: TracedModel, statistics: Statistics) -> Statistics:
-    """The statistics with those of every stage's input under the name that ``with_stage_inputs`` gives it."""
+    """The statistics with those of the stages' inputs under the names that ``with_stage_inputs`` gives them."""
     found = dict(statistics)
     for name in DYNAMIC_PARTS:
-        before = f"{name}.{INPUT}"
-        for stage in stages_of(traced.graphs[name]):
-            found[input_of(stage.name)] = statistics[before]
-            before = stage.output
+        stages = stages_of(traced.graphs[name])
+        found |= {input_of(stage.name): statistics[before.output] for before, stage in pairwise(stages)}
     return found
 
 
@@ -118,19 +112,15 @@ def _check_chain(graph: Graph, stages: Sequence[StageSteps]) -> None:
         raise ModelError(f"{graph.name}: has one stage, whose width is fixed")
 
 
-def same_candidates(traced: TracedModel, widths: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """These widths for every stage that may have several. Raises as ``check_widths`` and ``stages_of``."""
-    check_widths(widths)
-    ascending = tuple(sorted(set(widths)))
-    return {stage.name: ascending for name in DYNAMIC_PARTS for stage in stages_of(traced.graphs[name])[1:]}
+def dynamic_plan(traced: TracedModel, widest: int) -> Plan:
+    """The plan with that width for every stage that chooses, 8 bits for the first of g_a and g_s and all other parts.
 
-
-def dynamic_plan(traced: TracedModel, candidates: Candidates) -> Plan:
-    """The plan at the widest widths: 8 bits for the first stage of g_a and g_s and for all other parts."""
+    Raises as ``stages_of``.
+    """
     layers = dict(uniform_plan(traced, FIXED_BITS, FIXED_BITS))
     for name in DYNAMIC_PARTS:
         for stage in stages_of(traced.graphs[name])[1:]:
-            layers |= at_width(stage, Plan(layers), candidates[stage.name][-1])
+            layers |= at_width(stage, Plan(layers), widest)
     return Plan(layers)
 
 

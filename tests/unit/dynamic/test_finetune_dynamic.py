@@ -128,35 +128,23 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     assert (tmp_path / "model.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_the_training_begins_with_the_widths_that_the_crops_want(
+def test_shared_weights_move_in_steps_of_the_widths_that_crops_want(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Measured with all candidates, then with those in use; shared weights move in steps of the mean wanted then."""
-
     class Begun(BaseException):
         pass
 
-    wanted = {"g_a.2": [4, 4, 4, 8], "g_a.4": [4, 6, 8, 8], "g_s.2": [6, 6, 8, 8], "g_s.4": [6, 6, 6, 6]}
-    candidates = []
-
-    def centred(nested: Any, *_: Any) -> tuple[Any, dict[str, torch.Tensor]]:
-        network = nested()
-        candidates.append(network.candidates)
-        adaptive = [stage.name for part in network.networks.values() for stage in part.adaptive]
-        return network, {name: torch.tensor(wanted.get(name, [8] * 4)).float() for name in adaptive}
-
     def task(*given: Any) -> None:
-        raise Begun(given[-1])
+        raise Begun(given[0], given[-1])
 
-    monkeypatch.setattr(module, "centre_weights", centred)
+    wanted = {"g_a.4": 6.5}
+    monkeypatch.setattr(module, "centre_weights", lambda nested, *_: (nested(), wanted))
     monkeypatch.setattr(module, "dynamic_task", task)
     with pytest.raises(Begun) as begun:
         run(recipe(), options(images, tmp_path / "m.licq"), DynamicSettings(WIDTHS, average_bits=6.6))
-    assert candidates[0] == dict.fromkeys(STAGES, WIDTHS)
-    assert candidates[1] == {
-        "g_a.2": (4,), "g_a.4": WIDTHS, "g_a.6": (8,), "g_s.2": (6, 8), "g_s.4": (6,), "g_s.6": (8,)
-    }  # fmt: skip
-    assert begun.value.args[0] == {"g_a.4": 6.5, "g_s.2": 7.0}
+    network, typical_bits = begun.value.args
+    assert network.candidates == dict.fromkeys(STAGES, WIDTHS)
+    assert typical_bits is wanted
 
 
 def test_the_cost_of_a_bit_is_what_was_asked_for(images: Path) -> None:

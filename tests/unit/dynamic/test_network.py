@@ -5,7 +5,7 @@ import torch
 
 from licquant.dynamic.nested import NestedTensor
 from licquant.dynamic.network import one_hot
-from licquant.dynamic.stages import at_width, dynamic_plan, same_candidates, stages_of
+from licquant.dynamic.stages import at_width, dynamic_plan, stages_of
 from licquant.models.trace import trace_model
 from licquant.quant.calibrate import collect_statistics, to_tensor
 from licquant.quant.dataflow import code, run_float
@@ -47,7 +47,7 @@ def test_a_narrow_stage_is_as_good_as_a_static_one(traced, statistics, free):
     settings = QuantizerSettings(free_zero_points=free)
     network, plan = (
         insert_dynamic(traced, WIDTHS, statistics, settings),
-        dynamic_plan(traced, same_candidates(traced, WIDTHS)),
+        dynamic_plan(traced, WIDTHS[-1]),
     )
     x = torch.cat([to_tensor(rgb) for rgb in dead_leaves(4, 128)])
 

@@ -8,7 +8,7 @@ from licquant.allocate.costs import bops_cost
 from licquant.dynamic import objective as dynamic_objective
 from licquant.dynamic.lowering import lower_dynamic
 from licquant.dynamic.nested import NestedLayer, NestedTensor
-from licquant.dynamic.network import insert_widest, make_dynamic, one_hot
+from licquant.dynamic.network import one_hot
 from licquant.dynamic.objective import (
     FIRST_TEMPERATURE,
     LAST_TEMPERATURE,
@@ -22,8 +22,7 @@ from licquant.dynamic.objective import (
 )
 from licquant.dynamic.selector import features_of
 from licquant.dynamic.settings import DynamicSettings
-from licquant.dynamic.stages import FIXED_BITS, dynamic_plan, same_candidates, stage_statistics, stages_of
-from licquant.errors import ModelError
+from licquant.dynamic.stages import FIXED_BITS, dynamic_plan, stage_statistics, stages_of
 from licquant.models.trace import trace_model
 from licquant.program.selector import pool, positions, sample
 from licquant.quant.calibrate import collect_statistics
@@ -63,12 +62,9 @@ def test_stages_are_the_modules_with_their_normalization(traced):
 
 
 def test_the_plan_has_fixed_widths_where_nothing_is_chosen(traced):
-    plan = dynamic_plan(traced, same_candidates(traced, (10, 6, 8)))
+    plan = dynamic_plan(traced, 10)
     assert {plan[name].weight for name in ("g_a.0", "g_a.1", "g_s.0", "h_a.0", "h_s.2")} == {FIXED_BITS}
     assert {plan[name].weight for name in ("g_a.2", "g_a.6", "g_s.3", "g_s.6")} == {10}
-    for widths in ((8,), (8, 8), (1, 8), (8, 17)):
-        with pytest.raises(ModelError, match="candidate widths"):
-            same_candidates(traced, widths)
 
 
 def test_features_are_those_of_the_codec():
@@ -112,16 +108,15 @@ def test_a_soft_mixture_is_weighted(network):
 
 
 def test_bits_count_every_layer_alike(network):
-    costs = bit_costs(network, layer_average, 8)
-    assert sum(float(t[2::3].sum()) for t in costs.tables.values()) == pytest.approx(8)
-    assert costs.fixed == 0
+    costs = bit_costs(network, layer_average)
+    assert sum(float(t[2::3].sum()) for t in costs.values()) == pytest.approx(8)
     # Two stages of two layers (GDN included) and one of one, on either side.
-    torch.testing.assert_close(costs.tables["g_a"], torch.tensor([8.0, 12, 16, 8, 12, 16, 4, 6, 8]) / 10)
+    torch.testing.assert_close(costs["g_a"], torch.tensor([8.0, 12, 16, 8, 12, 16, 4, 6, 8]) / 10)
 
 
 def test_bits_weighted_by_operations(network, traced):
     costs = bops_cost(traced)
-    tables = bit_costs(network, cost_weighted(costs), 8).tables
+    tables = bit_costs(network, cost_weighted(costs))
     assert sum(float(t[2::3].sum()) for t in tables.values()) == pytest.approx(8)
     assert float(tables["g_a"][0] / tables["g_a"][2]) == pytest.approx(0.25)  # (4 / 8)²
     share = costs.of("g_s.2", 8, 8) + costs.of("g_s.3", 8, 8)
@@ -132,23 +127,13 @@ def test_bits_weighted_by_operations(network, traced):
 def test_the_loss_is_what_its_figures_say(network, statistics, samples):
     model = AdaptiveModel.around(network, statistics)
     model.price.fill_(0.5)
-    objective = DynamicObjective(model, 0.01, "mse", None, bit_costs(network, layer_average, 8), 10).eval()
+    objective = DynamicObjective(model, 0.01, "mse", None, bit_costs(network, layer_average), 10).eval()
     loss, figures = objective(samples)
     named = dict(zip(objective.figures, figures.tolist(), strict=True))
     assert named["bits"] == pytest.approx(8)
     expected = named["bpp"] + 0.01 * 255**2 * named["distortion"] + 0.5 * named["bits"]
     assert float(loss) == pytest.approx(expected, rel=1e-5)
     assert float(model.steps) == 0
-
-
-def test_stages_that_keep_a_width_count(traced, statistics, samples):
-    candidates = {"g_a.2": (4,), "g_a.4": (6, 8), "g_a.6": (8,), "g_s.2": (6,), "g_s.4": (4, 6, 8), "g_s.6": (8,)}
-    network = make_dynamic(insert_widest(traced, candidates, statistics), candidates, statistics)
-    model = AdaptiveModel.around(network, statistics)
-    objective = DynamicObjective(model, 0.01, "mse", None, bit_costs(network, layer_average, 8), 10).eval()
-    assert float(objective(samples)[1][3]) == pytest.approx((8 + 16 + 8 + 12 + 16 + 8) / 10)
-    chosen = model.widths(samples.float() / 255)
-    assert chosen == [{"g_a.2": 4, "g_a.4": 8, "g_a.6": 8, "g_s.2": 6, "g_s.4": 8, "g_s.6": 8}] * 2
 
 
 def test_bits_below_the_target_cost_nothing(network, statistics, samples, monkeypatch):
@@ -158,7 +143,7 @@ def test_bits_below_the_target_cost_nothing(network, statistics, samples, monkey
     model.price.fill_(3.0)
     slopes, losses = [], []
     for target in (None, 8.0, 7.9):
-        objective = DynamicObjective(model, 0.0, "mse", target, bit_costs(network, layer_average, 8), 10)
+        objective = DynamicObjective(model, 0.0, "mse", target, bit_costs(network, layer_average), 10)
         model.steps.zero_()  # the temperature's
         torch.manual_seed(0)
         loss, _ = objective(samples)
@@ -176,7 +161,7 @@ def test_probabilities_are_kept_from_0_and_1(network, statistics, samples):
     """Where all widths lose alike and cost nothing that counts, they become alike."""
     model = AdaptiveModel.around(network, statistics)
     model.price.fill_(1000.0)
-    loss, _ = DynamicObjective(model, 0.0, "mse", 8.0, bit_costs(network, layer_average, 8), 10)(samples)
+    loss, _ = DynamicObjective(model, 0.0, "mse", 8.0, bit_costs(network, layer_average), 10)(samples)
     bias = model.selectors["g_s"].network.layers["g_s.selector.logits"].bias
     slope = torch.autograd.grad(loss, bias)[0].view(3, 3)
     assert (slope[:, 2] > 0).all()  # of the widest, which begins with the largest logit
@@ -197,7 +182,7 @@ def test_widths_that_hardly_count_are_not_computed(network, statistics, samples)
 
 def test_the_temperature_falls_with_training(network, statistics, samples):
     model = AdaptiveModel.around(network, statistics)
-    objective = DynamicObjective(model, 0.01, "mse", None, bit_costs(network, layer_average, 8), 2)
+    objective = DynamicObjective(model, 0.01, "mse", None, bit_costs(network, layer_average), 2)
     seen = []
     for _ in range(3):
         objective(samples)
@@ -241,7 +226,7 @@ def test_after_the_sampling_widths_are_those_of_inference(network, statistics, s
     """No noise and no mixtures: the same loss twice, and nothing that the selectors could learn from."""
     model = AdaptiveModel.around(network, statistics).train()
     model.price.fill_(1.0)
-    objective = DynamicObjective(model, 0.01, "mse", None, bit_costs(network, layer_average, 8), 3)
+    objective = DynamicObjective(model, 0.01, "mse", None, bit_costs(network, layer_average), 3)
     bias = model.selectors["g_s"].network.layers["g_s.selector.logits"].bias
     losses, moved = [], []
     for _ in range(5):

@@ -5,17 +5,15 @@ import torch
 
 from licquant.allocate.sensitivity import draw_crops
 from licquant.dynamic import selector_fit
-from licquant.dynamic.objective import AdaptiveModel, BitCosts, bit_costs, layer_average
+from licquant.dynamic.objective import AdaptiveModel, bit_costs, layer_average
 from licquant.dynamic.selector import BitWidthSelector, features_of, make_selectors
 from licquant.dynamic.selector_fit import (
     StageLosses,
-    best_choices,
     features_of_images,
     fit_selectors,
     fit_to_losses,
     keep_average,
     measure_stages,
-    middle_enlarged,
     price_for,
 )
 from licquant.dynamic.settings import DynamicSettings
@@ -96,20 +94,11 @@ def test_the_price_is_the_lowest_that_reaches_the_average():
     losses = torch.tensor([[9.0, 3.0, 0.0], [18.0, 6.0, 0.0]])
     found = {"g_a": StageLosses(losses, torch.zeros(2, 1, 8, 8), [3])}
     # Image 0 goes from 8 to 5 bits at a price of 1 and to 3 bits at 3, image 1 at 2 and 6.
-    for fixed in (0.0, 10.0):
-        costs = BitCosts({"g_a": torch.tensor([3.0, 5.0, 8.0])}, fixed)
-        for average, price in ((7.9, 1), (6.5, 1), (6.4, 2), (5, 2), (4, 3), (3, 6)):
-            assert price_for(found, costs, fixed + average) == pytest.approx(price, rel=1e-5)
-    with pytest.raises(BudgetError, match=r"12\.9 bits cannot be met: these widths cost at least 13\.00"):
-        price_for(found, costs, 12.9)
-
-
-def test_stages_may_have_different_numbers_of_widths():
-    losses = torch.tensor([[4.0, 0.0, 9.0, 3.0, 0.0], [1.0, 0.0, 0.0, 6.0, 0.0]])
-    found = {"g_a": StageLosses(losses, torch.zeros(2, 1, 8, 8), [2, 3])}
-    costs = BitCosts({"g_a": torch.tensor([6.0, 8.0, 3.0, 5.0, 8.0])}, 7.0)
-    assert best_choices(found, costs, 1.1)["g_a"].tolist() == [[1, 1], [0, 0]]
-    assert price_for(found, costs, 7 + (8 + 5 + 6 + 3) / 2) == pytest.approx(1, rel=1e-5)
+    costs = {"g_a": torch.tensor([3.0, 5.0, 8.0])}
+    for average, price in ((7.9, 1), (6.5, 1), (6.4, 2), (5, 2), (4, 3), (3, 6)):
+        assert price_for(found, costs, average) == pytest.approx(price, rel=1e-5)
+    with pytest.raises(BudgetError, match=r"2\.9 bits cannot be met: these widths cost at least 3\.00"):
+        price_for(found, costs, 2.9)
 
 
 def test_selectors_learn_which_images_lose_what(network, statistics):
@@ -120,7 +109,7 @@ def test_selectors_learn_which_images_lose_what(network, statistics):
     seen[::2] *= 0.1
     losses = torch.zeros(24, 3, 3)
     losses[1::2, :, :2] = 10.0
-    costs = BitCosts({"g_a": torch.tensor([3.0, 5.0, 8.0]).repeat(3)})
+    costs = {"g_a": torch.tensor([3.0, 5.0, 8.0]).repeat(3)}
     found = {"g_a": StageLosses(losses.flatten(1), features_of(seen), [3, 3, 3])}
     fit_selectors({"g_a": selectors["g_a"]}, found, costs, 1.0)
     unseen = torch.randn(6, 8, 32, 32) * 1e4
@@ -140,7 +129,7 @@ def test_selectors_tell_apart_crops_that_they_have_not_seen():
     losses = torch.stack([lost, torch.zeros(96)], 1)
     selector = BitWidthSelector("g_a", torch.full((32,), 10.0), [2])
     seen = {"g_a": StageLosses(losses[:48], features[:48], [2])}
-    fit_selectors({"g_a": selector}, seen, BitCosts({"g_a": torch.tensor([7.0, 7.01])}), 0.01)
+    fit_selectors({"g_a": selector}, seen, {"g_a": torch.tensor([7.0, 7.01])}, 0.01)
     logits = selector.eval().logits(features[48:]).detach()
     assert torch.corrcoef(torch.stack([logits[:, 1] - logits[:, 0], lost[48:]]))[0, 1] > 0.6
 
@@ -156,13 +145,13 @@ def test_hidden_units_stay_alive(seed):
     selector = BitWidthSelector("g_a", torch.full((192,), 20.0), [2])
     next(iter(selector.network.layers.values())).bias.data.fill_(-1e3)
     seen = {"g_a": StageLosses(losses[:32], features[:32], [2])}
-    fit_selectors({"g_a": selector}, seen, BitCosts({"g_a": torch.tensor([0.0, 0.5])}), 1.0)
+    fit_selectors({"g_a": selector}, seen, {"g_a": torch.tensor([0.0, 0.5])}, 1.0)
     logits = selector.eval().logits(features[32:]).detach()
     assert torch.corrcoef(torch.stack([logits[:, 1] - logits[:, 0], texture[32:]]))[0, 1] > 0.8
 
 
 ACTIVITY = torch.linspace(0.2, 1.8, 32)  # of images, the calm ones first
-COSTS = BitCosts({"g_a": torch.tensor([1.0, 2.0, 3.0]).repeat(3)})
+COSTS = {"g_a": torch.tensor([1.0, 2.0, 3.0]).repeat(3)}
 
 
 def calm_to_busy():
@@ -179,48 +168,16 @@ def test_the_selectors_own_choices_keep_the_average(network, statistics, average
     selector = make_selectors(network, statistics)["g_a"]
     seen, found = calm_to_busy()
     fit_selectors({"g_a": selector}, found, COSTS, 3.0)
-    price = keep_average({"g_a": selector}, [{"g_a": found["g_a"].features}], COSTS, 3.0, average)
+    price = keep_average({"g_a": selector}, {"g_a": found["g_a"].features}, COSTS, 3.0, average)
     bits = selector.eval().choice(seen).float().add(1).sum(1)
     assert average - 0.3 < float(bits.mean()) <= average + 1e-4
     assert (price > 3) == (average < 6)
     assert torch.corrcoef(torch.stack([bits, ACTIVITY]))[0, 1] > 0.5
 
 
-@pytest.mark.slow
-def test_every_group_keeps_the_average(network, statistics):
-    """Calm images want few bits; with them alone busy ones would get more than there are. In whichever order."""
-    _, found = calm_to_busy()
-    calm, busy = ({"g_a": found["g_a"].features[half]} for half in (slice(16), slice(16, 32)))
-
-    def bits_of_busy(*groups):
-        selector = make_selectors(network, statistics)["g_a"]
-        torch.manual_seed(1)
-        fit_selectors({"g_a": selector}, found, COSTS, 3.0)
-        keep_average({"g_a": selector}, groups, COSTS, 3.0, 5.0)
-        return float(selector.choice_for(busy["g_a"]).float().add(1).sum(1).mean())
-
-    assert bits_of_busy(calm) > 6
-    assert 4.5 < bits_of_busy(busy) <= 5
-    assert bits_of_busy(calm, busy) == bits_of_busy(busy, calm) == bits_of_busy(busy)
-
-
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (64, 97), (321, 481)])
-def test_the_middle_is_enlarged(height, width):
-    image = torch.rand(1, 3, height, width)
-    found = middle_enlarged(image)
-    assert found.shape == (1, 3, max(2, height // 2 * 2), max(2, width // 2 * 2))
-    assert torch.equal(found, found.clamp(0, 1))
-
-
-def test_it_is_the_middle():
-    ramp = torch.linspace(0, 1, 64).expand(1, 3, 48, 64)
-    found, expected = middle_enlarged(ramp), torch.linspace(15.75, 47.25, 64) / 63
-    assert torch.allclose(found[..., 4:-4], expected[4:-4], atol=0.1 / 63)  # of a pixel
-
-
 def test_a_start_reaches_the_average(network, statistics, crops, monkeypatch):
     recipe = FinetuneRecipe.from_mapping({"model": "bmshj2018-hyperprior", "lmbda": LMBDA, "crop": 64})
-    costs = bit_costs(network, layer_average, 8)
+    costs = bit_costs(network, layer_average)
     seen = measure_stages(network, crops, LMBDA, "mse")
     # Stages lose the more the later they come, all crops alike: a trained model's, which this one is not.
     rising = torch.tensor([9.0, 3, 0, 18, 6, 0, 36, 12, 0]).expand(3, 9)
@@ -236,7 +193,7 @@ def test_a_start_reaches_the_average(network, statistics, crops, monkeypatch):
         bits = 0.0
         for name, of in losses.items():  # not those of a run, where g_s reads what narrow widths in g_a put out
             chosen = model.by_part[name].choice_for(of.features)
-            table = costs.tables[name].view(3, 3)
+            table = costs[name].view(3, 3)
             bits += sum(float(table[stage, chosen[:, stage]].mean()) for stage in range(3))
         assert average - 1 < bits <= average + 1e-4
         prices.append(float(model.price))
@@ -252,17 +209,17 @@ def test_the_price_becomes_that_of_the_selectors_own_choices(network, statistics
 
 
 def test_the_average_is_that_of_whole_images(network, statistics, crops, monkeypatch):
-    """Of whatever sizes, and of their middles enlarged; crops, busier or flatter, only say what widths lose."""
+    """Of whatever sizes; crops, busier or flatter, only say what widths lose."""
     recipe = FinetuneRecipe.from_mapping({"model": "bmshj2018-hyperprior", "lmbda": LMBDA, "crop": 64})
     model = AdaptiveModel.around(network, statistics)
-    photographs, kept = [torch.rand(1, 3, 64, 128), torch.rand(1, 3, 192, 64)], []
-    monkeypatch.setattr(selector_fit, "keep_average", lambda _, groups, *others: kept.extend(groups) or 1.0)
+    photographs, kept = [torch.rand(1, 3, 64, 128), torch.rand(1, 3, 192, 64)], {}
+    monkeypatch.setattr(selector_fit, "keep_average", lambda _, seen, *others: kept.update(seen) or 1.0)
     fit_to_losses(model, crops, photographs, recipe, DynamicSettings(WIDTHS, average_bits=6.0), layer_average)
-    for group, images in zip(kept, (photographs, [middle_enlarged(x) for x in photographs]), strict=True):
-        seen = [features_of_images(network, [x], LMBDA, "mse") for x in images]
-        for name, of_part in group.items():
-            assert torch.equal(of_part, torch.cat([of[name] for of in seen]))
-            assert not torch.equal(of_part[0], of_part[1])
+    seen = [features_of_images(network, [x], LMBDA, "mse") for x in photographs]
+    assert set(kept) == {"g_a", "g_s"}
+    for name, of_part in kept.items():
+        assert torch.equal(of_part, torch.cat([of[name] for of in seen]))
+        assert not torch.equal(of_part[0], of_part[1])
     measured = measure_stages(network, crops, LMBDA, "mse")
     same = features_of_images(network, crops.split(1), LMBDA, "mse")
     assert all(torch.equal(of_part, measured[name].features) for name, of_part in same.items())
