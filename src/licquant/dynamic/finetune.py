@@ -26,7 +26,6 @@ from licquant.dynamic.objective import (
     cost_weighted,
     dynamic_task,
     layer_average,
-    sampling_steps,
 )
 from licquant.dynamic.selector_fit import SELECTOR_CROPS, SELECTOR_SIDE, fit_to_losses
 from licquant.dynamic.settings import LAYERS, DynamicSettings
@@ -36,7 +35,7 @@ from licquant.images import RGB, evenly
 from licquant.lower.artifact import artifact_of
 from licquant.quant.after_training.fit import fit
 from licquant.quant.calibrate import MEASURED, Calibrated, calibrate, to_tensor
-from licquant.quant.in_training.finetune import Outcome, Refit, decided_before
+from licquant.quant.in_training.finetune import Outcome, decided_before
 from licquant.quant.in_training.finetune import finetune as train_quantized
 from licquant.quant.in_training.finetune_settings import Training
 from licquant.quant.settings import Settings
@@ -79,12 +78,11 @@ def finetune_dynamic(
     adaptive = task.model
     assert isinstance(adaptive, AdaptiveModel)
     photographs = [to_tensor(rgb) for rgb in evenly(images, MEASURED)]
-    refit = partial(fit_to_losses, adaptive, crops, photographs, recipe, dynamic, cost, measuring)
+    fit_selectors = partial(fit_to_losses, adaptive, crops, photographs, recipe, dynamic, cost, measuring)
     if not resumed:
-        refit()
-    task = replace(task, refit=Refit(sampling_steps(recipe), refit, list(adaptive.selectors.parameters())))
+        fit_selectors()
     outcome = train_quantized(task, training)
-    refit()
+    fit_selectors()  # the weights have become others
     made = outcome.told(recipe, {**training.facts, "gamma": float(adaptive.price)})
     return Result(lowered_dynamic(adaptive, made, chosen.licence), wide, statistics), outcome
 

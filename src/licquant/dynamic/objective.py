@@ -204,15 +204,9 @@ def dynamic_task(
             _learn_nested(part, recipe.rounding, biases, grids)
     selectors = [p for p in model.selectors.parameters() if p.requires_grad]
     groups = [*groups_of(recipe, weights, biases, grids), {"params": selectors, "share": _SELECTOR_RATE}]
-    sampled = sampling_steps(recipe)
-    costs = bit_costs(network, cost)
+    sampled, costs = max(1, round(SAMPLING * recipe.steps)), bit_costs(network, cost)
     objective = DynamicObjective(model, recipe.lmbda, recipe.metric, dynamic.target, costs, sampled)
     return Task(model, network.candidates, objective, groups)
-
-
-def sampling_steps(recipe: FinetuneRecipe) -> int:
-    """The steps before widths are chosen as at inference."""
-    return max(1, round(SAMPLING * recipe.steps))
 
 
 def _learn_nested(part: StagePart, rounding: Estimator, biases: list[nn.Parameter], grids: list[nn.Parameter]) -> None:

@@ -44,7 +44,7 @@ class Stepper:
         self.figures: Sequence[str] = (*objective.figures, "gradient")  # type: ignore[misc]
         self.objective, *prepared = fabric.setup(objective, *optimizers.values())
         self.optimizers = dict(zip(optimizers, prepared, strict=True))
-        self.share_buffers()
+        self._share_buffers()
         self.clipped = [value for group in self.optimizers[SCHEDULED].param_groups for value in group["params"]]
         self.average = Average(model.parameters(), recipe.average)
         self.step = 0
@@ -52,7 +52,7 @@ class Stepper:
         self.summed = 0
 
     @torch.no_grad()
-    def share_buffers(self) -> None:
+    def _share_buffers(self) -> None:
         """Give every process the first one's buffers: offsets start from them, and distributed training, which sees
         to parameters, leaves them alone."""
         if self.fabric.world_size > 1:

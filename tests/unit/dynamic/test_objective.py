@@ -18,7 +18,6 @@ from licquant.dynamic.objective import (
     cost_weighted,
     dynamic_task,
     layer_average,
-    sampling_steps,
 )
 from licquant.dynamic.selector import features_of
 from licquant.dynamic.settings import DynamicSettings
@@ -287,8 +286,8 @@ def test_the_seed_decides_how_the_selectors_begin(traced, statistics):
 
 def test_a_price_on_bits_lowers_the_widths(network, statistics, samples):
     """And what is trained can still be lowered, with every narrow weight inside the stored one."""
-    assert sampling_steps(recipe(steps=250)) == 25
     task = dynamic_task(network, statistics, recipe(steps=250, learning_rate=0.05), DynamicSettings(WIDTHS, 50.0))
+    assert task.objective.steps == 25  # the widths are sampled in all that follow
     optimizer = torch.optim.Adam([{"params": g["params"], "lr": 0.05 * g["share"]} for g in task.groups])
     torch.manual_seed(0)
     bits = []

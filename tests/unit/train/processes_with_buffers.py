@@ -1,6 +1,6 @@
 """What two processes have in their buffers, which they begin with different values of: ``python -m`` this, FOLDER.
 
-Fabric starts the second process; each writes FOLDER/RANK.json: its buffers after setup, and after a refit.
+Fabric starts the second process; each writes FOLDER/RANK.json: its buffers after setup and after every step.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from licquant.quant.in_training.finetune import Finetuner, Refit, Task
+from licquant.quant.in_training.finetune import Finetuner, Task
 from licquant.quant.in_training.finetune_settings import FinetuneRecipe
 from licquant.train.command import make_fabric
 from licquant.train.settings import RunOptions
@@ -37,9 +37,8 @@ def main(folder: Path) -> None:
     recipe = FinetuneRecipe.from_mapping({"model": "none", "lmbda": 0.01, "steps": 2})
     fabric = make_fabric(RunOptions(folder, folder / "m.licq", accelerator="cpu", devices=2, threads=1))
     model = Offset(1.0 + fabric.global_rank)
-    fit = Refit(1, lambda: model.start.fill_(5.0 + fabric.global_rank), [model.offset])
     groups = [{"params": [model.offset], "share": 1.0}]
-    stepper = Finetuner(fabric, recipe, Task(model, {}, model, groups, fit))
+    stepper = Finetuner(fabric, recipe, Task(model, {}, model, groups))
     found: list[Any] = [[buffer.tolist() for buffer in model.buffers()]]
     for _ in range(recipe.steps):
         stepper.advance(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), fabric.global_rank)

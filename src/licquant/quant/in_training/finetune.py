@@ -10,7 +10,7 @@ rounded as the coder does, no noise. The loop, the crops, the log and the saved 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -43,32 +43,19 @@ ParameterGroup = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Refit:
-    """Something that is fitted by other means than the steps, between two of them.
-
-    step: before which;  fit: does it, on the device where the model is;  parameters: what it changes
-    """
-
-    step: int
-    fit: Callable[[], None]
-    parameters: Sequence[nn.Parameter]
-
-
-@dataclass(frozen=True, eq=False)
 class Task:
     """What is finetuned: a network of any kind that is made of quantized parts.
 
     model:     all that is stored of it;  decided: its widths, in JSON: what ``decided_before`` tells a resumed run
     objective: a module from samples, uint8 B×3×H×W, to (the loss, its figures [n]), whose attribute ``figures`` names
                them, ``loss``, ``bpp`` and ``distortion`` among them
-    groups:    the parameters that are trained;  refit: what is fitted on the way
+    groups:    the parameters that are trained
     """
 
     model: nn.Module
     decided: Mapping[str, Any]
     objective: nn.Module
     groups: Sequence[ParameterGroup]
-    refit: Refit | None = None
 
 
 @dataclass(frozen=True)
@@ -169,18 +156,6 @@ class Finetuner(Stepper):
         """Within it ``advance`` may be called: convolutions have bfloat16 gradients where the CPU has them."""
         with Bfloat16Gradients():
             yield
-
-    def begin(self, first_sample: int) -> None:
-        """Fit the shared weights again, before the step at which the task wants that."""
-        refit = self.task.refit
-        if refit is None or self.step != refit.step:
-            return
-        refit.fit()
-        self.share_buffers()
-        for parameter in refit.parameters:
-            parameter.data.copy_(self.fabric.broadcast(parameter.data))
-            # Where its gradient led before says nothing now.
-            self.optimizers[SCHEDULED].state.pop(parameter, None)
 
     def stored(self) -> Iterable[Tensor]:
         """With the buffers: where the offsets start from."""
