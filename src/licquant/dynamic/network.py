@@ -38,7 +38,7 @@ from licquant.quant.layers import QuantizedLayer, QuantizedTensor, ShuffledTenso
 from licquant.quant.network import QuantizedModel, QuantizedPart
 from licquant.quant.ranges import correct_bias, moments
 
-# The centred integers that a selector reads [B, C, H, W] → the weights of the widths [B, widths of all its stages].
+# The centred integers that a selector reads [B, C, H, W] → the weights of the widths [B, stages, widths].
 Select = Callable[[Tensor], Tensor]
 
 _TINY = 1e-20
@@ -79,14 +79,14 @@ class DynamicNetwork(nn.Module):
 
     wide:     the whole at the widest widths, whose weights all others are nested in
     stages:   the first has one width;  adaptive: the others
-    sizes:    how many widths each of these has
+    shape:    how many stages choose, and from how many widths
     """
 
     def __init__(self, wide: QuantizedPart, stages: Sequence[QuantizedStage]) -> None:
         super().__init__()
         self.wide, self.stages = wide, tuple(stages)
         self.adaptive = self.stages[1:]
-        self.sizes = [len(stage.parts) for stage in self.adaptive]
+        self.shape = len(self.adaptive), len(self.adaptive[0].parts)
         self._registered = nn.ModuleList([part for stage in self.stages for part in stage.parts.values()])
 
     @property
@@ -101,15 +101,15 @@ class DynamicNetwork(nn.Module):
     def forward(self, q: Tensor, select: Select) -> Tensor:
         """Centred integers of the input [B, C, H, W] to those of the output, mixed by the selector's weights."""
         value = self.stages[0].widest(q)
-        weights = select(q if self.selected == INPUT else value).split(self.sizes, 1)
-        for stage, of_stage in zip(self.adaptive, weights, strict=True):
+        weights = select(q if self.selected == INPUT else value)
+        for stage, of_stage in zip(self.adaptive, weights.unbind(1), strict=True):
             value = _mixed(stage, value, of_stage)
         return value
 
 
-def one_hot(chosen: Tensor, sizes: Sequence[int]) -> Tensor:
-    """The index of each stage's width [B, stages] → weights [B, widths of all stages], as a ``Select`` gives them."""
-    return torch.cat([F.one_hot(k, n) for k, n in zip(chosen.unbind(1), sizes, strict=True)], 1).float()
+def one_hot(chosen: Tensor, widths: int) -> Tensor:
+    """The index of each stage's width [B, stages] → weights [B, stages, widths], as a ``Select`` gives them."""
+    return F.one_hot(chosen, widths).float()
 
 
 def _mixed(stage: QuantizedStage, q: Tensor, weights: Tensor) -> Tensor:

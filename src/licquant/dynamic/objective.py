@@ -43,7 +43,7 @@ ROUNDING = 1e-5  # of sums of bits, in float32
 
 # The quantized layers of a stage, and its width → what that costs, in any unit.
 StageCost = Callable[[Sequence[str], int], float]
-# Part → what the widths of all its stages cost, float[widths], in bits: the widest cost as many as they are.
+# Part → what the widths of its stages cost, float[stages, widths], in bits: the widest cost as many as they are.
 BitCosts = Mapping[str, Tensor]
 
 
@@ -88,14 +88,12 @@ class AdaptiveModel(nn.Module):
         probabilities = self.run(x)[1]
         found: list[dict[str, int]] = [{} for _ in x]
         for name, network in self.network.networks.items():
-            chosen = iter([p.argmax(1).tolist() for p in self.by_part[name].by_stage(probabilities[name])])
-            for stage in network.adaptive:
-                for of_image, k in zip(found, next(chosen), strict=True):
-                    of_image[stage.name] = stage.widths[k]
+            for of_image, chosen in zip(found, probabilities[name].argmax(2).tolist(), strict=True):
+                of_image |= {s.name: s.widths[k] for s, k in zip(network.adaptive, chosen, strict=True)}
         return found
 
     def run(self, x: Tensor) -> tuple[Coded, dict[str, Tensor]]:
-        """(what coding the images x [B, 3, H, W] in [0, 1] gives, part → probabilities [B, widths])."""
+        """(what coding the images x [B, 3, H, W] in [0, 1] gives, part → probabilities [B, stages, widths])."""
         probabilities: dict[str, Tensor] = {}
 
         def run_part(name: str, value: Tensor) -> Tensor:
@@ -136,26 +134,21 @@ class DynamicObjective(nn.Module):
         coded, probabilities = self.model.run(x)
         found = rate_distortion(coded, x, self.lmbda, self.metric)
         bits = self._bits(probabilities)
-        chosen = self._bits({name: self._chosen(name, p) for name, p in probabilities.items()})
+        chosen = self._bits({name: one_hot(p.argmax(2), p.shape[2]) for name, p in probabilities.items()})
         if self.target is not None and chosen <= self.target + ROUNDING:
             bits = bits.detach()
         loss = found[0] + self.model.price * bits
         figures = torch.stack([loss, found[1], found[2], bits]).detach()
         if self.training:
-            entropy = -sum((p * p.clamp(min=_TINY).log()).sum(1).mean() for p in probabilities.values())
+            entropy = -sum((p * p.clamp(min=_TINY).log()).sum((1, 2)).mean() for p in probabilities.values())
             loss = loss - ENTROPY * self.model.price * entropy
             # A width that no image wanted has a gradient too: in distributed training all must have one.
             loss = loss + 0 * sum(p.sum() for p in self.model.parameters() if p.requires_grad)
         return loss, figures
 
     def _bits(self, probabilities: Mapping[str, Tensor]) -> Tensor:
-        shares = [(p * self.get_buffer(f"cost_{name}")).sum(1).mean() for name, p in probabilities.items()]
+        shares = [(p * self.get_buffer(f"cost_{name}")).sum((1, 2)).mean() for name, p in probabilities.items()]
         return torch.stack(shares).sum()
-
-    def _chosen(self, name: str, probabilities: Tensor) -> Tensor:
-        """One-hot, as at inference."""
-        selector = self.model.by_part[name]
-        return one_hot(torch.stack([p.argmax(1) for p in selector.by_stage(probabilities)], 1), selector.sizes)
 
 
 def layer_average(layers: Sequence[str], bits: int) -> float:
@@ -173,7 +166,7 @@ def bit_costs(model: DynamicModel, cost: StageCost) -> BitCosts:
     stages = [stage for network in model.networks.values() for stage in network.adaptive]
     unit = stages[0].widths[-1] / sum(cost(stage.layers, stage.widths[-1]) for stage in stages)
     return {
-        name: torch.tensor([unit * cost(stage.layers, bits) for stage in network.adaptive for bits in stage.widths])
+        name: torch.tensor([[unit * cost(stage.layers, bits) for bits in stage.widths] for stage in network.adaptive])
         for name, network in model.networks.items()
     }
 

@@ -12,7 +12,7 @@ with 16 units and 4 bits they are 2 % of a scale hyperprior model of 8 bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import torch
 import torch.nn.functional as F
@@ -45,13 +45,13 @@ class BitWidthSelector(nn.Module):
     """A selector for one dynamic part.
 
     means: float[C], the mean magnitudes of the tensor that is read, in units of its grid
-    sizes: how many widths each stage may have
+    shape: for how many stages it chooses, and from how many widths
     """
 
-    def __init__(self, name: str, means: Tensor, sizes: Sequence[int], hidden: int = HIDDEN) -> None:
+    def __init__(self, name: str, means: Tensor, shape: tuple[int, int]) -> None:
         super().__init__()
-        self.sizes = list(sizes)
-        self.network = _network(f"{name}.selector", means, hidden, self.sizes)
+        self.shape = shape
+        self.network = _network(f"{name}.selector", means, math.prod(shape))
         self.temperature = 1.0
         self.restart()
 
@@ -62,7 +62,8 @@ class BitWidthSelector(nn.Module):
         nn.init.kaiming_normal_(hidden.weight, nonlinearity="relu")
         nn.init.zeros_(hidden.bias)
         nn.init.normal_(logits.weight, std=0.01)
-        logits.bias.copy_(torch.cat([torch.eye(widths)[-1] for widths in self.sizes]) * _FIRST_LOGIT)
+        stages, widths = self.shape
+        logits.bias.copy_(torch.eye(widths)[-1].repeat(stages) * _FIRST_LOGIT)
 
     @property
     def unit(self) -> Tensor:
@@ -70,18 +71,14 @@ class BitWidthSelector(nn.Module):
         return self.network.tensors[INPUT].scale.detach()
 
     def logits(self, features: Tensor) -> Tensor:
-        """[B, widths of all stages] of ``features_of``, with a gradient and dropout: for training."""
+        """[B, stages, widths] of ``features_of``, with a gradient and dropout: for training."""
         self.network.fit_units()  # as large as the weights have become
         value = features.float()
         for step in self.network.graph:
             value = self.network.run(step, [value])
             if step.negative_slope == 0:
                 value = F.dropout(value, DROPOUT, self.training)
-        return self.network.tensors[self.network.graph.output].dequantize(value).flatten(1)
-
-    def by_stage(self, values: Tensor) -> tuple[Tensor, ...]:
-        """Values of all widths [B, widths of all stages] → those of each stage, [B, widths]."""
-        return values.split(self.sizes, 1)
+        return self.network.tensors[self.network.graph.output].dequantize(value).view(-1, *self.shape)
 
     def choice(self, q: Tensor) -> Tensor:
         """The index of each stage's width [B, stages], exactly as at inference; the lowest of equal logits wins.
@@ -94,28 +91,26 @@ class BitWidthSelector(nn.Module):
         """``choice`` for what ``features_of`` gave."""
         if features.device.type == "cpu":
             self.network.fit_units()
-            logits = simulate_exactly(self.network, features).flatten(1)
+            logits = simulate_exactly(self.network, features).view(-1, *self.shape)
         else:
             logits = self.logits(features)
-        largest = [(of == of.amax(1, keepdim=True)).int().argmax(1) for of in self.by_stage(logits)]
-        return torch.stack(largest, 1)
+        return (logits == logits.amax(2, keepdim=True)).int().argmax(2)
 
     def forward(self, q: Tensor) -> tuple[Tensor, Tensor]:
-        """(weights of the widths to mix, their probabilities), [B, widths of all stages] each.
+        """(weights of the widths to mix, their probabilities), [B, stages, widths] each.
 
         In training the weights are sampled, and soft, but for the smallest ones; else both are one-hot.
         """
         if self.training:
-            logits = self.by_stage(self.logits(features_of(q)))
-            weights = torch.cat([self._sampled(of) for of in logits], 1)
-            return weights, torch.cat([of.softmax(1) for of in logits], 1)
-        chosen = one_hot(self.choice(q), self.sizes)
+            logits = self.logits(features_of(q))
+            return self._sampled(logits), logits.softmax(2)
+        chosen = one_hot(self.choice(q), self.shape[1])
         return chosen, chosen
 
     def _sampled(self, logits: Tensor) -> Tensor:
         weights = F.gumbel_softmax(logits, self.temperature)
         weights = torch.where(weights < _LEAST_WEIGHT, 0.0, weights)
-        return weights / weights.sum(1, keepdim=True)
+        return weights / weights.sum(2, keepdim=True)
 
 
 def features_of(q: Tensor) -> Tensor:
@@ -140,13 +135,12 @@ def _selector(name: str, network: DynamicNetwork, statistics: Statistics) -> Bit
     found = statistics[f"{name}.{INPUT}" if network.selected == INPUT else network.selected]
     mean = (found.counts * found.centres.abs()).sum(1) / found.counts.sum(1).clamp(min=1)
     means = mean / network.wide.tensors[network.selected].scale.detach()
-    return BitWidthSelector(name, means, network.sizes, HIDDEN)
+    return BitWidthSelector(name, means, network.shape)
 
 
-def _network(name: str, means: Tensor, hidden: int, sizes: Sequence[int]) -> QuantizedPart:
+def _network(name: str, means: Tensor, outputs: int) -> QuantizedPart:
     """Means in units of 2^-8 to logits. In real units features are means relative to ``means``."""
-    outputs = sum(sizes)
-    features, layers = nn.Conv2d(len(means), hidden, CELLS), nn.Conv2d(hidden, outputs, 1)
+    features, layers = nn.Conv2d(len(means), HIDDEN, CELLS), nn.Conv2d(HIDDEN, outputs, 1)
     steps = (
         Step(f"{name}.features", ACTIVATION, (INPUT,), negative_slope=IDENTITY_SLOPE),
         Step(f"{name}.hidden", CONVOLUTION, (f"{name}.features",), features, negative_slope=0.0),
@@ -158,7 +152,7 @@ def _network(name: str, means: Tensor, hidden: int, sizes: Sequence[int]) -> Qua
     tensors = {
         INPUT: QuantizedTensor.of(pooled),
         steps[0].name: _unsigned(len(means), step),
-        steps[1].name: _unsigned(hidden, step),
+        steps[1].name: _unsigned(HIDDEN, step),
         steps[2].name: QuantizedTensor.of(Grid.fixed_point(outputs, _LOGIT_FRACTION_BITS)),
     }
     return QuantizedPart(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -67,15 +68,13 @@ def fit_to_losses(
 class StageLosses:
     """What the adaptive stages of a dynamic part do to the loss, crop by crop.
 
-    losses: float[crops, widths of all stages], R + λ·D with one stage at that width and all others of both parts at
+    losses: float[crops, stages, widths], R + λ·D with one stage at that width and all others of both parts at
         the widest, less that with all at the widest
     features: what the part's selector reads of every crop, int64 [crops, C, 5, 5], ``selector.features_of``
-    sizes:  how many widths each stage may have
     """
 
     losses: Tensor
     features: Tensor
-    sizes: Sequence[int]
 
 
 @torch.no_grad()
@@ -97,17 +96,13 @@ def measure_stages(
         widest: list[Tensor] = []
         base = _loss(model, x, None, lmbda, metric, widest, features)
         for name, network in model.networks.items():
-            of_part = [
-                _loss(model, x, (name, stage, k), lmbda, metric, widest, {}) - base if k < size - 1 else 0.0 * base
-                for stage, size in enumerate(network.sizes)
-                for k in range(size)
-            ]
-            losses[name].append(torch.stack(of_part))
+            stages, widths = network.shape
+            of_part = torch.zeros(network.shape, device=x.device)
+            for stage, k in product(range(stages), range(widths - 1)):
+                of_part[stage, k] = _loss(model, x, (name, stage, k), lmbda, metric, widest, {}) - base
+            losses[name].append(of_part)
     on_progress(len(crops), len(crops))
-    return {
-        name: StageLosses(torch.stack(losses[name]), torch.cat(features[name]), network.sizes)
-        for name, network in model.networks.items()
-    }
+    return {name: StageLosses(torch.stack(losses[name]), torch.cat(features[name])) for name in model.networks}
 
 
 @torch.no_grad()
@@ -138,11 +133,11 @@ def _loss(
         def select(q: Tensor) -> Tensor:
             if name in see:
                 see[name].append(features_of(q))
-            sizes = model.networks[name].sizes
-            chosen = torch.tensor([sizes], device=q.device).expand(len(q), -1) - 1
+            stages, widths = model.networks[name].shape
+            chosen = torch.full((len(q), stages), widths - 1, device=q.device)
             if narrow is not None and name == narrow[0]:
                 chosen[:, narrow[1]] = narrow[2]
-            return one_hot(chosen, sizes)
+            return one_hot(chosen, widths)
 
         nonlocal reached
         reached = reached or (narrow is not None and name == narrow[0])
@@ -183,19 +178,19 @@ def price_for(found: Mapping[str, StageLosses], costs: BitCosts, average: float)
 
 
 def _mean_cost(found: Mapping[str, StageLosses], costs: BitCosts, price: float) -> float:
-    return _cost_of(best_choices(found, costs, price), {name: of.sizes for name, of in found.items()}, costs)
+    return _cost_of(best_choices(found, costs, price), costs)
 
 
 def best_choices(found: Mapping[str, StageLosses], costs: BitCosts, price: float) -> dict[str, Tensor]:
     """Part → the index of the width that is best for each crop at that price of a bit, [crops, stages]."""
-    priced = {name: (of.losses + price * costs[name]).split(list(of.sizes), 1) for name, of in found.items()}
-    return {name: torch.stack([of_stage.argmin(1) for of_stage in stages], 1) for name, stages in priced.items()}
+    return {name: (of.losses + price * costs[name]).argmin(2) for name, of in found.items()}
 
 
-def _cost_of(chosen: Mapping[str, Tensor], sizes: Mapping[str, Sequence[int]], costs: BitCosts) -> float:
+def _cost_of(chosen: Mapping[str, Tensor], costs: BitCosts) -> float:
     """The mean over the images of what widths cost; chosen: part → their index [images, stages]."""
-    shares = [float((one_hot(chosen[name], of) @ costs[name]).mean()) for name, of in sizes.items()]
-    return sum(shares)
+    return sum(
+        float((one_hot(of, costs[name].shape[1]) * costs[name]).sum((1, 2)).mean()) for name, of in chosen.items()
+    )
 
 
 def _temperature(price: float) -> float:
@@ -227,10 +222,8 @@ def fit_selectors(
         optimizer = torch.optim.AdamW(groups, weight_decay=_DECAY)
         for _ in range(_STEPS):
             optimizer.zero_grad()
-            log = torch.cat(
-                [of_stage.log_softmax(1) for of_stage in selector.by_stage(selector.logits(_shuffled(of.features)))], 1
-            )
-            (log.exp() * (total + log)).sum(1).mean().backward()
+            log = selector.logits(_shuffled(of.features)).log_softmax(2)
+            (log.exp() * (total + log)).sum((1, 2)).mean().backward()
             before = hidden.weight.detach().clone()
             optimizer.step()
             with torch.no_grad():
@@ -262,15 +255,14 @@ def keep_average(
     seen: part → ``selector.features_of`` every image;  price: that they were fitted for;  returned: the other
     """
     choosing = {name: selector.eval() for name, selector in selectors.items()}
-    sizes = {name: selector.sizes for name, selector in choosing.items()}
     biases = {name: list(selector.network.layers.values())[-1].bias for name, selector in selectors.items()}
     fitted = {name: bias.clone() for name, bias in biases.items()}
 
     def mean_cost(further: float) -> float:
         """With the price higher by that, in place."""
         for name, bias in biases.items():
-            bias.copy_(fitted[name] - further / _temperature(price) * costs[name])
-        return _cost_of({name: choosing[name].choice_for(of) for name, of in seen.items()}, sizes, costs)
+            bias.copy_(fitted[name] - further / _temperature(price) * costs[name].flatten())
+        return _cost_of({name: choosing[name].choice_for(of) for name, of in seen.items()}, costs)
 
     low, high = -price, _HIGHEST_RATIO * price
     for _ in range(_HALVINGS):

@@ -62,7 +62,7 @@ def test_a_narrow_stage_is_as_good_as_a_static_one(traced, statistics, free):
                 def run(name, value, part=part, index=index, k=k):
                     chosen = torch.full((len(value), 3), 2)
                     chosen[:, index] = k if name == part else 2
-                    return network.run(name, value, lambda _: one_hot(chosen, [3, 3, 3]))
+                    return network.run(name, value, lambda _: one_hot(chosen, 3))
 
                 static = insert_quantizers(traced, at_width(stage, plan, bits), statistics, settings)
                 assert error(run) < 1.02 * error(static.run), (stage.name, bits)

@@ -85,7 +85,7 @@ def test_a_one_hot_mixture_is_the_chosen_width(network):
     q = torch.randint(0, 256, (3, 3, 64, 64)).float()
     choice = torch.tensor([[0, 1, 2], [2, 2, 2], [0, 0, 1]])
     with torch.no_grad():
-        mixed = part(q, lambda _: one_hot(choice, part.sizes))
+        mixed = part(q, lambda _: one_hot(choice, 3))
         for image, widths in enumerate(choice.tolist()):
             value = part.stages[0].widest(q[image : image + 1])
             for stage, k in zip(part.stages[1:], widths, strict=True):
@@ -97,7 +97,7 @@ def test_a_soft_mixture_is_weighted(network):
     part = network.networks["g_a"]
     stage = part.stages[-1]
     q = torch.randint(0, 256, (1, 3, 64, 64)).float()
-    weights = torch.tensor([[0.0, 0, 1, 0, 0, 1, 0.2, 0.3, 0.5]])
+    weights = torch.tensor([[[0.0, 0, 1], [0, 0, 1], [0.2, 0.3, 0.5]]])
     with torch.no_grad():
         value = part.stages[0].widest(q)
         for before in part.stages[1:-1]:
@@ -108,19 +108,19 @@ def test_a_soft_mixture_is_weighted(network):
 
 def test_bits_count_every_layer_alike(network):
     costs = bit_costs(network, layer_average)
-    assert sum(float(t[2::3].sum()) for t in costs.values()) == pytest.approx(8)
+    assert sum(float(t[:, 2].sum()) for t in costs.values()) == pytest.approx(8)
     # Two stages of two layers (GDN included) and one of one, on either side.
-    torch.testing.assert_close(costs["g_a"], torch.tensor([8.0, 12, 16, 8, 12, 16, 4, 6, 8]) / 10)
+    torch.testing.assert_close(costs["g_a"], torch.tensor([[8.0, 12, 16], [8, 12, 16], [4, 6, 8]]) / 10)
 
 
 def test_bits_weighted_by_operations(network, traced):
     costs = bops_cost(traced)
     tables = bit_costs(network, cost_weighted(costs))
-    assert sum(float(t[2::3].sum()) for t in tables.values()) == pytest.approx(8)
-    assert float(tables["g_a"][0] / tables["g_a"][2]) == pytest.approx(0.25)  # (4 / 8)²
+    assert sum(float(t[:, 2].sum()) for t in tables.values()) == pytest.approx(8)
+    assert float(tables["g_a"][0, 0] / tables["g_a"][0, 2]) == pytest.approx(0.25)  # (4 / 8)²
     share = costs.of("g_s.2", 8, 8) + costs.of("g_s.3", 8, 8)
     whole = sum(costs.of(f"{p}.{i}", 8, 8) for p in ("g_a", "g_s") for i in range(2, 7))
-    assert float(tables["g_s"][2]) == pytest.approx(8 * share / whole, rel=1e-5)
+    assert float(tables["g_s"][0, 2]) == pytest.approx(8 * share / whole, rel=1e-5)
 
 
 def test_the_loss_is_what_its_figures_say(network, statistics, samples):
@@ -173,7 +173,7 @@ def test_widths_that_hardly_count_are_not_computed(network, statistics, samples)
     selector.temperature = 0.1
     q = torch.randint(0, 1 << 16, (64, 8, 16, 16)).float()
     weights, probabilities = selector(q)
-    torch.testing.assert_close(weights.view(64, 3, 3).sum(2), torch.ones(64, 3))
+    torch.testing.assert_close(weights.sum(2), torch.ones(64, 3))
     assert (weights == 0).float().mean() > 0.5
     assert weights[weights > 0].min() >= 2.0**-7
     assert probabilities.min() > 0.1
@@ -214,7 +214,6 @@ def test_logits_choose_as_at_inference(network, statistics):
             layer.weight.normal_(std=0.5)
         q = torch.randint(0, 1 << 16, (64, 8, 16, 16)).float() * torch.rand(64, 8, 1, 1) ** 3
         logits, exact = selector.logits(features_of(q)), selector.choice(q)
-    logits = logits.view(64, 3, 3)
     sure = (lambda top: top[..., 0] - top[..., 1] > 0.05)(logits.topk(2).values)
     assert sure.float().mean() > 0.8
     assert len(exact.unique()) > 1

@@ -63,7 +63,7 @@ def test_losses_are_those_of_one_narrow_stage(network, crops, found):
                 weights = torch.zeros(1, 3, 3)
                 for stage in range(3):
                     weights[0, stage, narrow.get((name, stage), 2)] = 1
-                return weights.flatten(1)
+                return weights
 
             return network.run(name, value, select)
 
@@ -73,12 +73,11 @@ def test_losses_are_those_of_one_narrow_stage(network, crops, found):
     base = loss(crops[1:2], {})
     for name, stage, k in (("g_a", 0, 0), ("g_a", 2, 1), ("g_s", 1, 0), ("g_s", 2, 1)):
         expected = loss(crops[1:2], {(name, stage): k}) - base
-        torch.testing.assert_close(found[name].losses[1].view(3, 3)[stage, k], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[name].losses[1, stage, k], expected, rtol=1e-4, atol=1e-5)
         assert expected != 0
     for of in found.values():
-        assert of.losses.shape == (3, 9)
-        assert of.sizes == [3, 3, 3]
-        assert not of.losses[:, 2::3].any()
+        assert of.losses.shape == (3, 3, 3)
+        assert not of.losses[:, :, 2].any()
 
 
 def test_selectors_are_shown_what_they_read(network, crops, found):
@@ -91,10 +90,10 @@ def test_selectors_are_shown_what_they_read(network, crops, found):
 
 
 def test_the_price_is_the_lowest_that_reaches_the_average():
-    losses = torch.tensor([[9.0, 3.0, 0.0], [18.0, 6.0, 0.0]])
-    found = {"g_a": StageLosses(losses, torch.zeros(2, 1, 8, 8), [3])}
+    losses = torch.tensor([[[9.0, 3.0, 0.0]], [[18.0, 6.0, 0.0]]])
+    found = {"g_a": StageLosses(losses, torch.zeros(2, 1, 8, 8))}
     # Image 0 goes from 8 to 5 bits at a price of 1 and to 3 bits at 3, image 1 at 2 and 6.
-    costs = {"g_a": torch.tensor([3.0, 5.0, 8.0])}
+    costs = {"g_a": torch.tensor([[3.0, 5.0, 8.0]])}
     for average, price in ((7.9, 1), (6.5, 1), (6.4, 2), (5, 2), (4, 3), (3, 6)):
         assert price_for(found, costs, average) == pytest.approx(price, rel=1e-5)
     with pytest.raises(BudgetError, match=r"2\.9 bits cannot be met: these widths cost at least 3\.00"):
@@ -109,8 +108,8 @@ def test_selectors_learn_which_images_lose_what(network, statistics):
     seen[::2] *= 0.1
     losses = torch.zeros(24, 3, 3)
     losses[1::2, :, :2] = 10.0
-    costs = {"g_a": torch.tensor([3.0, 5.0, 8.0]).repeat(3)}
-    found = {"g_a": StageLosses(losses.flatten(1), features_of(seen), [3, 3, 3])}
+    costs = {"g_a": torch.tensor([3.0, 5.0, 8.0]).repeat(3, 1)}
+    found = {"g_a": StageLosses(losses, features_of(seen))}
     fit_selectors({"g_a": selectors["g_a"]}, found, costs, 1.0)
     unseen = torch.randn(6, 8, 32, 32) * 1e4
     unseen[::2] *= 0.1
@@ -126,11 +125,11 @@ def test_selectors_tell_apart_crops_that_they_have_not_seen():
     cells = activity[:, :, None, None] * torch.rand(96, 32, 5, 5).mul(2)
     features = (cells * 20 * (1 << 8)).long()
     lost = activity[:, ::4].mean(1) - activity[:, 1::4].mean(1)
-    losses = torch.stack([lost, torch.zeros(96)], 1)
-    selector = BitWidthSelector("g_a", torch.full((32,), 10.0), [2])
-    seen = {"g_a": StageLosses(losses[:48], features[:48], [2])}
-    fit_selectors({"g_a": selector}, seen, {"g_a": torch.tensor([7.0, 7.01])}, 0.01)
-    logits = selector.eval().logits(features[48:]).detach()
+    losses = torch.stack([lost, torch.zeros(96)], 1)[:, None]
+    selector = BitWidthSelector("g_a", torch.full((32,), 10.0), (1, 2))
+    seen = {"g_a": StageLosses(losses[:48], features[:48])}
+    fit_selectors({"g_a": selector}, seen, {"g_a": torch.tensor([[7.0, 7.01]])}, 0.01)
+    logits = selector.eval().logits(features[48:]).detach()[:, 0]
     assert torch.corrcoef(torch.stack([logits[:, 1] - logits[:, 0], lost[48:]]))[0, 1] > 0.6
 
 
@@ -141,25 +140,25 @@ def test_hidden_units_stay_alive(seed):
     texture = torch.rand(64)
     differences = 0.1 * (texture - 0.5)[:, None, None, None] * torch.rand(192)[:, None, None]
     features = ((1 + differences + 0.05 * torch.randn(64, 192, 5, 5)) * 20 * (1 << 8)).long()
-    losses = torch.stack([texture, torch.zeros(64)], 1)
-    selector = BitWidthSelector("g_a", torch.full((192,), 20.0), [2])
+    losses = torch.stack([texture, torch.zeros(64)], 1)[:, None]
+    selector = BitWidthSelector("g_a", torch.full((192,), 20.0), (1, 2))
     next(iter(selector.network.layers.values())).bias.data.fill_(-1e3)
-    seen = {"g_a": StageLosses(losses[:32], features[:32], [2])}
-    fit_selectors({"g_a": selector}, seen, {"g_a": torch.tensor([0.0, 0.5])}, 1.0)
-    logits = selector.eval().logits(features[32:]).detach()
+    seen = {"g_a": StageLosses(losses[:32], features[:32])}
+    fit_selectors({"g_a": selector}, seen, {"g_a": torch.tensor([[0.0, 0.5]])}, 1.0)
+    logits = selector.eval().logits(features[32:]).detach()[:, 0]
     assert torch.corrcoef(torch.stack([logits[:, 1] - logits[:, 0], texture[32:]]))[0, 1] > 0.8
 
 
 ACTIVITY = torch.linspace(0.2, 1.8, 32)  # of images, the calm ones first
-COSTS = {"g_a": torch.tensor([1.0, 2.0, 3.0]).repeat(3)}
+COSTS = {"g_a": torch.tensor([1.0, 2.0, 3.0]).repeat(3, 1)}
 
 
 def calm_to_busy():
     """(what a selector may read, the losses of three stages with three widths) of images of growing activity."""
     torch.manual_seed(0)
     seen = torch.randn(32, 8, 32, 32) * 1e4 * ACTIVITY.view(-1, 1, 1, 1)
-    losses = torch.outer(ACTIVITY, torch.tensor([6.0, 3.0, 0.0])).repeat(1, 3)
-    return seen, {"g_a": StageLosses(losses, features_of(seen), [3, 3, 3])}
+    losses = torch.outer(ACTIVITY, torch.tensor([6.0, 3.0, 0.0]))[:, None].repeat(1, 3, 1)
+    return seen, {"g_a": StageLosses(losses, features_of(seen))}
 
 
 @pytest.mark.parametrize("average", [3.5, 5.0, 7.5])
@@ -180,8 +179,8 @@ def test_a_start_reaches_the_average(network, statistics, crops, monkeypatch):
     costs = bit_costs(network, layer_average)
     seen = measure_stages(network, crops, LMBDA, "mse")
     # Stages lose the more the later they come, all crops alike: a trained model's, which this one is not.
-    rising = torch.tensor([9.0, 3, 0, 18, 6, 0, 36, 12, 0]).expand(3, 9)
-    losses = {name: StageLosses(rising, of.features, of.sizes) for name, of in seen.items()}
+    rising = torch.tensor([[9.0, 3, 0], [18, 6, 0], [36, 12, 0]]).expand(3, 3, 3)
+    losses = {name: StageLosses(rising, of.features) for name, of in seen.items()}
     monkeypatch.setattr(selector_fit, "measure_stages", lambda *_: losses)
     prices = []
     for average in (7.0, 4.0):
@@ -193,8 +192,7 @@ def test_a_start_reaches_the_average(network, statistics, crops, monkeypatch):
         bits = 0.0
         for name, of in losses.items():  # not those of a run, where g_s reads what narrow widths in g_a put out
             chosen = model.by_part[name].choice_for(of.features)
-            table = costs[name].view(3, 3)
-            bits += sum(float(table[stage, chosen[:, stage]].mean()) for stage in range(3))
+            bits += sum(float(costs[name][stage, chosen[:, stage]].mean()) for stage in range(3))
         assert average - 1 < bits <= average + 1e-4
         prices.append(float(model.price))
     assert prices[0] < prices[1]

@@ -116,7 +116,7 @@ def test_a_stage_moves_by_half_the_share_of_the_images_that_want_fewer_bits(wide
             for stage, share in enumerate(wanted[name]):
                 losses[:, stage, :2] = 9.0
                 losses[: int(8 * share), stage, 1] = 0.0
-            found[name] = StageLosses(losses.flatten(1), torch.zeros(8, 1, 8, 8), [3, 3, 3])
+            found[name] = StageLosses(losses, torch.zeros(8, 1, 8, 8))
         return found
 
     monkeypatch.setattr(shared_weights, "measure_stages", measured)
