@@ -6,8 +6,8 @@
 That is the training's objective to first order (FMPQ's change of the loss, by image and stage), without the noise of
 sampled widths. The paper trains random selectors, for millions of steps. A finetuning of hundreds or thousands ends
 before they tell images apart, and trains the weights for widths that are not chosen: so they are fitted before it,
-and again to what the network has become: when widths are no longer sampled, and at the end. The average is kept by
-their choices for whole images: crops are busier or flatter.
+and at its end again, to what the network has become. The average is kept by their choices for whole images: crops are
+busier or flatter.
 """
 
 from __future__ import annotations
