@@ -47,8 +47,9 @@ def increases(
     lmbda: float,
 ) -> dict[str, list[float]]:
     """Folder → by how much of the FP32 model's loss each picture's grows, in percent, at 8 bits."""
-    measured = [*calibration, *(coloured_copies(calibration) if copies else [])]
-    quantized = insert_quantizers(traced, uniform_plan(traced, 8, 8), collect_statistics(traced, measured))
+    rare = coloured_copies(calibration) if copies else []
+    statistics = collect_statistics(traced, calibration, rare=rare)
+    quantized = insert_quantizers(traced, uniform_plan(traced, 8, 8), statistics)
     if steps:
         reconstruct(quantized, calibration, lmbda, steps)
     with torch.no_grad():

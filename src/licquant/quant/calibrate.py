@@ -20,6 +20,9 @@ from licquant.quant.dataflow import code
 
 BINS = 512
 MEASURED = 64  # images that ranges are measured on: more show no larger values that matter
+# What a value of a strongly coloured copy counts, beside one of a photograph. Few pictures are like that: where copies
+# count more, the steps of all pictures are wider for them; where not at all, those few are clipped.
+RARE = 1 / 32  # measured on other photographs: results/coloured-weights.json
 MULTIPLE = 64  # images are cut to whole multiples of what the hyper analysis reduces by
 
 Statistics = dict[str, "TensorStatistics"]
@@ -61,7 +64,7 @@ def calibrate(
 ) -> Calibrated:
     """The model as graphs, and the statistics of its tensors on at most ``MEASURED`` of the images, evenly spaced.
 
-    Strongly coloured copies of some of them are measured too.
+    Strongly coloured copies of some of them are measured too, and count little: ``RARE``.
 
     model:  one that is calibrated already, with these images and metric, is returned as it is
     metric: of the distortion that the model was trained for
@@ -69,25 +72,30 @@ def calibrate(
     if isinstance(model, Calibrated):
         return model
     traced, photographs = trace_model(model, metric), evenly(images, MEASURED)
-    measured = [*photographs, *coloured_copies(photographs)]
-    count = 2 * len(measured)
+    copies = coloured_copies(photographs)
+    count = 2 * (len(photographs) + len(copies))
     done = iter(range(1, count + 1))
     on_image = lambda: on_progress("calibrating", next(done), count)  # noqa: E731
-    return Calibrated(traced, collect_statistics(traced, measured, on_image))
+    return Calibrated(traced, collect_statistics(traced, photographs, on_image, rare=copies))
 
 
 def collect_statistics(
-    traced: TracedModel, images: Sequence[RGB], on_image: Callable[[], None] = lambda: None
+    traced: TracedModel,
+    images: Sequence[RGB],
+    on_image: Callable[[], None] = lambda: None,
+    rare: Sequence[RGB] = (),
+    share: float = RARE,
 ) -> Statistics:
     """Tensor name → statistics, for the inputs (``g_a.input`` …) and every step's output of the float network.
 
     Two passes: extremes, then histograms. ``on_image`` is called after each image of each pass (2·n times).
+    rare: further images, whose extremes count as any others' do, and of whose values each counts ``share``
     Raises ``DataError`` without images or for images smaller than 64×64.
     """
     if not images:
         raise DataError("calibration needs at least one image")
     extremes: dict[str, tuple[Tensor, Tensor]] = {}
-    for tensors in _passes(traced, images, on_image):
+    for tensors in _passes(traced, [*images, *rare], on_image):
         for name, value in tensors:
             flat = value.amin((0, 2, 3)), value.amax((0, 2, 3))
             low, high = extremes.get(name, flat)
@@ -95,19 +103,20 @@ def collect_statistics(
     statistics = {
         name: TensorStatistics(low, high, torch.zeros(len(low), BINS)) for name, (low, high) in extremes.items()
     }
-    for tensors in _passes(traced, images, on_image):
-        for name, value in tensors:
-            _count(statistics[name], value)
+    for weight, pictures in ((1.0, images), (share, rare)):
+        for tensors in _passes(traced, pictures, on_image):
+            for name, value in tensors:
+                _count(statistics[name], value, weight)
     return statistics
 
 
-def _count(statistics: TensorStatistics, value: Tensor) -> None:
+def _count(statistics: TensorStatistics, value: Tensor, weight: float) -> None:
     channels = value.shape[1]
     low, high = (end.view(1, -1, 1, 1) for end in statistics.span)
     index = ((value - low) * (BINS / (high - low).clamp(min=1e-30))).long().clamp_(0, BINS - 1)
     index += torch.arange(channels).view(1, -1, 1, 1) * BINS
     counts = torch.bincount(index.flatten(), minlength=channels * BINS)
-    statistics.counts += counts.view(channels, BINS)
+    statistics.counts += weight * counts.view(channels, BINS)
 
 
 def _passes(
