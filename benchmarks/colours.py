@@ -1,10 +1,12 @@
 """What coloured copies of calibration photographs bring: ranges with them and without, on pictures of other folders.
 
-    python -m benchmarks.colours --checkpoint CKPT --calib DIR --images DIR --images DIR [--steps 60] -o DIR
+    python -m benchmarks.colours --checkpoint CKPT --calib DIR --images DIR --images DIR [--share 1] [--bits 8] -o DIR
 
-Simulated, estimated rate, on the middle of each picture; never on test images: it is what the copies were chosen by.
+Simulated, estimated rate, on the middle of each picture; never on test images: it is what the copies, and what one
+counts (``quant/calibrate.py``), were chosen by.
 """
 
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
@@ -18,12 +20,12 @@ from torch import Tensor
 from licquant.evaluate import provenance
 from licquant.evaluate.rd import MSE
 from licquant.images import RGB, evenly, list_images, read_image
-from licquant.models.trace import TracedModel, trace_model
+from licquant.models.trace import trace_model
 from licquant.quant.after_training.reconstruct import reconstruct
-from licquant.quant.calibrate import collect_statistics, to_tensor
+from licquant.quant.calibrate import RARE, collect_statistics, to_tensor
 from licquant.quant.colours import coloured_copies
 from licquant.quant.insert import insert_quantizers
-from licquant.quant.network import uniform_plan
+from licquant.quant.network import QuantizedModel, uniform_plan
 from licquant.quant.rd import evaluate_float, evaluate_quantized
 from licquant.reports import report
 from licquant.train.card import lmbda_of, load_checkpoint
@@ -38,57 +40,46 @@ def middle(rgb: RGB) -> Tensor:
     return to_tensor(rgb[top : top + SIDE, left : left + SIDE])
 
 
-def increases(
-    traced: TracedModel,
-    calibration: list[RGB],
-    copies: bool,
-    steps: int,
-    folders: dict[str, list[Tensor]],
-    lmbda: float,
-) -> dict[str, list[float]]:
-    """Folder → by how much of the FP32 model's loss each picture's grows, in percent, at 8 bits."""
-    rare = coloured_copies(calibration) if copies else []
-    statistics = collect_statistics(traced, calibration, rare=rare)
-    quantized = insert_quantizers(traced, uniform_plan(traced, 8, 8), statistics)
-    if steps:
-        reconstruct(quantized, calibration, lmbda, steps)
-    with torch.no_grad():
-        return {
-            name: [
-                100 * (evaluate_quantized(quantized, x).loss(lmbda) / evaluate_float(traced, x).loss(lmbda) - 1).item()
-                for x in pictures
-            ]
-            for name, pictures in folders.items()
-        }
+def increases(quantized: QuantizedModel, pictures: list[Tensor], lmbda: float) -> list[float]:
+    """By how much of the FP32 model's loss each picture's grows, in percent."""
+    pairs = [(evaluate_quantized(quantized, x), evaluate_float(quantized.traced, x)) for x in pictures]
+    return [100 * (ours.loss(lmbda) / reference.loss(lmbda) - 1).item() for ours, reference in pairs]
 
 
 def main(
     checkpoint: Annotated[Path, typer.Option(help="A trained FP32 checkpoint with its card.")],
     calib: Annotated[Path, typer.Option(help="A folder of photographs.")],
     images: Annotated[list[Path], typer.Option(help="A folder of other pictures; several.")],
+    share: Annotated[list[float], typer.Option(help="What a copy's values count; several.")] = [RARE],  # noqa: B006
+    bits: Annotated[list[int], typer.Option(help="Of activations, weights have 8; several.")] = [8],  # noqa: B006
     steps: Annotated[int, typer.Option(help="Of reconstruction; 0 rounds to nearest.")] = 0,
     output: Annotated[Path, typer.Option("-o", help="Folder for the JSON result.")] = Path("bench-output"),
 ) -> None:
-    """Increase of the RD loss with and without copies: mean and worst over the pictures of each folder."""
+    """Increase of the RD loss without copies and with them: mean and worst over the pictures of each folder."""
     lmbda = lmbda_of(checkpoint) or 0.01
     traced = trace_model(load_checkpoint(checkpoint), MSE)
     calibration = [read_image(path) for path in list_images(calib)]
+    copies = coloured_copies(calibration)
+    ways = {"none": collect_statistics(traced, calibration)}
+    ways |= {f"{s:g}": collect_statistics(traced, calibration, rare=copies, share=s) for s in share}
     folders = {str(f.name): [middle(read_image(path)) for path in evenly(list_images(f), MOST)] for f in images}
-    table = Table(title=f"RD loss against FP32 at 8 bits, {steps} steps of reconstruction", title_justify="left")
-    for heading in ("pictures", "coloured copies", "mean", "worst"):
+    table = Table(title=f"RD loss against FP32, {steps} steps of reconstruction", title_justify="left")
+    for heading in ("bits of activations", "a copy counts", "pictures", "mean", "worst"):
         table.add_column(heading, justify="left" if heading == "pictures" else "right")
-    found = {}
-    for copies in (False, True):
-        found["with copies" if copies else "without"] = of_folders = increases(
-            traced, calibration, copies, steps, folders, lmbda
-        )
-        for name, losses in of_folders.items():
-            table.add_row(name, "yes" if copies else "no", f"{fmean(losses):+.2f} %", f"{max(losses):+.1f} %")
+    found = []
+    for width, (way, statistics) in product(bits, ways.items()):
+        quantized = insert_quantizers(traced, uniform_plan(traced, 8, width), statistics)
+        if steps:
+            reconstruct(quantized, calibration, lmbda, steps)
+        for name, pictures in folders.items():
+            with torch.no_grad():
+                losses = increases(quantized, pictures, lmbda)
+            table.add_row(str(width), way, name, f"{fmean(losses):+.2f} %", f"{max(losses):+.1f} %")
+            found.append({"bits": width, "share": way, "pictures": name, "increase_percent": losses})
     Console().print(table)
     output.mkdir(parents=True, exist_ok=True)
     facts = provenance.collect(checkpoint=checkpoint.name, lmbda=lmbda, steps=steps, calibration=len(calibration))
-    record = {"schema": "licquant-colours/1", "increase_percent": found, "provenance": facts}
-    report.write_json(output / "colours.json", record)
+    report.write_json(output / "colours.json", {"schema": "licquant-colours/2", "results": found, "provenance": facts})
 
 
 if __name__ == "__main__":

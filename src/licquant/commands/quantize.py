@@ -34,7 +34,9 @@ from licquant.errors import LicquantError, ModelError
 from licquant.evaluate.rd import MSE
 from licquant.images import calibration_files, check_places, read_calibration, utf8, write_atomically
 from licquant.models.shards import checkpoint_sha256
+from licquant.quant.calibrate import calibrate
 from licquant.quant.insert import QuantizerSettings
+from licquant.quant.pruning import Pruned, prune
 from licquant.quant.ranges import RANGE_METHODS
 from licquant.reports import allocation_pictures, sensitivity_table
 from licquant.terminal import say
@@ -64,6 +66,7 @@ class QuantizeOptions(WidthOptions):
     model_args: Mapping[str, Any] | None = None
     ranges: str = "mse"
     per_channel: bool = True
+    prune: bool = False
     steps: int
     lmbda: float | None = None
     metric: str | None = None
@@ -93,14 +96,20 @@ def quantize(options: QuantizeOptions, prepared: Prepared | None = None) -> Repo
     record = {**made_with(options, lmbda, paths), "command": options.command}
     with progress() as on_progress:
         calibration = prepared.calibration if prepared else read_calibration(paths, options.strict)
-        result = pipeline.quantize(model, calibration.images, options.method, budget, settings, record, on_progress)
+        calibrated = calibrate(model, calibration.images, settings.metric, on_progress)
+        calibrated, pruned = prune(calibrated) if options.prune else Pruned(calibrated, {})
+        result = pipeline.quantize(
+            calibrated, calibration.images, options.method, budget, settings, record, on_progress
+        )
     size = result.artifact.save(options.output)
     if result.sensitivity is not None and lmbda is not None:
         write_findings(options.output, result.sensitivity, result.plan, lmbda)
     fp32 = result.quantized.traced.fp32_bytes
     found = {**record, "output": str(options.output), "bytes": size, "fp32_bytes": fp32, "plan_hash": result.plan.hash}
     found |= {**size_facts(result.size), "skipped": say_skipped(calibration, len(paths))}
+    found |= {"pruned": {latent: count for latent, (count, _) in pruned.items()}} if options.prune else {}
     line = f"{options.output}: {size:,} bytes, {100 * size / fp32:.1f} % of FP32 ({fp32:,} bytes){told(result.size)}"
+    line += "".join(f"; {count} of {of} channels of {latent} taken out" for latent, (count, of) in pruned.items())
     return Report(found, lambda: say(line))
 
 
@@ -140,6 +149,7 @@ def made_with(options: QuantizeOptions, lmbda: float | None, calibration: Sequen
         **options.facts(),
         "ranges": options.ranges,
         "per_channel": options.per_channel,
+        **({"prune": True} if options.prune else {}),
         "steps": options.steps,
     }
 

@@ -82,6 +82,9 @@ def quantize(
     per_tensor: Annotated[
         bool, typer.Option("--per-tensor", help="One activation scale per tensor.", hidden=True)
     ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Take out the channels of latents that no calibration image uses.")
+    ] = False,
     steps: ReconstructionSteps = 250,
     lmbda: Lmbda = None,
     metric: Metric = None,
@@ -106,6 +109,7 @@ def quantize(
         act_bits=act_bits,
         ranges=ranges,
         per_channel=not per_tensor,
+        prune=prune,
         steps=steps,
         lmbda=lmbda,
         metric=metric,

@@ -9,7 +9,7 @@ from licquant.program.grid import Grid
 from licquant.program.openvino_engine import OpenVinoEngine, compile_model
 from licquant.program.ops import Convolution, Gdn, Operation, Rescaling, TransposedConvolution
 from licquant.program.part import INPUT, Part
-from licquant.program.self_test import KINDS, Machine, _expected
+from licquant.program.self_test import KINDS, Machine, Run, _expected
 
 CHANNELS = 4  # so few that no sum leaves the 24 bits of a float32: all must agree to the last digit
 WIDE_VALUES = [(9, 8), (10, 8), (14, 8), (12, 4)]
@@ -55,9 +55,8 @@ def test_two_wide_factors_and_too_wide_ones_are_floats(bits, weight_bits):
     part = part_of("plain", bits, weight_bits, 0)
     compiled = compile_model(OpenVinoEngine(part).model(), 1)
     told = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
-    kernels = [
-        str(info["primitiveType"].astype(str)) for info in told if info["layerType"].astype(str) == "Convolution"
-    ]
+    layers = [info for info in told if info["layerType"].astype(str) in ("Convolution", "FullyConnected")]
+    kernels = [str(info["primitiveType"].astype(str)) for info in layers]
     assert len(kernels) == 1
     assert kernels[0].endswith("f32")
 
@@ -86,11 +85,12 @@ def test_the_squares_of_a_gdn_may_be_wide():
 
 def test_where_int8_kernels_are_wrong_nothing_is_halved():
     """A part without a layer of 8 bits: what its halves need is tested all the same."""
-    run = lambda wrong: (
-        lambda parts, inputs: [
+
+    def run(wrong: bool) -> Run:
+        return lambda parts, inputs: [
             _sums(part, q) - (wrong and _narrow(part)) for part, q in zip(parts, inputs, strict=True)
         ]
-    )
+
     part = part_of("plain", 10, 8, 512)
     assert Machine(run(True)).fit(part)[1] is part
     assert Machine(run(False)).fit(part) == (part, None, True)
