@@ -21,6 +21,7 @@ from licquant.evaluate import provenance
 from licquant.evaluate.rd import MSE
 from licquant.images import RGB, evenly, list_images, read_image
 from licquant.models.trace import trace_model
+from licquant.quant import calibrate
 from licquant.quant.after_training.reconstruct import reconstruct
 from licquant.quant.calibrate import RARE, collect_statistics, to_tensor
 from licquant.quant.colours import coloured_copies
@@ -61,7 +62,9 @@ def main(
     calibration = [read_image(path) for path in list_images(calib)]
     copies = coloured_copies(calibration)
     ways = {"none": collect_statistics(traced, calibration)}
-    ways |= {f"{s:g}": collect_statistics(traced, calibration, rare=copies, share=s) for s in share}
+    for value in share:
+        calibrate.RARE = value
+        ways[f"{value:g}"] = collect_statistics(traced, calibration, rare=copies)
     folders = {str(f.name): [middle(read_image(path)) for path in evenly(list_images(f), MOST)] for f in images}
     table = Table(title=f"RD loss against FP32, {steps} steps of reconstruction", title_justify="left")
     for heading in ("bits of activations", "a copy counts", "pictures", "mean", "worst"):

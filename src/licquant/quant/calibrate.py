@@ -84,12 +84,11 @@ def collect_statistics(
     images: Sequence[RGB],
     on_image: Callable[[], None] = lambda: None,
     rare: Sequence[RGB] = (),
-    share: float = RARE,
 ) -> Statistics:
     """Tensor name → statistics, for the inputs (``g_a.input`` …) and every step's output of the float network.
 
     Two passes: extremes, then histograms. ``on_image`` is called after each image of each pass (2·n times).
-    rare: further images, whose extremes count as any others' do, and of whose values each counts ``share``
+    rare: further images, whose extremes count as any others' do, and of whose values each counts ``RARE``
     Raises ``DataError`` without images or for images smaller than 64×64.
     """
     if not images:
@@ -103,7 +102,7 @@ def collect_statistics(
     statistics = {
         name: TensorStatistics(low, high, torch.zeros(len(low), BINS)) for name, (low, high) in extremes.items()
     }
-    for weight, pictures in ((1.0, images), (share, rare)):
+    for weight, pictures in ((1.0, images), (RARE, rare)):
         for tensors in _passes(traced, pictures, on_image):
             for name, value in tensors:
                 _count(statistics[name], value, weight)

@@ -48,7 +48,7 @@ def test_a_coloured_copy_of_every_third_image_is_measured_too(there, monkeypatch
     assert np.array_equal(copies[0], strongly_coloured(images[0], 0))
 
 
-def test_rare_images_count_little_but_their_extremes_count():
+def test_rare_images_count_little_but_their_extremes_count(monkeypatch):
     traced, (dark, light) = (
         trace_model(small_hyperprior()),
         (np.full((64, 64, 3), grey, np.uint8) for grey in (10, 250)),
@@ -57,6 +57,7 @@ def test_rare_images_count_little_but_their_extremes_count():
     assert found.high.tolist() == pytest.approx([250 / 255] * 3)
     assert found.counts.sum(1).tolist() == [64 * 64 * (1 + RARE)] * 3
     assert found.counts[:, -1].tolist() == [64 * 64 * RARE] * 3
-    equal = collect_statistics(traced, [dark], rare=[light], share=1)["g_a.input"]
+    monkeypatch.setattr(module, "RARE", 1)
+    equal = collect_statistics(traced, [dark], rare=[light])["g_a.input"]
     both = collect_statistics(traced, [dark, light])["g_a.input"]
     assert equal.counts.tolist() == both.counts.tolist()
