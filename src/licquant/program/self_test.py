@@ -29,11 +29,10 @@ from functools import cached_property
 import numpy as np
 
 from licquant.errors import EngineError
-from licquant.program import kernel_rounding, single_rounding
+from licquant.program import kernel_rounding, openvino_graph, single_rounding
 from licquant.program.arithmetic import FIXED_POINT_BITS, MAX_BITS, Ints
 from licquant.program.exact import ExactEngine
 from licquant.program.grid import Grid
-from licquant.program.openvino_layers import Layer, in_halves, runs_as_convolution
 from licquant.program.ops import Convolution, Operation, Rescaling, TransposedConvolution
 from licquant.program.part import INPUT, Part
 from licquant.program.saturation import BYTE_BITS, PAIR_LIMIT, in_floats, int8_layers, laid_out, saturates
@@ -87,10 +86,9 @@ KINDS = {
 
 
 def kind_of(op: Operation, part: Part, apart: bool) -> str:
-    """The kind of an INT8 layer, as ``openvino_graph.build`` runs it; the halves of values are signed."""
-    grid = part.input_grids(op)[0]
-    zero_point = grid.zero_point if grid.bits <= BYTE_BITS else np.full(grid.channels, 1 << (BYTE_BITS - 1))
-    if isinstance(op, TransposedConvolution) and not runs_as_convolution(op, apart):
+    """The kind of an INT8 layer, as ``openvino_graph.build`` runs it."""
+    zero_point = part.input_grids(op)[0].zero_point
+    if isinstance(op, TransposedConvolution) and not openvino_graph.runs_as_convolution(op, apart):
         return _TRANSPOSED
     if not isinstance(op, Convolution | TransposedConvolution):
         return _ONE
@@ -146,8 +144,7 @@ class Machine:
 
         The latter two are for ``openvino_graph.build``; what is laid out anew is to be built like the part itself.
         """
-        halved = [op for op in part.operations if isinstance(op, Layer) and in_halves(op, part.input_grids(op)[0])]
-        layers = [*int8_layers(part), *halved]
+        layers = int8_layers(part)
         if not layers:
             return part, None, True
         if set(self.sums([ROUNDING, *(kind_of(op, part, False) for op in layers)]).values()) == {Sums.EXACT}:
