@@ -49,11 +49,10 @@ def prune(found: Calibrated) -> Pruned:
     where y was nearly 0.
     """
     traced = copy.deepcopy(found.traced)
-    latents = _latents(traced)
-    channels = {
-        name: (_take_out(latent, found.statistics[latent.writes.output]), len(latent.values))
-        for name, latent in latents.items()
-    }
+    channels = {}
+    for name, latent in _latents(traced).items():
+        seen = found.statistics[latent.writes.output]
+        channels[name] = _take_out(latent, seen), len(seen.low)
     return Pruned(Calibrated(traced, found.statistics), channels)
 
 
@@ -63,9 +62,8 @@ def _latents(traced: TracedModel) -> dict[str, _Latent]:
         return {"y": _Latent(graphs["g_a"], (graphs["g_s"],), medians_of(traced))}
     latents = {"z": _Latent(graphs["h_a"], (graphs["h_s"],), medians_of(traced))}
     if traced.family == SCALE_HYPERPRIOR:
-        written = _writer(graphs["g_a"])
-        channels = written.out_channels if written is not None else 0
-        latents["y"] = _Latent(graphs["g_a"], (graphs["h_a"], graphs["g_s"]), torch.zeros(channels))
+        zeros = torch.zeros(graphs["g_s"].input_channels)
+        latents["y"] = _Latent(graphs["g_a"], (graphs["h_a"], graphs["g_s"]), zeros)
     return latents
 
 
