@@ -40,7 +40,7 @@ class CheckedCorrelation:
 
     def __init__(self, weight: Ints, stride: int) -> None:
         self._weight, self._stride = weight, stride
-        self._totals = weight.sum(axis=(1, 2, 3), dtype=np.float64)[:, None, None]
+        self._totals = weight.sum(axis=(2, 3), dtype=np.float64)
         bounds = abs(weight).sum(axis=(1, 2, 3), dtype=np.int64) * _BYTE
         self.usable = bool(abs(weight).max(initial=0) <= _LARGEST_WEIGHT and bounds.max(initial=0) < _INT32)
         self._may_round = bool(bounds.max(initial=0) >= _LARGEST_SUM)
@@ -57,18 +57,20 @@ class CheckedCorrelation:
         if self._done < COMPILING:
             self._done += work
             return None
-        low = x.min()
-        if x.max() - low > _BYTE:
+        # Of each channel: what they read is a byte each, less a zero point of its own.
+        low = x.min(axis=(1, 2))
+        if (x.max(axis=(1, 2)) - low).max() > _BYTE:
             return None
         stored = np.empty(x.shape, dtype=np.uint8)
-        np.subtract(x, low, out=stored, casting="unsafe")
+        np.subtract(x, low[:, None, None], out=stored, casting="unsafe")
         kernel = self._kernel()
         if kernel is None:
             return None
         sums: Floats = kernel.infer([stored[None]], share_inputs=True)[0][0]
         if self._may_round and abs(sums).max() >= _LARGEST_SUM:
             return None  # no fault of the kernels: other images will do
-        return sums + low * self._totals if low else sums  # x = stored + low
+        # x = stored + low; integers below 2^53 in float64, as every accumulator is.
+        return sums + (self._totals @ low)[:, None, None] if low.any() else sums
 
     def _passes(self, request: Any) -> bool:
         """Whether the layer's own kernels give the exact sums for the extremes of bytes, and mixtures of them."""

@@ -61,6 +61,17 @@ def test_sums_are_those_of_integers(kernel, stride, low, high):
         np.testing.assert_array_equal(found, expected(weight, x, stride))
 
 
+def test_channels_may_have_bytes_of_their_own():
+    """A zero point for each channel: together they span more than a byte, each alone does not."""
+    weight, x = integers(-127, 127, 6, 9, 3, 3), integers(0, 255, 9, 10, 13) - 60 * np.arange(9)[:, None, None]
+    found = CheckedCorrelation(weight, 1)(x.astype(np.float32))
+    assert found is not None or not EXACT
+    if found is not None:
+        np.testing.assert_array_equal(found, expected(weight, x, 1))
+    x[4, 0, 0] += 256
+    assert CheckedCorrelation(weight, 1)(x.astype(np.float32)) is None
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_largest_products_do_not_saturate_unnoticed(sign):
     weight, x = np.full((4, 64, 3, 3), 127 * sign), np.full((64, 8, 8), 255)
@@ -100,10 +111,10 @@ def test_what_does_not_fit_bytes_or_float32_is_left_to_floats():
     assert narrow(integers(0, 300, 3, 4, 4).astype(np.float64)) is None
     long = CheckedCorrelation(np.full((2, 600, 1, 1), 127), 1)
     x = np.zeros((600, 4, 4))
-    x[1:] = 255
+    x[1:, 1:] = 255
     assert long(x) is None  # 127 · 255 · 599 > 2^24
     assert long.usable == EXACT
-    x[1:] = 200
+    x[1:, 1:] = 200
     assert (long(x) is not None) == EXACT
 
 
