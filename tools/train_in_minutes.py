@@ -58,8 +58,8 @@ def main() -> None:
     run(parser.parse_args())
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train, write the checkpoint and its card; return the card."""
+def run(arguments: argparse.Namespace) -> None:
+    """Train; write the checkpoint and its card."""
     recipe = Recipe(
         arguments.model, arguments.lmbda, N=arguments.N, M=arguments.M, steps=_ENDLESS, batch=arguments.batch,
         crop=arguments.crop, large_batch=arguments.batch, large_crop=arguments.crop, large_from=0.0,
@@ -75,7 +75,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     without_waiting()
     trainer = GraphTrainer(make_fabric(options), model, recipe)
     seconds = _train(trainer, crops, 60 * arguments.minutes, constant=arguments.constant)
-    return _write(trainer, recipe, options, widths, seconds, constant=arguments.constant)
+    rate = "constant" if arguments.constant else "a cosine over the time"
+    reached = card.Reached(trainer.step, seconds, len(crops.pixels), "; ".join(trainer.made_on))
+    options = dataclasses.replace(options, note=f"learning rate: {rate} (tools/train_in_minutes.py)")
+    _write(trainer.averaged_state(), dataclasses.replace(recipe, steps=trainer.step), options, widths, reached)
 
 
 def _train(trainer: "GraphTrainer", crops: Crops, seconds: float, *, constant: bool) -> float:
@@ -87,10 +90,8 @@ def _train(trainer: "GraphTrainer", crops: Crops, seconds: float, *, constant: b
             passed = time.monotonic() - begin
             if passed >= seconds:
                 break
-            decay = (
-                1.0 if constant else FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * passed / seconds))
-            )
-            trainer.go(samples, trainer.recipe.learning_rate * min(1.0, (step + 1) / WARMUP) * decay)
+            warm, decay = min(1.0, (step + 1) / WARMUP), 1.0 if constant else _cosine(passed / seconds)
+            trainer.go(samples, trainer.recipe.learning_rate * warm * decay)
             if trainer.step % LOG_EVERY == 0:
                 loss, bpp, mse, *_ = trainer.take_means()
                 quality = -10 * math.log10(mse)
@@ -102,26 +103,21 @@ def _train(trainer: "GraphTrainer", crops: Crops, seconds: float, *, constant: b
     return time.monotonic() - begin
 
 
+def _cosine(share: float) -> float:
+    return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * share))
+
+
 def _write(
-    trainer: "GraphTrainer",
+    averaged: Mapping[str, Tensor],
     recipe: Recipe,
     options: RunOptions,
     widths: Mapping[str, int],
-    seconds: float,
-    *,
-    constant: bool,
-) -> dict[str, Any]:
-    state = export.finished_state(recipe.model, widths, trainer.averaged_state())
+    reached: card.Reached,
+) -> None:
+    state = export.finished_state(recipe.model, widths, averaged)
     files = export.write_checkpoint(options.output, state)
-    rate = "constant" if constant else "a cosine over the time"
-    taken = dataclasses.replace(recipe, steps=trainer.step)
-    noted = dataclasses.replace(
-        options, note=f"learning rate: {rate} (tools/train_in_minutes.py); weights stored in 11 bits"
-    )
-    reached = card.Reached(trainer.step, seconds, 0, "; ".join(trainer.made_on))
-    made = card.make_card(taken, noted, widths, resume.identity(taken, options), reached) | card.file_hashes(files)
-    card.write_card(options.output, made)
-    return made
+    made = card.make_card(recipe, options, widths, resume.identity(recipe, options), reached)
+    card.write_card(options.output, made | card.file_hashes(files))
 
 
 class GraphTrainer(Trainer):
