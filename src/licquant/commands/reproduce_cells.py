@@ -27,6 +27,7 @@ from licquant.dynamic.settings import DynamicSettings
 from licquant.errors import LicquantError, ModelError
 from licquant.evaluate.artifacts import Candidate
 from licquant.images import calibration_files
+from licquant.models.shards import whole_of
 from licquant.quant.in_training.finetune_settings import DISTANCE_AWARE, STRAIGHT_THROUGH
 from licquant.terminal import note, say
 from licquant.train.card import lmbda_of, name_of
@@ -94,12 +95,16 @@ _CHECKPOINTS = (".pt", ".pth", ".licw", ".safetensors")
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """Those with a model card beside them, by name; ``ModelError`` if the folder has none."""
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = [path for path in files if path.suffix in _CHECKPOINTS and path.with_suffix(CARD).is_file()]
+    """Those with a model card beside them, by name, in whole files or in shards; ``ModelError`` if there is none."""
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in _CHECKPOINTS] if folder.is_dir() else []
+    found = dict.fromkeys(path for path in map(_whole, files) if path.with_suffix(CARD).is_file())
     if not found:
         raise ModelError(f"{folder}: a folder of checkpoints with model cards beside them is wanted")
-    return found
+    return list(found)
+
+
+def _whole(path: Path) -> Path:
+    return whole_of(path) or path
 
 
 # What every cell of a table is trained with. Small: meant for an hour on two cores and one checkpoint of the scale

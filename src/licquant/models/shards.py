@@ -32,7 +32,7 @@ def checkpoint_files(checkpoint: Path) -> list[Path]:
         raise ModelError(f"{str(checkpoint)[:80]!r}: {getattr(error, 'strerror', None) or error}") from error
     if not found:
         raise ModelError(f"{checkpoint}: there is no such file")
-    whole = _whole_of(checkpoint)
+    whole = whole_of(checkpoint)
     if whole is not None:
         raise ModelError(f"{checkpoint}: is one shard of a checkpoint; give the name of the whole, {whole.name}")
     return found
@@ -74,7 +74,7 @@ def files_of_shards(checkpoint: Path) -> set[Path]:
     return {checkpoint.with_name(match.string) for match in _matches(checkpoint)}
 
 
-def _whole_of(shard: Path) -> Path | None:
+def whole_of(shard: Path) -> Path | None:
     """The checkpoint that a file is named like a shard of, if it is one of several."""
     match = re.fullmatch(r"(.+)-\d+of(\d+)", shard.stem)
     return shard.with_name(match[1] + shard.suffix) if match and int(match[2]) > 1 else None

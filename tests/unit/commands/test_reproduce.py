@@ -238,6 +238,14 @@ def test_a_folder_of_checkpoints_has_cards(place: Path, tmp_path: Path) -> None:
         checkpoints_in(tmp_path / "missing")
 
 
+def test_shards_in_a_folder_are_one_checkpoint(tmp_path: Path) -> None:
+    for name in ("a-1of2.licw", "a-2of2.licw", "b.licw", "c-1of2.licw"):
+        (tmp_path / name).touch()
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).touch()
+    assert checkpoints_in(tmp_path) == [tmp_path / "a.licw", tmp_path / "b.licw"]
+
+
 def test_what_is_of_one_family_is_made_for_each(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def told(given: ReproduceOptions) -> Report:
         return Report({"of": [path.name for path in given.checkpoints]})
