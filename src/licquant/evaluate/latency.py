@@ -2,7 +2,8 @@
 
 What a width costs in time is decided by the kernels, not by the number of bits:
 
-    openvino   INT8 kernels where weights and activations have at most 8 bits; float32 above, of either
+    openvino   INT8 kernels where weights and activations have at most 8 bits; two INT8 products where one of them has
+               9 to 14 bits, where kernels are exact; else float32 (for one of 15 or 16 bits, too, which counts as 12)
     exact      float32 products up to some sum of the two widths, then several of them, then float64
 
 so each layer has one time for each of its engine's classes of widths. The table is additive: an encode and a

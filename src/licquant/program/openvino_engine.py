@@ -100,8 +100,12 @@ class OpenVinoEngine:
         for node in self._compiled.get_runtime_model().get_ordered_ops():
             info = node.get_rt_info()
             for name in str(info["originalLayersNames"].astype(str)).split(","):
-                found[name.removesuffix(openvino_graph.RESULT)] = str(info["primitiveType"].astype(str))
-        return {op.name: found[op.name] for op in self.part.operations if op.name in found}
+                found[name] = str(info["primitiveType"].astype(str))
+        # What stands for a layer counts only where OpenVINO has dropped the layer's own node.
+        by_layer = {
+            op.name: found.get(op.name, found.get(op.name + openvino_graph.RESULT)) for op in self.part.operations
+        }
+        return {name: kernel for name, kernel in by_layer.items() if kernel is not None}
 
     def model(self) -> ov.Model:
         """What is compiled: the part, written for kernels that compute as this device's do."""

@@ -7,7 +7,8 @@ constants behind a Convert as weights. Found by measurement, and asserted in the
 
     convolution             INT8 with any zero point, per tensor or per channel
     transposed convolution  INT8 only where q - zero_point fits int8 (zero point in mid-range)
-    activations > 8 bits, weights > 8 bits   float32
+    activations or weights of 9 to 14 bits   two INT8 products (``openvino_layers.py``)
+    both, or one of more bits                float32
 
 A transposed convolution whose output is exactly once or twice the size of its input runs as such, which is
 fastest; every other one as a convolution and a pixel shuffle. With few output channels the latter fills the
@@ -17,15 +18,24 @@ FakeQuantize fused to them, gave wrong channels.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from licquant.errors import LoweringError
 from licquant.program.arithmetic import FIXED_POINT_BITS, Floats, Ints
 from licquant.program.grid import Grid
 from licquant.program.kernel_rounding import added, divisible, outer, scale_and_shift
 from licquant.program.lean_openvino import opset, ov
+from licquant.program.openvino_layers import (
+    Node,
+    as_it_is,
+    by_channel,
+    norms,
+    quantize_node,
+    runs_as_convolution,
+    sums,
+    vector,
+    weights_node,
+)
 from licquant.program.ops import (
     Add,
     Convolution,
@@ -40,15 +50,12 @@ from licquant.program.ops import (
     TransposedConvolution,
 )
 from licquant.program.part import INPUT, Part
+from licquant.program.saturation import BYTE_BITS
 
-Node = Any  # OpenVINO's own node types are not usable as annotations
 # Values, the grid that they come to, and the ratio of each channel's values to it.
 Quantize = Callable[[Node, Grid, Floats], Node]
 
-# Vector kernels compute this many output channels at least; a pixel shuffle that stays within it is free.
-SHUFFLE_CHANNELS = 16
 _PIXEL_CHANNELS = 4
-LARGEST_STRIDE = 2  # of the transposed convolutions that OpenVINO runs in INT8
 RESULT = "/result"  # ends the name of a node that stands for a layer, beside the layer's own
 _HALVES = np.float32(2**12 + 1)  # times a float32, it takes apart the upper and the lower half of its digits
 
@@ -69,7 +76,7 @@ def build(part: Part, like: Part | None = None, fused: bool = True) -> ov.Model:
     parameter = opset.parameter(shape, dtype, name=INPUT)
     x = opset.convert(parameter, "f32")
     if interleaved(part.input_grid):
-        x = opset.transpose(x, _ints([0, 3, 1, 2]))
+        x = opset.transpose(x, vector([0, 3, 1, 2]))
     tensors, layers, apart = {INPUT: _centre(x, part.input_grid)}, set[str](), like is not None
     quantize = _fake_quantize if fused else _rounded_once
     kernels = _kernels(like, quantize) if like is not None else {}
@@ -80,12 +87,13 @@ def build(part: Part, like: Part | None = None, fused: bool = True) -> ov.Model:
             inputs = [opset.floor(x) if name in layers else x for name, x in zip(op.inputs, inputs, strict=True)]
         if isinstance(op, Convolution | TransposedConvolution):
             layers.add(op.name)
-            acc = opset.add(_sums(op, inputs[0], apart), _channels(op.bias))
+            acc = opset.add(sums(op, inputs[0], part.input_grids(op)[0], apart), by_channel(op.bias))
             # The floor of an integer: nothing that OpenVINO moves into the layer's kernel.
             acc = opset.floor(acc) if apart else acc
             tensors[op.name] = _rescale(acc, op.rescaling, op.grid, kernels.get(op.name, _fake_quantize))
         else:
-            tensors[op.name] = _EMIT[type(op)](op, inputs, part.input_grids(op), quantize)
+            emit = partial(_gdn, apart=apart) if isinstance(op, Gdn) else _EMIT[type(op)]
+            tensors[op.name] = emit(op, inputs, part.input_grids(op), quantize)
         if op.grid.bits == FIXED_POINT_BITS:  # OpenVINO folds the scales and drops the layer's own node's name
             tensors[op.name].set_friendly_name(op.name + RESULT)
     return ov.Model([_output(tensors[part.output], part.output_grid)], [parameter], part.name)
@@ -98,8 +106,10 @@ def correlation(weight: Ints, stride: int) -> ov.Model:
     """
     parameter = opset.parameter([1, weight.shape[1], -1, -1], np.uint8, name=INPUT)
     low, high = np.zeros(1, dtype=np.int64), np.full(1, 255)
-    x = _quantize_node(opset.convert(parameter, "f32"), low, high, low, high, 256)
-    return ov.Model([opset.convolution(x, _weights(weight, 8), [stride] * 2, [0, 0], [0, 0], [1, 1])], [parameter])
+    x = quantize_node(opset.convert(parameter, "f32"), low, high, low, high, 256)
+    return ov.Model(
+        [opset.convolution(x, weights_node(weight, BYTE_BITS), [stride] * 2, [0, 0], [0, 0], [1, 1])], [parameter]
+    )
 
 
 def interleaved(grid: Grid) -> bool:
@@ -115,20 +125,6 @@ def in_bytes(grid: Grid) -> bool:
     return grid.bits <= 8 and interleaved(grid)
 
 
-def runs_as_convolution(op: TransposedConvolution, apart: bool = False) -> bool:
-    """Whether a transposed convolution is run as a convolution and a pixel shuffle (see the top and ``build``)."""
-    square = op.kernel[0] == op.kernel[1]
-    if square and apart and op.weight_bits <= 8:
-        return True
-    few = op.weight.shape[1] * op.stride**2 <= SHUFFLE_CHANNELS
-    return square and (few or op.stride > LARGEST_STRIDE or _excess(op) != 0)
-
-
-def _excess(op: TransposedConvolution) -> int:
-    """Output size minus stride · input size."""
-    return op.kernel[0] + op.output_padding - 2 * op.padding - op.stride
-
-
 # --- tensors in and out -------------------------------------------------------------------------------------
 
 
@@ -137,18 +133,18 @@ def _centre(x: Node, grid: Grid) -> Node:
     if grid.bits == FIXED_POINT_BITS:
         return x
     if grid.bits > 8:
-        return opset.subtract(x, _channels(grid.zero_point))
-    shifted = opset.subtract(x, _channels(grid.zero_point)) if (grid.zero_point != 0).any() else x
+        return opset.subtract(x, by_channel(grid.zero_point))
+    shifted = opset.subtract(x, by_channel(grid.zero_point)) if (grid.zero_point != 0).any() else x
     return _fake_quantize(shifted, grid, np.ones(grid.channels))
 
 
 def _output(x: Node, grid: Grid) -> Node:
     if in_bytes(grid):
         # Convert truncates; the values are integers up to float rounding, which the half takes care of.
-        x = opset.convert(opset.add(x, _channels(grid.zero_point + 0.5)), "u8")
+        x = opset.convert(opset.add(x, by_channel(grid.zero_point + 0.5)), "u8")
     elif grid.bits != FIXED_POINT_BITS:
-        x = opset.add(x, _channels(grid.zero_point))
-    return opset.transpose(x, _ints([0, 2, 3, 1])) if interleaved(grid) else x
+        x = opset.add(x, by_channel(grid.zero_point))
+    return opset.transpose(x, vector([0, 2, 3, 1])) if interleaved(grid) else x
 
 
 def _fake_quantize(x: Node, grid: Grid, ratio: Floats) -> Node:
@@ -157,21 +153,13 @@ def _fake_quantize(x: Node, grid: Grid, ratio: Floats) -> Node:
     ratio = divisible(ratio)
     outer_low, outer_high = outer(grid)
     if grid.bits > 8:
-        return _quantize_node(x, outer_low / ratio, outer_high / ratio, outer_low, outer_high, (1 << grid.bits) + 1)
+        return quantize_node(x, outer_low / ratio, outer_high / ratio, outer_low, outer_high, (1 << grid.bits) + 1)
     # INT8 kernels want 256 levels whatever the width: the narrower range is a clamp before.
     if (high < outer_high).any():
-        x = opset.minimum(x, _channels(high / ratio))
+        x = opset.minimum(x, by_channel(high / ratio))
     if (low > outer_low).any():
-        x = opset.maximum(x, _channels(low / ratio))
-    return _quantize_node(x, outer_low / ratio, outer_high / ratio, outer_low, outer_high, 256)
-
-
-def _quantize_node(
-    x: Node, low: Floats | Ints, high: Floats | Ints, out_low: Ints, out_high: Ints, levels: int
-) -> Node:
-    same = all((v == v[0]).all() for v in (out_low, out_high))
-    outer = (out_low[:1], out_high[:1]) if same else (out_low, out_high)
-    return opset.fake_quantize(x, _channels(low), _channels(high), _channels(outer[0]), _channels(outer[1]), levels)
+        x = opset.maximum(x, by_channel(low / ratio))
+    return quantize_node(x, outer_low / ratio, outer_high / ratio, outer_low, outer_high, 256)
 
 
 def _rescale(acc: Node, rescaling: Rescaling, grid: Grid, quantize: Quantize) -> Node:
@@ -188,7 +176,7 @@ def _rescale(acc: Node, rescaling: Rescaling, grid: Grid, quantize: Quantize) ->
         else:
             acc = opset.prelu(acc, opset.constant(slope.astype(np.float32)))
     if grid.bits == FIXED_POINT_BITS:
-        return opset.multiply(acc, _channels(positive))
+        return opset.multiply(acc, by_channel(positive))
     return quantize(acc, grid, positive)
 
 
@@ -223,16 +211,11 @@ def _rounded(kernel: Convolution | TransposedConvolution, stored: bool, x: Node,
         return _fake_quantize(x, grid, ratio)
     shift = added(kernel.grid, kernel.rescaling.ratio, stored)
     shift = shift if len(shift) == 1 else added(grid, ratio, stored)
-    x = opset.multiply(x, _channels(scale_and_shift(grid, ratio)[0]))
+    x = opset.multiply(x, by_channel(scale_and_shift(grid, ratio)[0]))
     if shift.any():
-        x = opset.add(_as_it_is(x), _channels(shift))
+        x = opset.add(as_it_is(x), by_channel(shift))
     x = opset.round(x, "half_to_even")
-    return _clamped(opset.add(x, _channels(outer(grid)[0])) if stored else x, grid)
-
-
-def _as_it_is(x: Node) -> Node:
-    """The same values, in a way that keeps what comes before and what comes after from being made one."""
-    return opset.maximum(x, _channels([np.finfo(np.float32).min]))
+    return _clamped(opset.add(x, by_channel(outer(grid)[0])) if stored else x, grid)
 
 
 def _rounded_once(x: Node, grid: Grid, ratio: Floats) -> Node:
@@ -242,21 +225,21 @@ def _rounded_once(x: Node, grid: Grid, ratio: Floats) -> Node:
     No fusing of these operations gives other values, if only the product is what both read.
     """
     scale, shift = scale_and_shift(grid, ratio)
-    product = _as_it_is(opset.multiply(x, _channels(scale)))
-    spread = opset.multiply(x, _channels([_HALVES]))
+    product = as_it_is(opset.multiply(x, by_channel(scale)))
+    spread = opset.multiply(x, by_channel([_HALVES]))
     upper = opset.subtract(spread, opset.subtract(spread, x))
     lower = opset.subtract(x, upper)
     scale_upper = (_HALVES * scale) - (_HALVES * scale - scale)
     scale_lower = scale - scale_upper
-    error = opset.subtract(opset.multiply(upper, _channels(scale_upper)), product)
+    error = opset.subtract(opset.multiply(upper, by_channel(scale_upper)), product)
     for half, constant in ((upper, scale_lower), (lower, scale_upper), (lower, scale_lower)):
-        error = opset.add(error, opset.multiply(half, _channels(constant)))
-    total = opset.add(product, _channels(shift))
+        error = opset.add(error, opset.multiply(half, by_channel(constant)))
+    total = opset.add(product, by_channel(shift))
     added = opset.subtract(total, product)
     lost = opset.subtract(product, opset.subtract(total, added))
-    lost = opset.add(lost, opset.subtract(_channels(shift), added))
+    lost = opset.add(lost, opset.subtract(by_channel(shift), added))
     total = opset.round(opset.add(total, opset.add(lost, error)), "half_to_even")
-    return _clamped(opset.add(total, _channels(outer(grid)[0])), grid)
+    return _clamped(opset.add(total, by_channel(outer(grid)[0])), grid)
 
 
 def _clamped(x: Node, grid: Grid) -> Node:
@@ -264,77 +247,19 @@ def _clamped(x: Node, grid: Grid) -> Node:
     if grid.bits <= 8:
         return _fake_quantize(x, grid, np.ones(grid.channels))
     low, high = outer(grid)
-    return opset.minimum(opset.maximum(x, _channels(low)), _channels(high))
+    return opset.minimum(opset.maximum(x, by_channel(low)), by_channel(high))
 
 
 # --- operations ---------------------------------------------------------------------------------------------
 
 
-def _sums(op: Convolution | TransposedConvolution, x: Node, apart: bool) -> Node:
-    """The products summed, without the bias."""
-    if isinstance(op, TransposedConvolution):
-        return (_shuffled_convolution if runs_as_convolution(op, apart) else _transposed_convolution)(op, x)
-    stride, pads = [op.stride] * 2, [op.padding] * 2
-    if op.groups == 1:
-        sums = opset.convolution(x, _weights(op.weight, op.weight_bits), stride, pads, pads, [1, 1])
-    else:
-        grouped = op.weight.reshape(op.groups, -1, *op.weight.shape[1:])
-        sums = opset.group_convolution(x, _weights(grouped, op.weight_bits), stride, pads, pads, [1, 1])
-    sums.set_friendly_name(op.name)
-    return sums
-
-
-def _transposed_convolution(op: TransposedConvolution, x: Node) -> Node:
-    pads = [op.padding] * 2
-    sums = opset.convolution_backprop_data(
-        x,
-        _weights(op.weight, op.weight_bits),
-        [op.stride] * 2,
-        pads_begin=pads,
-        pads_end=pads,
-        dilations=[1, 1],
-        output_padding=[op.output_padding] * 2,
-    )
-    sums.set_friendly_name(op.name)
-    return sums
-
-
-def _shuffled_convolution(op: TransposedConvolution, x: Node) -> Node:
-    """Output position stride·j + r gathers x[j + (r + padding - t)/stride] over the taps t that divide."""
-    stride, kernel, outputs = op.stride, op.kernel[0], op.weight.shape[1]
-    taps = [
-        (r, t, (r + op.padding - t) // stride)
-        for r in range(stride)
-        for t in range(kernel)
-        if (r + op.padding - t) % stride == 0
-    ]
-    low, high = min(o for *_, o in taps), max(o for *_, o in taps)
-    size = high - low + 1
-    weight = np.zeros((outputs, stride, stride, op.weight.shape[0], size, size), dtype=op.weight.dtype)
-    for r, t, o in taps:
-        for c, u, p in taps:
-            weight[:, r, c, :, o - low, p - low] = op.weight[:, :, t, u].T
-    weight = weight.reshape(outputs * stride**2, op.weight.shape[0], size, size)
-    # One more or fewer step of the stride than the input has, and then a few rows and columns too many.
-    steps = -(-_excess(op) // stride)
-    acc = opset.convolution(x, _weights(weight, op.weight_bits), [1, 1], [-low] * 2, [high + steps] * 2, [1, 1])
-    acc.set_friendly_name(op.name)
-    shuffled = opset.depth_to_space(acc, "depth_first", stride)
-    surplus = stride * steps - _excess(op)
-    if not surplus:
-        return shuffled
-    return opset.slice(shuffled, _ints([0, 0]), _ints([-surplus] * 2), _ints([1, 1]), _ints([2, 3]))
-
-
-def _gdn(op: Gdn, x: Sequence[Node], grids: Sequence[Grid], quantize: Quantize) -> Node:
+def _gdn(op: Gdn, x: Sequence[Node], grids: Sequence[Grid], quantize: Quantize, apart: bool) -> Node:
     channels = len(op.gamma)
     squares = Grid(op.square_bits, np.ones(channels), np.zeros(channels, dtype=np.int64))
     ratio = np.ldexp(op.square_multiplier.astype(np.float64), -op.square_shift)
     first = isinstance(op, Gdn1)
     u = _fake_quantize(opset.abs(x[0]) if first else opset.multiply(x[0], x[0]), squares, ratio)
-    norm = opset.convolution(u, _weights(op.gamma[:, :, None, None], op.weight_bits), [1, 1], [0, 0], [0, 0], [1, 1])
-    norm.set_friendly_name(op.name)
-    norm = opset.add(norm, _channels(np.maximum(op.beta, 1)))
+    norm = opset.add(norms(op, u, grids[0], apart), by_channel(np.maximum(op.beta, 1)))
     root = norm if first else opset.sqrt(norm)
     ratio = np.ldexp(op.multiplier.astype(np.float64), -op.shift)
     if op.inverse:
@@ -347,12 +272,12 @@ def _gdn(op: Gdn, x: Sequence[Node], grids: Sequence[Grid], quantize: Quantize) 
 
 
 def _quantized_or_scaled(x: Node, grid: Grid, ratio: Floats, quantize: Quantize) -> Node:
-    return opset.multiply(x, _channels(ratio)) if grid.bits == FIXED_POINT_BITS else quantize(x, grid, ratio)
+    return opset.multiply(x, by_channel(ratio)) if grid.bits == FIXED_POINT_BITS else quantize(x, grid, ratio)
 
 
 def _add(op: Add, x: Sequence[Node], grids: Sequence[Grid], quantize: Quantize) -> Node:
     # OpenVINO would take the multipliers for scales of INT8, and multiply the sum by one of them: no longer an integer.
-    terms = [_as_it_is(opset.multiply(q, _channels(m))) for q, m in zip(x, op.multipliers, strict=True)]
+    terms = [as_it_is(opset.multiply(q, by_channel(m))) for q, m in zip(x, op.multipliers, strict=True)]
     acc = terms[0]
     for term in terms[1:]:
         acc = opset.add(acc, term)
@@ -369,7 +294,7 @@ def _multiply(op: Multiply, x: Sequence[Node], grids: Sequence[Grid], quantize: 
 
 def _sigmoid(op: Sigmoid, x: Sequence[Node], grids: Sequence[Grid], quantize: Quantize) -> Node:
     """The function itself: looking it up in a table would take longer."""
-    y = opset.sigmoid(opset.multiply(x[0], _channels(grids[0].scale)))
+    y = opset.sigmoid(opset.multiply(x[0], by_channel(grids[0].scale)))
     return _quantized_or_scaled(y, op.grid, 1 / op.grid.scale, quantize)
 
 
@@ -378,31 +303,9 @@ def _pixel_shuffle(op: PixelShuffle, x: Sequence[Node], grids: Sequence[Grid], q
 
 
 _EMIT: dict[type[Operation], Callable[..., Node]] = {
-    Gdn: _gdn,
-    Gdn1: _gdn,
     Add: _add,
     Requantize: _requantize,
     Multiply: _multiply,
     Sigmoid: _sigmoid,
     PixelShuffle: _pixel_shuffle,
 }
-
-
-# --- constants ----------------------------------------------------------------------------------------------
-
-
-def _weights(weight: Ints, bits: int) -> Node:
-    if bits > 8:
-        return opset.constant(weight.astype(np.float32))
-    if abs(weight).max(initial=0) > 127:
-        raise LoweringError("weights of 8 bits or less must fit int8")
-    scale = np.ones([1] * weight.ndim, dtype=np.float32)
-    return opset.multiply(opset.convert(opset.constant(weight.astype(np.int8)), "f32"), opset.constant(scale))
-
-
-def _channels(values: Any) -> Node:
-    return opset.constant(np.asarray(values, dtype=np.float32).reshape(1, -1, 1, 1))
-
-
-def _ints(values: list[int]) -> Node:
-    return opset.constant(np.array(values, dtype=np.int64))

@@ -29,10 +29,11 @@ from functools import cached_property
 import numpy as np
 
 from licquant.errors import EngineError
-from licquant.program import kernel_rounding, openvino_graph, single_rounding
+from licquant.program import kernel_rounding, single_rounding
 from licquant.program.arithmetic import FIXED_POINT_BITS, MAX_BITS, Ints
 from licquant.program.exact import ExactEngine
 from licquant.program.grid import Grid
+from licquant.program.openvino_layers import Layer, in_halves, runs_as_convolution
 from licquant.program.ops import Convolution, Operation, Rescaling, TransposedConvolution
 from licquant.program.part import INPUT, Part
 from licquant.program.saturation import BYTE_BITS, PAIR_LIMIT, in_floats, int8_layers, laid_out, saturates
@@ -62,6 +63,8 @@ class Kind:
     groups: int = 1
     transposed: bool = False
     rescaled: bool = False  # to 16 bits, by the kernel itself
+    bits: int = BYTE_BITS  # of what it reads; wider ones are taken apart
+    side: int = _SIZE  # of the image that it is tested with
 
 
 _PLAIN, _SHIFTED, _UNEVEN = "convolution", "convolution with a zero point", "convolution with uneven zero points"
@@ -71,7 +74,7 @@ _ONE, _GROUPED, _DEPTHWISE, _PIXELS = (
     "depthwise convolution",
     "convolution of pixels",
 )
-_TRANSPOSED, ROUNDING = "transposed convolution", "rounding in the kernel"
+_TRANSPOSED, ROUNDING, _HALVES = "transposed convolution", "rounding in the kernel", "sum of two halves"
 KINDS = {
     _PLAIN: Kind(_CHANNELS, 3),
     _SHIFTED: Kind(_CHANNELS, 3, zero_point=128),
@@ -82,13 +85,16 @@ KINDS = {
     _PIXELS: Kind(3, 3),
     _TRANSPOSED: Kind(_CHANNELS, 5, zero_point=128, transposed=True),
     ROUNDING: Kind(_CHANNELS, 3, zero_point=128, rescaled=True),
+    # At one position OpenVINO has been seen to let one half overwrite the other (``openvino_layers.py``).
+    _HALVES: Kind(_CHANNELS, 3, zero_point=512, bits=10, side=1),
 }
 
 
 def kind_of(op: Operation, part: Part, apart: bool) -> str:
-    """The kind of an INT8 layer, as ``openvino_graph.build`` runs it."""
-    zero_point = part.input_grids(op)[0].zero_point
-    if isinstance(op, TransposedConvolution) and not openvino_graph.runs_as_convolution(op, apart):
+    """The kind of an INT8 layer, as ``openvino_graph.build`` runs it; the halves of values are signed."""
+    grid = part.input_grids(op)[0]
+    zero_point = grid.zero_point if grid.bits <= BYTE_BITS else np.full(grid.channels, 1 << (BYTE_BITS - 1))
+    if isinstance(op, TransposedConvolution) and not runs_as_convolution(op, apart):
         return _TRANSPOSED
     if not isinstance(op, Convolution | TransposedConvolution):
         return _ONE
@@ -144,10 +150,12 @@ class Machine:
 
         The latter two are for ``openvino_graph.build``; what is laid out anew is to be built like the part itself.
         """
-        layers = int8_layers(part)
+        halved = [op for op in part.operations if isinstance(op, Layer) and in_halves(op, part.input_grids(op)[0])]
+        layers = [*int8_layers(part), *halved]
         if not layers:
             return part, None, True
-        if set(self.sums([ROUNDING, *(kind_of(op, part, False) for op in layers)]).values()) == {Sums.EXACT}:
+        needed = [ROUNDING, *[_HALVES][: len(halved)], *(kind_of(op, part, False) for op in layers)]
+        if set(self.sums(needed).values()) == {Sums.EXACT}:
             return part, None, True
         fitted = laid_out(part)
         layers = int8_layers(fitted)
@@ -186,8 +194,10 @@ def _extremes(part: Part) -> Ints:
     low, high = grid.range
     if KINDS[part.output].rescaled:
         return rng.integers(low, high + 1, (grid.channels, 2 * _SIZE, 2 * _SIZE))
-    x = rng.choice([low, high], (grid.channels, _SIZE, _SIZE))
-    x[:, : _SIZE // 2], x[:, 0] = high, low
+    side = KINDS[part.output].side
+    x = rng.choice([low, high], (grid.channels, side, side))
+    if side > 1:
+        x[:, : side // 2], x[:, 0] = high, low
     return x
 
 
@@ -211,13 +221,15 @@ def _part(name: str, weights: Callable[[int, int], Ints]) -> Part:
     inputs, size = kind.inputs, kind.kernel
     by_channel = (_small if kind.rescaled else weights)(_CHANNELS, inputs // kind.groups)
     weight = np.zeros((*by_channel.shape, size, size), dtype=np.int32)
-    taps = np.arange(_CHANNELS) % size**2  # one for each output: all are seen, and no sum is long
+    # One for each output: all are seen, and no sum is long; of a single position, the middle one.
+    taps = np.arange(_CHANNELS) % size**2 if kind.side > 1 else np.full(_CHANNELS, size**2 // 2)
     weight[np.arange(_CHANNELS), :, taps // size, taps % size] = by_channel
-    bias, rescaling = np.zeros(_CHANNELS, dtype=np.int64), Rescaling.of_ratio(np.ones(_CHANNELS))
-    out = Grid.fixed_point(_CHANNELS, 0)
+    rng = np.random.default_rng(1)
+    # Only where it counts: a layer with a bias has other kernels fused to it.
+    biased = kind.rescaled or kind.bits > BYTE_BITS
+    bias = rng.integers(-50000, 50000, _CHANNELS) if biased else np.zeros(_CHANNELS, dtype=np.int64)
+    out, rescaling = Grid.fixed_point(_CHANNELS, 0), Rescaling.of_ratio(np.ones(_CHANNELS))
     if kind.rescaled:  # sums of all sizes and ratios that are no round numbers
-        rng = np.random.default_rng(1)
-        bias = rng.integers(-50000, 50000, _CHANNELS)
         out = Grid(MAX_BITS, np.ones(_CHANNELS), np.full(_CHANNELS, 1 << (MAX_BITS - 1)))
         rescaling = Rescaling.of_ratio(rng.uniform(0.1, 0.3, _CHANNELS))
     op: Operation
@@ -240,7 +252,7 @@ def _part(name: str, weights: Callable[[int, int], Ints]) -> Part:
             rescaling=rescaling,
         )
     zero_point = np.broadcast_to(kind.zero_point, inputs).astype(np.int64)
-    return Part("self-test", Grid(BYTE_BITS, np.ones(inputs), zero_point), (op,))
+    return Part("self-test", Grid(kind.bits, np.ones(inputs), zero_point), (op,))
 
 
 def _large(outputs: int, inputs: int) -> Ints:
