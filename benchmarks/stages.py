@@ -2,8 +2,9 @@
 
     python -m benchmarks.stages --checkpoint CKPT --calib DIR --images DIR [--steps 250] [--count 8] [--side 256] -o DIR
 
-Each part is left in float32 in turn; then, in g_a and g_s, every activation tensor and every layer's weights get 16
-bits in turn, with the range that they have, and every tensor also a range eight times as wide, which no value leaves.
+Each part is left in float32 in turn; then, in g_a and g_s, all sums of two tensors, all other tensors and all weights
+get 16 bits; then every activation tensor and every layer's weights in turn, with the range that they have, and every
+tensor also a range eight times as wide, which no value leaves.
 What the loss falls by is what that one thing cost. Simulated, estimated rate.
 
 Without steps, weights are rounded to nearest. Reconstruction fits the parts to one another: a part in float32 is then
@@ -11,7 +12,7 @@ no longer what the others expect, and only the changes of tensors say something.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from licquant.evaluate import provenance
 from licquant.images import RGB, evenly, list_images, read_image
+from licquant.models.graph import ADDITION
 from licquant.quant.after_training.reconstruct import reconstruct
 from licquant.quant.calibrate import calibrate, to_tensor
 from licquant.quant.dataflow import Run, run_float
@@ -98,12 +100,31 @@ def wide_weights(layer: QuantizedLayer) -> Iterator[None]:
     layer.unit.copy_(unit)
 
 
-def costs(measured: Measured, on_row: Callable[[str, float], None]) -> None:
-    """Call ``on_row`` with everything that is changed in turn, and by how much the loss falls, in percent of J."""
+def costs_of_parts(measured: Measured, on_row: Callable[[str, float], None]) -> None:
+    """Call ``on_row`` with what is changed in turn, and by how much the loss falls, in percent of J: whole parts."""
     quantized = measured.quantized
     whole = measured.increase()
     for name in quantized.parts:
         on_row(f"{name} in float32", whole - measured.increase(with_float(quantized, name)))
+    for part in (quantized.part(name) for name in EXAMINED):
+        sums = {step.name for step in part.graph if step.kind == ADDITION}
+        narrow = [name for name, tensor in part.tensors.items() if tensor.bits < WIDE and tensor.log_scale.is_leaf]
+        groups = {
+            "sums of two tensors": [wide_tensor(part, name) for name in narrow if name in sums],
+            "other tensors": [wide_tensor(part, name) for name in narrow if name not in sums],
+            "weights": [wide_weights(layer) for layer in part.layers.values()],
+        }
+        for told, changes in groups.items():
+            with ExitStack() as stack:
+                for change in changes:
+                    stack.enter_context(change)
+                on_row(f"{part.graph.name}, all {told}: {WIDE} bits", whole - measured.increase())
+
+
+def costs(measured: Measured, on_row: Callable[[str, float], None]) -> None:
+    """The same of single tensors and layers."""
+    quantized = measured.quantized
+    whole = measured.increase()
     for part in (quantized.part(name) for name in EXAMINED):
         for name, tensor in part.tensors.items():
             if tensor.bits <= WIDE and tensor.log_scale.is_leaf:  # neither fixed point nor the grid of another
@@ -131,6 +152,7 @@ def main(
     steps: Annotated[int, typer.Option(help="Of reconstruction.")] = 0,
     count: Annotated[int, typer.Option(help="Images that are measured, evenly spaced.")] = 8,
     side: Annotated[int, typer.Option(help="Pixels a side of the middle of each that is measured.")] = 256,
+    each: Annotated[bool, typer.Option(help="Single tensors and layers too: hours for a deep model.")] = True,
     output: Annotated[Path, typer.Option("-o", help="Folder for the JSON result.")] = Path("bench-output"),
 ) -> None:
     """Where the loss of a model with 8-bit weights and activations comes from."""
@@ -150,7 +172,9 @@ def main(
     for name, value in record["images"].items():
         table.add_row(name, f"{value:+.2f} %")
     record["cost_percent"] = found = dict[str, float]()
-    costs(measured, found.__setitem__)
+    costs_of_parts(measured, found.__setitem__)
+    if each:
+        costs(measured, found.__setitem__)
     for name, value in sorted(found.items(), key=lambda item: -item[1]):
         table.add_row(name, f"{value:+.2f} %")
     Console().print(table)
