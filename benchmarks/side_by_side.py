@@ -67,8 +67,8 @@ def main(
     for heading in ("model", "bytes", "encode", "to the first", "decode", "to the first"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for path, row in zip(artifacts, rows, strict=True):
-        times = (f"{row[f'{name}_ms']:.1f} ms|{row[f'{name}_ratio']:.3f}".split("|") for name in OPERATIONS)
-        table.add_row(path.name, f"{path.stat().st_size:,}", *(cell for pair in times for cell in pair))
+        cells = [cell for name in OPERATIONS for cell in (f"{row[f'{name}_ms']:.1f} ms", f"{row[f'{name}_ratio']:.3f}")]
+        table.add_row(path.name, f"{path.stat().st_size:,}", *cells)
     Console().print(table)
     output.mkdir(parents=True, exist_ok=True)
     models = [

@@ -31,13 +31,12 @@ from licquant.train.batches import Crops, ahead
 from licquant.train.command import make_fabric
 from licquant.train.objective import Noise
 from licquant.train.pixels import open_pixels
-from licquant.train.settings import Recipe, RunOptions
+from licquant.train.settings import Recipe, RunOptions, decay, warm_up
 from licquant.train.trainer import Trainer
 
 PLAIN_STEPS = 8  # before a graph is recorded: cuDNN chooses its kernels in them
 LOG_EVERY = 100
 WARMUP = 200
-FINAL_RATE = 0.01
 _ENDLESS = 10**9  # steps: the clock ends a run
 
 
@@ -90,8 +89,9 @@ def _train(trainer: "GraphTrainer", crops: Crops, seconds: float, *, constant: b
             passed = time.monotonic() - begin
             if passed >= seconds:
                 break
-            warm, decay = min(1.0, (step + 1) / WARMUP), 1.0 if constant else _cosine(passed / seconds)
-            trainer.go(samples, trainer.recipe.learning_rate * warm * decay)
+            recipe = trainer.recipe
+            rate = recipe.learning_rate * warm_up(recipe, step) * (1.0 if constant else decay(recipe, passed / seconds))
+            trainer.go(samples, rate)
             if trainer.step % LOG_EVERY == 0:
                 loss, bpp, mse, *_ = trainer.take_means()
                 quality = -10 * math.log10(mse)
@@ -101,10 +101,6 @@ def _train(trainer: "GraphTrainer", crops: Crops, seconds: float, *, constant: b
         raise TrainingError(f"no step was taken in {seconds:g} s")
     trainer.check_finite()
     return time.monotonic() - begin
-
-
-def _cosine(share: float) -> float:
-    return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def _write(

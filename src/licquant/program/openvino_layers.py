@@ -55,7 +55,7 @@ def norms(op: Gdn, squares: Node, grid: Grid, apart: bool) -> Node:
 def _summed(op: Layer, convolve: Convolve, x: Node, weight: Ints, halves: bool) -> Node:
     """halves: the wider factor is unit · upper + lower, and so are the sums.
 
-    Both are kept from becoming part of the addition: OpenVINO 2025 would let one convolution add to what the other has
+    Both are kept from becoming part of the addition: OpenVINO 2026.4 lets one convolution add to what the other has
     written, which gives wrong sums where a layer has one position.
     """
     if not halves:

@@ -154,7 +154,7 @@ class Machine:
         layers = [*int8_layers(part), *halved]
         if not layers:
             return part, None, True
-        needed = [ROUNDING, *[_HALVES][: len(halved)], *(kind_of(op, part, False) for op in layers)]
+        needed = {ROUNDING, *(kind_of(op, part, False) for op in layers)} | ({_HALVES} if halved else set())
         if set(self.sums(needed).values()) == {Sums.EXACT}:
             return part, None, True
         fitted = laid_out(part)

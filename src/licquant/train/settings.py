@@ -247,6 +247,14 @@ def phase_at(recipe: BaseRecipe, step: int) -> Phase:
 
 def learning_rate(recipe: BaseRecipe, step: int) -> float:
     """Linear from 0 over the warm-up, times a half cosine over all steps down to ``final_rate``."""
-    warm = min(1.0, (step + 1) / max(1, recipe.warmup))
-    cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
-    return recipe.learning_rate * warm * (recipe.final_rate + (1 - recipe.final_rate) * cosine)
+    return recipe.learning_rate * warm_up(recipe, step) * decay(recipe, step / recipe.steps)
+
+
+def warm_up(recipe: BaseRecipe, step: int) -> float:
+    """Factor of the learning rate at a step: linear over the warm-up, then 1."""
+    return min(1.0, (step + 1) / max(1, recipe.warmup))
+
+
+def decay(recipe: BaseRecipe, share: float) -> float:
+    """Factor of the learning rate after so large a share, 0 to 1, of the training: half a cosine."""
+    return recipe.final_rate + (1 - recipe.final_rate) * 0.5 * (1 + math.cos(math.pi * share))
