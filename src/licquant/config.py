@@ -41,7 +41,7 @@ def parse_json(text: str | bytes) -> Any:
 
 @dataclass(frozen=True)
 class LayerBits:
-    """Widths of one layer: of its weights (None where it has none, as an addition) and of its input activations."""
+    """Widths of one layer: of its weights (None where it has none, as a sigmoid) and of its input activations."""
 
     weight: int | None
     activation: int
@@ -58,7 +58,8 @@ class LayerBits:
 class Plan(Mapping[str, LayerBits]):
     """Layer path → widths, for every layer of the model: the one object that couples search, quantizer and files.
 
-    A layer is named by its path, e.g. ``g_a.2``; additions have an entry too, since their inputs are quantized.
+    A layer is named by its path, e.g. ``g_a.2``; products and sigmoids have an entry too, since their
+    inputs are quantized; what is added has bits to spare.
     """
 
     layers: Mapping[str, LayerBits] = field(default_factory=dict)

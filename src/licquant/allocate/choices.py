@@ -12,7 +12,7 @@ from licquant.config import LayerBits, Plan
 
 @dataclass(frozen=True)
 class LayerChoices:
-    """bits → ζ for the weights (empty for an addition) and for the activations of one layer."""
+    """bits → ζ for the weights (empty for a product) and for the activations of one layer."""
 
     weights: Mapping[int, float]
     activations: Mapping[int, float]

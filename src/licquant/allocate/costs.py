@@ -47,7 +47,7 @@ class Costs:
         return list(self.table)
 
     def of(self, layer: str, weight_bits: int | None, activation_bits: int) -> float:
-        """The layer's share; ``weight_bits`` is None for additions. ``PlanError`` for widths that have no cost."""
+        """The layer's share; ``weight_bits`` is None for products. ``PlanError`` for widths that have no cost."""
         if layer not in self.table:
             raise PlanError(f"no cost is known for the layer {layer}")
         bits = (MIN_BITS if weight_bits is None else weight_bits, activation_bits)
@@ -72,7 +72,7 @@ def weight_bits_cost(traced: TracedModel) -> Costs:
 
 
 def bops_cost(traced: TracedModel) -> Costs:
-    """Bit operations per pixel: MACs · weight bits · bits of the layer's input; additions have none."""
+    """Bit operations per pixel: MACs · weight bits · bits of the layer's input; products of tensors have none."""
     macs = {layer.name: layer.macs for layer in layer_geometry(traced)}
     return _costs("bit operations per pixel", traced, lambda name, w, a: macs[name] * w * a)
 

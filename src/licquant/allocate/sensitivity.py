@@ -63,7 +63,7 @@ class Sensitivity:
         return self.changes[layer, kind, bits].loss(lmbda) / self.base.loss(lmbda)
 
     def widths(self, layer: str, kind: str) -> list[int]:
-        """The widths measured for a layer, ascending; none for the weights of an addition."""
+        """The widths measured for a layer, ascending; none for the weights of a product."""
         return sorted(bits for name, which, bits in self.changes if (name, which) == (layer, kind))
 
 

@@ -36,16 +36,16 @@ class StageSteps:
 def stages_of(graph: Graph) -> list[StageSteps]:
     """The stages of g_a or g_s, in order.
 
-    What has no weights (an addition, a pixel shuffle) goes with the module before it, at the beginning and where it is
-    the step of ``with_stage_inputs`` with the one after it; a GDN, the activation function of its convolution, goes
-    with it too: handing on what stands between them takes longer than most convolutions.
+    What has no weights (an addition, a pixel shuffle) goes with the module before it, at the beginning with the one
+    after it, and what brings a tensor to another grid with the layer that reads it; a GDN, the activation function of
+    its convolution, goes with it too: handing on what stands between them takes longer than most convolutions.
     ``ModelError`` unless each stage reads the one before alone.
     """
     found: list[tuple[str, list[Step]]] = []
     pending: list[Step] = []
     for step in graph:
-        name = ".".join(step.name.split("@")[0].split(".")[:2])
-        begins = not found or pending or step.is_identity
+        name = _module_of(graph, step)
+        begins = not found or pending or (step.is_identity and name != found[-1][0])
         if not begins and (name == found[-1][0] or not step.has_weights or step.kind == NORMALIZATION):
             found[-1][1].append(step)
         elif step.has_weights:
@@ -56,6 +56,11 @@ def stages_of(graph: Graph) -> list[StageSteps]:
     stages = [StageSteps(name, tuple(steps)) for name, steps in found]
     _check_chain(graph, stages)
     return stages
+
+
+def _module_of(graph: Graph, step: Step) -> str:
+    readers = [s for s in graph.consumers(step.name) if s.has_weights] if step.is_identity else []
+    return ".".join((readers or [step])[0].name.split("@")[0].split(".")[:2])
 
 
 def with_stage_inputs(traced: TracedModel) -> TracedModel:

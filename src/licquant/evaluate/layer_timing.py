@@ -41,7 +41,7 @@ OnStep = Callable[[], None]
 
 
 def with_widths(plan: Plan, widths: Callable[[str], tuple[int, int]]) -> Plan:
-    """The plan with other widths for every layer; additions keep having no weights."""
+    """The plan with other widths for every layer; products keep having no weights."""
     return Plan(
         {
             name: LayerBits(None if bits.weight is None else widths(name)[0], widths(name)[1])

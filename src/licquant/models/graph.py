@@ -30,6 +30,7 @@ PIXEL_SHUFFLE = "pixel shuffle"
 ACTIVATION = "activation"
 
 _WITH_KNEE = (CONVOLUTION, TRANSPOSED_CONVOLUTION, ADDITION, ACTIVATION)
+COPY = "/copy"  # ends the name of a tensor's copy
 IDENTITY_SLOPE = 1.0  # slope for negative values: ReLU 0, leaky ReLU 0.01, absolute value -1
 
 
@@ -59,6 +60,14 @@ class Step:
     def is_identity(self) -> bool:
         """Whether it changes nothing but the grid."""
         return self.kind == ACTIVATION and self.negative_slope == IDENTITY_SLOPE
+
+    @property
+    def has_bits_to_spare(self) -> bool:
+        """Whether what it reads may have any width, as no matrix product reads it.
+
+        A GDN's numerator, what is added, and what is brought to another grid first.
+        """
+        return self.kind in (NORMALIZATION, ADDITION, ACTIVATION)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +153,25 @@ def fuse_activations(graph: Graph) -> Graph:
             ]
             return fuse_activations(Graph(graph.name, tuple(steps)))
     return graph
+
+
+def with_copies(graph: Graph) -> Graph:
+    """The graph with a copy of every tensor that both an addition and layers read, which the layers read instead.
+
+    A copy has a grid of its own. So what goes around a residual block keeps bits of which it would lose a little with
+    every sum, while the layers beside it read bytes.
+    """
+    copies = {
+        tensor: Step(f"{graph.name}.{INPUT}{COPY}" if tensor == INPUT else f"{tensor}{COPY}", ACTIVATION, (tensor,))
+        for tensor in (INPUT, *(step.name for step in graph))
+        if any(step.kind == ADDITION for step in graph.consumers(tensor))
+        and not all(step.has_bits_to_spare for step in graph.consumers(tensor))
+    }
+    steps = [copies[INPUT]] if INPUT in copies else []
+    for step in graph:
+        read = tuple(copies[n].name if n in copies and not step.has_bits_to_spare else n for n in step.inputs)
+        steps += [replace(step, inputs=read), *([copies[step.name]] if step.name in copies else [])]
+    return Graph(graph.name, tuple(steps))
 
 
 def _fusible_source(graph: Graph, activation: Step) -> Step | None:

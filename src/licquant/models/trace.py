@@ -32,6 +32,7 @@ from licquant.models.graph import (
     Graph,
     Step,
     fuse_activations,
+    with_copies,
 )
 
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, GDN)
@@ -72,7 +73,7 @@ class TracedModel:
 
     @property
     def layers(self) -> list[Step]:
-        """Every step of every part: what a plan has an entry for."""
+        """Every step of every part."""
         return [step for graph in self.graphs.values() for step in graph]
 
     @property
@@ -87,7 +88,7 @@ def trace_model(model: nn.Module, metric: str = "mse") -> TracedModel:
     graphs = {name: trace_part(model.get_submodule(path), name, path) for name, path in found.parts.items()}
     if found.absolute:
         graphs["h_a"] = _with_absolute_input(graphs["h_a"])
-    graphs = {name: fuse_activations(graph) for name, graph in graphs.items()}
+    graphs = {name: with_copies(fuse_activations(graph)) for name, graph in graphs.items()}
     _check_pixels(graphs)
     return TracedModel(found.family, graphs, model, found.bottleneck, found.conditional, metric)
 

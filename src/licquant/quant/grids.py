@@ -9,9 +9,9 @@ from torch import nn
 from licquant.config import MEAN_SCALE_HYPERPRIOR, SCALE_HYPERPRIOR, Plan
 from licquant.models.graph import (
     ACTIVATION,
+    ADDITION,
     IDENTITY_SLOPE,
     INPUT,
-    NORMALIZATION,
     PIXEL_SHUFFLE,
     TRANSPOSED_CONVOLUTION,
     Graph,
@@ -28,10 +28,10 @@ MEAN_FRACTION_BITS = 1
 SCALE_FRACTION_BITS = 10  # σ: a tenth of the finest step of the scale table; and μ
 ENTROPY_PARAMETERS = "entropy_parameters"  # what the names of the parts begin with that read several parts' outputs
 # What no matrix product reads: a GDN's numerator (its product reads squares, in the plan's own width), which is nearly
-# the accumulator of the layer before, and what is brought to another grid first. Narrowing it would cost loss and
-# save no time.
+# the accumulator of the layer before, what is added, and what is brought to another grid first. Narrowing it would cost
+# loss and save no time.
 SPARE_BITS = 16
-_TRANSPARENT = (ACTIVATION, PIXEL_SHUFFLE)  # what has no widths of its own: the readers of its output say which
+_UNPLANNED = (ADDITION, ACTIVATION, PIXEL_SHUFFLE)  # what reads bits to spare, or whatever its own readers read
 
 
 def input_grid(family: str, part: str, channels: int) -> Grid | None:
@@ -70,8 +70,8 @@ def unit_interval(channels: int, bits: int) -> Grid:
 
 
 def planned(graph: Graph) -> list[Step]:
-    """The steps that a plan has an entry for: all but lone activation functions and pixel shuffles."""
-    return [step for step in graph if step.kind not in _TRANSPARENT]
+    """The steps that a plan has an entry for: all but additions, lone activation functions and pixel shuffles."""
+    return [step for step in graph if step.kind not in _UNPLANNED]
 
 
 def with_input_step(graph: Graph, plan: Plan) -> Graph:
@@ -95,14 +95,12 @@ def with_input_step(graph: Graph, plan: Plan) -> Graph:
 
 def tensor_bits(graph: Graph, tensor: str, plan: Plan) -> int:
     """The width of a tensor inside a part: the widest that any of its readers asks for; see ``SPARE_BITS``."""
-    readers = [s for s in graph.consumers(tensor) if not _has_bits_to_spare(s)]
+    readers = [s for s in graph.consumers(tensor) if not s.has_bits_to_spare]
     if not readers:
         return SPARE_BITS
-    return max(tensor_bits(graph, s.name, plan) if s.kind in _TRANSPARENT else plan[s.name].activation for s in readers)
-
-
-def _has_bits_to_spare(reader: Step) -> bool:
-    return reader.kind == NORMALIZATION or reader.is_identity
+    return max(
+        tensor_bits(graph, s.name, plan) if s.kind == PIXEL_SHUFFLE else plan[s.name].activation for s in readers
+    )
 
 
 class ZeroPoints(Enum):
@@ -123,7 +121,7 @@ def zero_points_of(graph: Graph, tensor: str) -> ZeroPoints:
     """By the tensor's readers; what has ``SPARE_BITS`` stays fixed."""
     readers = graph.consumers(tensor)
     kinds = {step.kind for step in readers}
-    if TRANSPOSED_CONVOLUTION in kinds or all(_has_bits_to_spare(step) for step in readers):
+    if TRANSPOSED_CONVOLUTION in kinds or all(step.has_bits_to_spare for step in readers):
         return ZeroPoints.FIXED
     padded = any(isinstance(step.module, nn.Conv2d) and any(map(int, step.module.padding)) for step in readers)
     return ZeroPoints.SHARED if padded else ZeroPoints.FREE

@@ -137,7 +137,7 @@ class _Insertion:
         zero_points = zero_points_of(self.graph, step.name) if self.settings.free_zero_points else ZeroPoints.FIXED
         tensor = self._calibrated(found, bits, _SCALES[zero_points])
         read = input_grid(self.family, self.graph.name, len(found.low))
-        if read is not None and step.name == f"{self.graph.name}.{INPUT}":  # ŷ is on a coarse grid, ẑ on a fine one
+        if read is not None and step.inputs == (INPUT,) and step.is_identity:  # ŷ is on a coarse grid, ẑ on a fine one
             unit = float(read.scale.max())
             scale = scale_of_multiples(found, bits, unit, tensor.scale, tensor.zero_point)
             tensor.log_scale.data.copy_(scale.log())

@@ -36,7 +36,7 @@ def zeta_heat_map(
     layers, parts: names of the L layers and the part that each belongs to
     bits:          the B widths, in the order of the columns
     tables:        name of the panel ("weights", "activations") → ζ as a fraction, [L, B]; NaN where there is
-                   nothing to quantize (an addition has no weights)
+                   nothing to quantize (a product has no weights)
 
     The cells say ζ in percent. ``DataError`` for no layers or a table of another shape.
     """

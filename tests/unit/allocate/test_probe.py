@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from licquant.allocate.probe import Probe
 from licquant.config import MAX_BITS
-from licquant.models.graph import ADDITION, Step
+from licquant.models.graph import PRODUCT, Step
 from licquant.models.trace import TracedModel, trace_model
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.grids import planned, squares_of
@@ -24,7 +24,26 @@ from licquant.quant.synthetic import dead_leaves
 from tests.models_for_tests import first_kind, hand_made, small_hyperprior
 
 BITS = 4
-MODELS = {"gdn": small_hyperprior, "residual": hand_made, "gdn1": first_kind}
+
+
+class Gate(nn.Module):
+    """x · sigmoid of x, each through a convolution of its own."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(n, n, 1), nn.Conv2d(n, n, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) * torch.sigmoid(self.second(x))
+
+
+def gated() -> nn.Module:
+    model = hand_made()
+    model.g_a[2], model.g_s[2] = Gate(8), Gate(8)
+    return model.eval()
+
+
+MODELS = {"gdn": small_hyperprior, "residual": hand_made, "gdn1": first_kind, "gate": gated}
 
 
 @cache
@@ -136,20 +155,19 @@ def normalize(module: GDN, x: Tensor, squares: QuantizedTensor) -> Tensor:
     return x * root if module.inverse else x / root
 
 
-def test_an_addition_reads_two_tensors():
-    probe, quantized = probed("residual")
-    additions = layers("residual", lambda step: step.kind == ADDITION)
-    assert len(additions) == 2
-    for part, step in additions:
+def test_a_product_reads_two_tensors():
+    probe, quantized = probed("gate")
+    products = layers("gate", lambda step: step.kind == PRODUCT)
+    assert len(products) == 2
+    for part, step in products:
         found = probe.with_activations(quantized, part, step)
         model = copy.deepcopy(probe.traced.model)
         block = getattr(model, part)[2]
         tensors = quantized.part(part).tensors
-        trunk, branch = (tensors[n] for n in sorted(step.inputs, key=lambda n: "second" in n))
-        block.forward = lambda x, b=block, t=(trunk, branch): (
-            round_to_grid(t[0], x) + round_to_grid(t[1], b.second(torch.relu(b.first(x))))
+        block.forward = lambda x, b=block, t=[tensors[n] for n in step.inputs]: (
+            round_to_grid(t[0], b.first(x)) * round_to_grid(t[1], torch.sigmoid(b.second(x)))
         )
-        assert_same(found, run_whole("residual", model), 2e-6)
+        assert_same(found, run_whole("gate", model), 2e-6)
         assert differs(found, probe)
 
 

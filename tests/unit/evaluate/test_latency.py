@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from licquant.codec.files.artifact import Artifact
+from licquant.config import LayerBits, Plan
 from licquant.errors import DataError, ModelError
 from licquant.evaluate.latency import EXACT, NARROW, OPENVINO, WIDE, LatencyTable, LayerTimes
 from licquant.evaluate.layer_timing import (
@@ -91,8 +92,8 @@ def test_models_with_other_parts_are_refused(artifact_path):
         input_sizes(Program({**program.parts, "context": program["h_s"]}), (64, 64))
 
 
-def test_additions_keep_having_no_weights(hand_made_path):
-    plan = Artifact.from_bytes(hand_made_path.read_bytes()).plan
+def test_products_keep_having_no_weights():
+    plan = Plan({"g_a.0": LayerBits(8, 8), "g_a.mul": LayerBits(None, 8)})
     wide = with_widths(plan, lambda _: (12, 10))
     assert {bits.activation for bits in wide.layers.values()} == {10}
     assert [b.weight is None for b in plan.layers.values()] == [b.weight is None for b in wide.layers.values()]

@@ -45,6 +45,19 @@ def test_residual_addition_is_a_step_of_its_own():
     assert set(addition.inputs) == {"g_a.0", "g_a.2.second"}
 
 
+def test_layers_beside_an_addition_read_a_copy():
+    """A sum has bits to spare where the layers that read the same tensor have a copy of it in their own width."""
+    g_a = trace_model(hand_made()).graphs["g_a"]
+    copy = g_a.steps[1]
+    assert (copy.name, copy.inputs, copy.is_identity) == ("g_a.0/copy", ("g_a.0",), True)
+    assert [step.name for step in g_a.consumers(copy.name)] == ["g_a.2.first"]
+    assert [step.kind for step in g_a.consumers("g_a.0")] == [ACTIVATION, ADDITION]
+    assert [step.name for step in g_a if step.is_identity] == [copy.name]  # what one step alone reads has none
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(g_a.forward(x)[g_a.output], hand_made().g_a(x))
+
+
 def test_activation_stays_alone_where_its_input_has_another_reader():
     class Fork(nn.Module):
         def __init__(self):
