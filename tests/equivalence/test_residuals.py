@@ -1,0 +1,98 @@
+"""Residual blocks as users build them, in places where CompressAI's models have none: simulation = program ≈ engine."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from licquant.config import Plan
+from licquant.lower import lower_model
+from licquant.models.graph import ADDITION
+from licquant.models.trace import TracedModel, trace_model
+from licquant.program.exact import ExactEngine
+from licquant.program.openvino_engine import OpenVinoEngine
+from licquant.quant.calibrate import Statistics, collect_statistics
+from licquant.quant.insert import insert_quantizers
+from licquant.quant.network import uniform_plan
+from licquant.quant.rd import evaluate_float, evaluate_quantized
+from licquant.quant.simulation import simulate_exactly
+from licquant.quant.synthetic import dead_leaves
+from tests.equivalence.test_families import DEEP_SQNR_FLOOR, mixed, part_inputs, tensor
+from tests.equivalence.test_openvino_engine import sqnr
+from tests.models_for_tests import enlarge_latents, hand_made
+
+
+class PreActivation(nn.Module):
+    """x + conv(ReLU(x)), where the activation function reads the sum itself."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(n, n, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(torch.relu(x))
+
+
+class Nested(nn.Module):
+    """Three tensors added, one of them twice, one shuffled."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(n, n, 1), nn.Conv2d(n, n, 3, padding=1)
+        self.down, self.up = nn.Conv2d(n, 4 * n, 2, stride=2), nn.PixelShuffle(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.first(x)
+        return x + (a + a) + self.second(a) + self.up(self.down(x))
+
+
+def odd() -> nn.Module:
+    """Residual blocks on the pixels, on the latent, at the end of both transforms and of h_s."""
+    model = hand_made()
+    torch.manual_seed(1)
+    model.g_a = nn.Sequential(PreActivation(3), model.g_a[0], Nested(8), model.g_a[3], PreActivation(12))
+    model.g_s = nn.Sequential(Nested(12), model.g_s[0], PreActivation(8), model.g_s[3], PreActivation(3))
+    model.h_s = nn.Sequential(*list(model.h_s)[:2], PreActivation(8), model.h_s[2], nn.ReLU())
+    enlarge_latents(model)
+    return model.eval()
+
+
+@cache
+def made() -> tuple[TracedModel, Statistics]:
+    traced = trace_model(odd())
+    assert sum(step.kind == ADDITION for step in traced.layers) == 13
+    return traced, collect_statistics(traced, dead_leaves(2, 128))
+
+
+@pytest.mark.parametrize("plan", [lambda traced: uniform_plan(traced, 8, 8), lambda traced: mixed(traced, 0)])
+def test_simulation_equals_the_program(plan):
+    traced, statistics = made()
+    chosen: Plan = plan(traced)
+    quantized = insert_quantizers(traced, chosen, statistics)
+    inputs = part_inputs(quantized)
+    for name, part in lower_model(quantized).items():
+        centred = inputs[name] - part.input_grid.zero_point[:, None, None]
+        simulated = simulate_exactly(quantized.part(name), torch.from_numpy(centred)[None])[0].numpy()
+        computed = ExactEngine(part).run(inputs[name]) - part.output_grid.zero_point[:, None, None]
+        np.testing.assert_array_equal(simulated, computed, err_msg=name)
+
+
+def test_the_fast_engine_agrees():
+    traced, statistics = made()
+    quantized = insert_quantizers(traced, uniform_plan(traced, 8, 8), statistics)
+    inputs, program = part_inputs(quantized), lower_model(quantized)
+    for name in ("g_a", "g_s"):
+        exact = ExactEngine(program[name]).run(inputs[name])
+        assert sqnr(exact, OpenVinoEngine(program[name], 1).run(inputs[name])) >= DEEP_SQNR_FLOOR, name
+
+
+def test_eight_bits_lose_little():
+    traced, statistics = made()
+    x = tensor(dead_leaves(1, 128)[0])
+    with torch.no_grad():
+        reference = evaluate_float(traced, x)
+        found = evaluate_quantized(insert_quantizers(traced, uniform_plan(traced, 8, 8), statistics), x)
+    assert abs(found.bpp / reference.bpp - 1) < 0.02
+    assert abs(found.distortion / reference.distortion - 1) < 0.02
