@@ -14,6 +14,7 @@ from licquant.models.trace import TracedModel, trace_model
 from licquant.program.exact import ExactEngine
 from licquant.program.openvino_engine import OpenVinoEngine
 from licquant.quant.calibrate import Statistics, collect_statistics
+from licquant.quant.dataflow import sources
 from licquant.quant.insert import insert_quantizers
 from licquant.quant.network import uniform_plan
 from licquant.quant.rd import evaluate_float, evaluate_quantized
@@ -21,15 +22,15 @@ from licquant.quant.simulation import simulate_exactly
 from licquant.quant.synthetic import dead_leaves
 from tests.equivalence.test_families import DEEP_SQNR_FLOOR, mixed, part_inputs, tensor
 from tests.equivalence.test_openvino_engine import sqnr
-from tests.models_for_tests import enlarge_latents, hand_made
+from tests.models_for_tests import enlarge_latents, hand_made, small_model
 
 
 class PreActivation(nn.Module):
     """x + conv(ReLU(x)), where the activation function reads the sum itself."""
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, kernel: int = 3) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(n, n, 3, padding=1)
+        self.conv = nn.Conv2d(n, n, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(torch.relu(x))
@@ -59,16 +60,32 @@ def odd() -> nn.Module:
     return model.eval()
 
 
+def odd_parameters() -> nn.Module:
+    """A block on what entropy parameters read, whose grid is that of the parts that write it."""
+    model = small_model("mbt2018")
+    first = model.entropy_parameters[0]
+    block = PreActivation(first.in_channels, 1)
+    with torch.no_grad():  # what it adds goes further than what it adds to
+        block.conv.weight.mul_(20)
+    model.entropy_parameters = nn.Sequential(block, *model.entropy_parameters)
+    return model.eval()
+
+
+MODELS = {"transforms": (odd, 13), "entropy parameters": (odd_parameters, 1)}
+
+
 @cache
-def made() -> tuple[TracedModel, Statistics]:
-    traced = trace_model(odd())
-    assert sum(step.kind == ADDITION for step in traced.layers) == 13
+def made(name: str) -> tuple[TracedModel, Statistics]:
+    make, additions = MODELS[name]
+    traced = trace_model(make())
+    assert sum(step.kind == ADDITION for step in traced.layers) == additions
     return traced, collect_statistics(traced, dead_leaves(2, 128))
 
 
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("plan", [lambda traced: uniform_plan(traced, 8, 8), lambda traced: mixed(traced, 0)])
-def test_simulation_equals_the_program(plan):
-    traced, statistics = made()
+def test_simulation_equals_the_program(name, plan):
+    traced, statistics = made(name)
     chosen: Plan = plan(traced)
     quantized = insert_quantizers(traced, chosen, statistics)
     inputs = part_inputs(quantized)
@@ -80,7 +97,7 @@ def test_simulation_equals_the_program(plan):
 
 
 def test_the_fast_engine_agrees():
-    traced, statistics = made()
+    traced, statistics = made("transforms")
     quantized = insert_quantizers(traced, uniform_plan(traced, 8, 8), statistics)
     inputs, program = part_inputs(quantized), lower_model(quantized)
     for name in ("g_a", "g_s"):
@@ -88,11 +105,22 @@ def test_the_fast_engine_agrees():
         assert sqnr(exact, OpenVinoEngine(program[name], 1).run(inputs[name])) >= DEEP_SQNR_FLOOR, name
 
 
-def test_eight_bits_lose_little():
-    traced, statistics = made()
+@pytest.mark.parametrize("name", MODELS)
+def test_eight_bits_lose_little(name):
+    traced, statistics = made(name)
     x = tensor(dead_leaves(1, 128)[0])
     with torch.no_grad():
         reference = evaluate_float(traced, x)
         found = evaluate_quantized(insert_quantizers(traced, uniform_plan(traced, 8, 8), statistics), x)
     assert abs(found.bpp / reference.bpp - 1) < 0.02
     assert abs(found.distortion / reference.distortion - 1) < 0.02
+
+
+def test_entropy_parameters_read_what_other_parts_write():
+    traced, statistics = made("entropy parameters")
+    program = lower_model(insert_quantizers(traced, uniform_plan(traced, 8, 8), statistics))
+    written = [program[name].output_grid for name in sources(traced.family, "entropy_parameters")]
+    read = program["entropy_parameters"].input_grid
+    np.testing.assert_array_equal(read.scale, np.concatenate([grid.scale for grid in written]))
+    np.testing.assert_array_equal(read.zero_point, np.concatenate([grid.zero_point for grid in written]))
+    assert {read.bits} == {grid.bits for grid in written}

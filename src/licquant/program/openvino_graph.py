@@ -17,7 +17,7 @@ FakeQuantize fused to them, gave wrong channels.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 
@@ -162,10 +162,10 @@ def _fake_quantize(x: Node, grid: Grid, ratio: Floats) -> Node:
     return quantize_node(x, outer_low / ratio, outer_high / ratio, outer_low, outer_high, 256)
 
 
-def _rescale(acc: Node, rescaling: Rescaling, grid: Grid, quantize: Quantize) -> Node:
-    """The piecewise linear rescaling and the output grid."""
-    positive = rescaling.ratio
-    negative = np.ldexp(rescaling.negative.astype(np.float64), -rescaling.shift)
+def _rescale(acc: Node, rescaling: Rescaling, grid: Grid, quantize: Quantize, unit: float = 1.0) -> Node:
+    """The piecewise linear rescaling and the output grid, of accumulators that count multiples of ``unit``."""
+    positive = unit * rescaling.ratio
+    negative = unit * np.ldexp(rescaling.negative.astype(np.float64), -rescaling.shift)
     unsigned = grid.bits != FIXED_POINT_BITS and not grid.zero_point.any()
     if not rescaling.linear and not (unsigned and not negative.any()):  # a clamp at 0 is a ReLU
         slope = np.divide(negative, positive, out=np.zeros_like(negative), where=positive > 0)
@@ -276,12 +276,16 @@ def _quantized_or_scaled(x: Node, grid: Grid, ratio: Floats, quantize: Quantize)
 
 
 def _add(op: Add, x: Sequence[Node], grids: Sequence[Grid], quantize: Quantize) -> Node:
+    multiplier = op.multipliers[0][0]
+    if all((m == multiplier).all() for m in op.multipliers):
+        return _rescale(_sum(x), op.rescaling, op.grid, quantize, unit=float(multiplier))
     # OpenVINO would take the multipliers for scales of INT8, and multiply the sum by one of them: no longer an integer.
     terms = [as_it_is(opset.multiply(q, by_channel(m))) for q, m in zip(x, op.multipliers, strict=True)]
-    acc = terms[0]
-    for term in terms[1:]:
-        acc = opset.add(acc, term)
-    return _rescale(acc, op.rescaling, op.grid, quantize)
+    return _rescale(_sum(terms), op.rescaling, op.grid, quantize)
+
+
+def _sum(terms: Sequence[Node]) -> Node:
+    return reduce(opset.add, terms)
 
 
 def _requantize(op: Requantize, x: Sequence[Node], grids: Sequence[Grid], quantize: Quantize) -> Node:

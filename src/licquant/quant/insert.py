@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from licquant.config import Plan
-from licquant.models.graph import INPUT, NORMALIZATION, PIXEL_SHUFFLE, SIGMOID, Graph, Step
+from licquant.models.graph import ADDITION, INPUT, NORMALIZATION, PIXEL_SHUFFLE, SIGMOID, Graph, Step
 from licquant.models.trace import TracedModel
 from licquant.program.arithmetic import activation_range
 from licquant.quant.calibrate import Statistics, TensorStatistics
@@ -17,6 +17,7 @@ from licquant.quant.dataflow import sources
 from licquant.quant.grids import (
     ENTROPY_PARAMETERS,
     MEAN_FRACTION_BITS,
+    SPARE_BITS,
     ZeroPoints,
     input_grid,
     output_grid,
@@ -105,9 +106,26 @@ class _Insertion:
             if step.kind == NORMALIZATION:
                 found, bits = self.statistics[step.inputs[0]], self.plan[step.name].activation
                 tensors[squares_of(step.name)] = _squares(found, bits, self.settings, layers[step.name].power)
+        self._share_scales(tensors)
         part = QuantizedPart(graph, tensors, layers)
         fit_weight_ranges(part, self.statistics)
         return part
+
+    def _share_scales(self, tensors: Mapping[str, QuantizedTensor]) -> None:
+        """Give all that is added to one another one scale: a sum is then that of the integers, and loses nothing.
+
+        Training leaves these as they are: of 16 bits it could win nothing.
+        """
+        path_of = dict[str, set[str]]()
+        for step in self.graph:
+            if step.kind == ADDITION:
+                names = {n for n in (step.name, *step.inputs) if n != INPUT and tensors[n].bits == SPARE_BITS}
+                path = names.union(*(path_of[n] for n in names if n in path_of))
+                path_of |= dict.fromkeys(path, path)
+        for name, path in path_of.items():
+            largest = torch.stack([tensors[n].log_scale.data for n in sorted(path)]).amax(0)
+            tensors[name].log_scale.data.copy_(largest)
+            tensors[name].log_scale.requires_grad_(False)
 
     def _input(self, before: Mapping[str, QuantizedPart]) -> QuantizedTensor:
         name = self.graph.name

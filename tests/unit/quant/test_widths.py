@@ -4,6 +4,7 @@ import pytest
 from torch import nn
 
 from licquant.errors import PlanError
+from licquant.lower.program import lower_part
 from licquant.models.graph import ADDITION, INPUT
 from licquant.models.trace import trace_model
 from licquant.quant.calibrate import collect_statistics
@@ -29,6 +30,23 @@ def test_what_is_added_has_bits_to_spare(bits: int):
     assert read == {"g_a.0": bits, "g_a.2.first": bits, "g_a.2.second": bits, "g_a.3": bits}
 
 
+def test_what_is_added_to_one_another_has_one_scale():
+    """Through two blocks in a row: both sums are those of the integers, and only the last one's output is rounded."""
+    model = hand_made()
+    model.g_a = nn.Sequential(model.g_a[0], model.g_a[2], type(model.g_a[2])(8), model.g_a[3]).eval()
+    part = quantized_part(model, "g_a")
+    first, last = (step for step in part.graph if step.kind == ADDITION)
+    added = [part.tensors[name] for name in {*first.inputs, *last.inputs}]
+    assert len(added) == 4
+    assert not any(tensor.log_scale.requires_grad for tensor in added)
+    scales = [tensor.scale for tensor in added]
+    assert all(scale.equal(scales[0]) for scale in scales)
+    assert not part.tensors[last.name].scale.equal(scales[0])  # a convolution reads it in 8 bits
+    add = next(op for op in lower_part(part).operations if op.name == first.name)
+    assert all((multiplier == add.multipliers[0][0]).all() for multiplier in add.multipliers)
+    assert (add.rescaling.ratio * add.multipliers[0] == 1).all()
+
+
 def test_a_part_that_begins_with_a_residual_block():
     """The addition reads the part's input in 16 bits, the layers theirs, each brought from the fixed point once."""
     model = hand_made()
@@ -38,7 +56,6 @@ def test_a_part_that_begins_with_a_residual_block():
     whole, narrow = (next(s for s in part.graph if s.name == f"g_s.{INPUT}{end}") for end in ("", "/copy"))
     assert whole.inputs == narrow.inputs == (INPUT,)
     assert (part.tensors[whole.name].bits, part.tensors[narrow.name].bits) == (SPARE_BITS, 8)
-    assert (part.tensors[whole.name].scale == 1).all()  # ŷ is integers here: they stay what they are
 
 
 def test_a_plan_has_no_width_for_additions():
