@@ -26,12 +26,14 @@ from licquant.config import Budget, OnProgress, Plan, silent
 from licquant.errors import ModelError
 from licquant.images import RGB
 from licquant.lower import lower_to_artifact
+from licquant.models.trace import trace_model
 from licquant.quant.after_training.fit import fit
 from licquant.quant.calibrate import Calibrated, calibrate
 from licquant.quant.in_training.finetune import Finetuned, Outcome, decided_before, forget_state, static_task
 from licquant.quant.in_training.finetune import finetune as train_quantized
 from licquant.quant.in_training.finetune_settings import Training
 from licquant.quant.insert import QuantizerSettings, insert_quantizers
+from licquant.quant.network import layer_names
 from licquant.quant.settings import Settings
 from licquant.train.process import kept_threads
 from licquant.train.progress import COMPLETE, Clock
@@ -65,6 +67,7 @@ def quantize(
     chosen, budget = (settings or Settings()).of_method(check_method(method)), budget or Budget("bits", 8)
     if chosen.reconstruction_steps and not chosen.lmbda:
         raise ModelError("reconstruction needs the λ that the model was trained with; 0 steps need none")
+    _check_plan(chosen.plan, model)
     traced, statistics = calibrate(model, images, chosen.metric, on_progress)
     search = Search(traced, images, statistics, chosen, method, provenance or {}, on_progress)
 
@@ -104,6 +107,7 @@ def finetune(
     chosen = recipe.starting(settings or Settings()).of_method(check_method(method))
     decided, budget = decided_before(training), budget or Budget("bits", 8)
     first = chosen.plan if decided is None else Plan.from_json(decided)
+    _check_plan(first, model)
     traced, statistics = calibrate(model, images, chosen.metric, on_progress)
     search = Search(traced, images, statistics, chosen, method, recipe.to_mapping() | facts, on_progress)
 
@@ -126,3 +130,9 @@ def finetune(
         check_fixed(search, chosen.plan, budget, _TRAINED_MARGIN)
     made, size = make_within(search, method, budget, make, _TRAINED_MARGIN, first, once_more)
     return Result(made.artifact, made.quantized, statistics, search.measured_table, size), made.outcome
+
+
+def _check_plan(plan: Plan | None, model: nn.Module | Calibrated) -> None:
+    """Raise ``PlanError`` for a plan of another model before minutes of calibration."""
+    if plan is not None:
+        plan.check(layer_names(model.traced if isinstance(model, Calibrated) else trace_model(model)))

@@ -3,10 +3,12 @@
 import pytest
 from torch import nn
 
+from licquant.config import Plan
 from licquant.errors import PlanError
 from licquant.lower.program import lower_part
 from licquant.models.graph import ADDITION, INPUT
 from licquant.models.trace import trace_model
+from licquant.pipeline import Settings, quantize
 from licquant.quant.calibrate import collect_statistics
 from licquant.quant.grids import SPARE_BITS
 from licquant.quant.insert import insert_quantizers
@@ -59,9 +61,11 @@ def test_a_part_that_begins_with_a_residual_block():
 
 
 def test_a_plan_has_no_width_for_additions():
-    traced = trace_model(hand_made())
+    """One from before is refused by name, and before minutes of calibration."""
+    traced, told = trace_model(hand_made()), list[object]()
     assert not any("add" in name for name in layer_names(traced))
     plan = uniform_plan(traced, 8, 8)
-    older = type(plan)({**plan.layers, "g_a.2.add": plan["g_a.0"]})
+    older = Plan({**plan.layers, "g_a.2.add": plan["g_a.0"]})
     with pytest.raises(PlanError, match=r"layers that the model lacks: g_a\.2\.add"):
-        insert_quantizers(traced, older, collect_statistics(traced, dead_leaves(2, 64)))
+        quantize(hand_made(), dead_leaves(2, 64), settings=Settings(plan=older), on_progress=lambda *a: told.append(a))
+    assert not told
