@@ -1,5 +1,7 @@
 """Every family from the model to the file: simulation = program, latents recovered exactly, rate as estimated."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,10 @@ from licquant.codec.codec import Codec
 from licquant.codec.files.artifact import Artifact
 from licquant.config import LayerBits, Plan
 from licquant.lower import latent_tables, lower_model
-from licquant.models.trace import trace_model
+from licquant.models.trace import TracedModel, trace_model
 from licquant.program.exact import ExactEngine
 from licquant.program.openvino_engine import OpenVinoEngine
-from licquant.quant.calibrate import collect_statistics
+from licquant.quant.calibrate import Statistics, collect_statistics
 from licquant.quant.insert import insert_quantizers
 from licquant.quant.network import QuantizedModel, layer_names, uniform_plan
 from licquant.quant.rd import evaluate_float, evaluate_quantized
@@ -73,7 +75,12 @@ def mixed(traced, seed: int) -> Plan:
 def test_simulation_equals_the_program(made, plan):
     traced, statistics = made
     chosen = uniform_plan(traced, 8, 8) if plan == "8 bits" else mixed(traced, 0)
-    quantized = insert_quantizers(traced, chosen, statistics)
+    for name, computed in parts_as_simulated(insert_quantizers(traced, chosen, statistics)):
+        assert computed.std() > 0 or plan == "mixed", f"{name}: the test's input makes no signal"
+
+
+def parts_as_simulated(quantized: QuantizedModel) -> Iterator[tuple[str, np.ndarray]]:
+    """What each part's program computes, centred, after asserting that the simulation gives the same."""
     inputs = part_inputs(quantized)
     assert set(inputs) == set(quantized.parts)
     for name, part in lower_model(quantized).items():
@@ -81,7 +88,17 @@ def test_simulation_equals_the_program(made, plan):
         simulated = simulate_exactly(quantized.part(name), torch.from_numpy(centred)[None])[0].numpy()
         computed = ExactEngine(part).run(inputs[name]) - part.output_grid.zero_point[:, None, None]
         np.testing.assert_array_equal(simulated, computed, err_msg=name)
-        assert computed.std() > 0 or plan == "mixed", f"{name}: the test's input makes no signal"
+        yield name, computed
+
+
+def assert_close_losses(traced: TracedModel, statistics: Statistics, bits: int, share: float) -> None:
+    """Rate and distortion of so many bits everywhere differ from the float model's by less than that share."""
+    x = tensor(dead_leaves(1, 128)[0])
+    with torch.no_grad():
+        reference = evaluate_float(traced, x)
+        found = evaluate_quantized(insert_quantizers(traced, uniform_plan(traced, bits, bits), statistics), x)
+    assert abs(found.bpp / reference.bpp - 1) < share
+    assert abs(found.distortion / reference.distortion - 1) < share
 
 
 def test_fast_engine_agrees(made):
@@ -94,13 +111,7 @@ def test_fast_engine_agrees(made):
 
 
 def test_wide_quantization_is_nearly_lossless(made):
-    traced, statistics = made
-    x = tensor(dead_leaves(1, 128)[0])
-    with torch.no_grad():
-        reference = evaluate_float(traced, x)
-        found = evaluate_quantized(insert_quantizers(traced, uniform_plan(traced, 14, 14), statistics), x)
-    assert abs(found.bpp / reference.bpp - 1) < 0.01
-    assert abs(found.distortion / reference.distortion - 1) < 0.01
+    assert_close_losses(*made, bits=14, share=0.01)
 
 
 def test_latents_are_recovered_from_the_file(made):

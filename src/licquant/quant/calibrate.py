@@ -13,7 +13,7 @@ from licquant.config import OnProgress, silent
 from licquant.errors import DataError
 from licquant.evaluate.rd import MSE
 from licquant.images import RGB, evenly
-from licquant.models.graph import INPUT
+from licquant.models.graph import COPY, INPUT
 from licquant.models.trace import TracedModel, trace_model
 from licquant.quant.colours import coloured_copies
 from licquant.quant.dataflow import code
@@ -106,7 +106,14 @@ def collect_statistics(
         for tensors in _passes(traced, pictures, on_image):
             for name, value in tensors:
                 _count(statistics[name], value, weight)
+    for part, graph in traced.graphs.items():
+        copies = [step for step in graph if step.name.endswith(COPY)]
+        statistics |= {step.name: statistics[_source(part, step.inputs[0])] for step in copies}
     return statistics
+
+
+def _source(part: str, tensor: str) -> str:
+    return f"{part}.{INPUT}" if tensor == INPUT else tensor
 
 
 def _count(statistics: TensorStatistics, value: Tensor, weight: float) -> None:
@@ -147,7 +154,7 @@ def _tensors(traced: TracedModel, x: Tensor) -> list[tuple[str, Tensor]]:
     def run(name: str, value: Tensor) -> Tensor:
         graph = traced.graphs[name]
         tensors = graph.forward(value)
-        found.extend((f"{name}.{INPUT}" if key == INPUT else key, tensor) for key, tensor in tensors.items())
+        found.extend((_source(name, key), tensor) for key, tensor in tensors.items() if not key.endswith(COPY))
         return tensors[graph.output]
 
     code(traced, run, x)
