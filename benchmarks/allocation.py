@@ -22,7 +22,7 @@ from licquant.allocate.fmpq import Cost, adaptive_search, plan_for_tolerance
 from licquant.allocate.optimal import least_loss, repair
 from licquant.allocate.probe import Probe, Substitute, run_with_substitute
 from licquant.allocate.search import Search
-from licquant.allocate.sensitivity import SIDE, WEIGHTS, draw_crops, measure_sensitivity
+from licquant.allocate.sensitivity import ACTIVATIONS, SIDE, WEIGHTS, draw_crops, measure_sensitivity
 from licquant.codec.files.artifact import Artifact
 from licquant.config import MAX_BITS, Budget, Plan
 from licquant.errors import BudgetError
@@ -61,10 +61,9 @@ def to_artifact(quantized: QuantizedModel) -> Artifact:
 def from_a_table(search: Search) -> dict[str, float]:
     """Seconds of the tables, and of a budget once they are there: FMPQ; optimal's program, and its repair apart."""
     budget = Budget("size", SIZE)
-    _, table = timed(lambda: search.table)
+    choices, table = timed(lambda: search.choices(budget))
     _, sizes = timed(lambda: search.file_bytes)
     costs, limit = search.costs(budget)
-    choices = search.choices(budget)
     _, fmpq = timed(lambda: adaptive_search(choices, costs.total, limit))
     plan, solved = timed(lambda: least_loss(choices, costs, limit))
     _, repaired = timed(lambda: repair(choices, costs, limit, plan, search.joint_loss))
@@ -135,7 +134,7 @@ def against_brute_force(traced: TracedModel, images: Sequence[RGB], lmbda: float
     statistics = collect_statistics(traced, images)
 
     def adaptive() -> tuple[Choices, Plan]:
-        table = measure_sensitivity(traced, statistics, crops, WIDTHS)
+        table = measure_sensitivity(traced, statistics, crops, {WEIGHTS: WIDTHS, ACTIVATIONS: WIDTHS})
         choices = Choices.of(table, lmbda, WIDTHS, WIDTHS)
         return choices, adaptive_search(choices, costs.total, limit)
 

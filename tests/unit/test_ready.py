@@ -14,6 +14,7 @@ from licquant.codec.codec import Codec, load
 from licquant.codec.files import blobs
 from licquant.codec.files.plain_weights import plain_to_weights, weights_to_plain
 from licquant.program import openvino_engine
+from licquant.program.arithmetic import weight_type
 from licquant.program.openvino_engine import OpenVinoEngine
 from licquant.program.part import Part
 from licquant.program.saturation import in_floats
@@ -155,12 +156,14 @@ def test_all_together_are_bounded_and_the_longest_unread_goes_first(
 def test_weights_of_all_widths_come_back() -> None:
     rng = np.random.default_rng(0)
     weights = {
-        (index, (3, index + 1), bits): rng.integers(1 - 2 ** (bits - 1), 2 ** (bits - 1), (3, index + 1), np.int32)
+        (index, (3, index + 1), bits): rng.integers(
+            1 - 2 ** (bits - 1), 2 ** (bits - 1), (3, index + 1), weight_type(bits)
+        )
         for index, bits in enumerate(range(2, 17))
     }
     found = plain_to_weights(memoryview(weights_to_plain(weights)))
     assert list(found) == list(weights)
-    assert all(found[key].dtype == np.int32 and np.array_equal(found[key], weights[key]) for key in weights)
+    assert all(found[key].dtype == weights[key].dtype and np.array_equal(found[key], weights[key]) for key in weights)
 
 
 def test_two_processes_may_start_at_once(artifact_path: Path, coded: bytes, codec: Codec, tmp_path: Path) -> None:

@@ -20,7 +20,15 @@ from licquant.allocate.costs import (
     weight_bits_cost,
 )
 from licquant.allocate.hessian import BATCH, VECTORS, weight_hessian_traces
-from licquant.allocate.sensitivity import Sensitivity, draw_crops, in_turn, measure_sensitivity, table_key
+from licquant.allocate.sensitivity import (
+    ACTIVATIONS,
+    WEIGHTS,
+    Sensitivity,
+    draw_crops,
+    in_turn,
+    measure_sensitivity,
+    table_key,
+)
 from licquant.cache import entry
 from licquant.codec.files.artifact import Artifact
 from licquant.config import FILE_BUDGETS, MIN_BITS, Budget, OnProgress, Plan, silent
@@ -56,6 +64,7 @@ class Search:
     method: str = "uniform"
     provenance: Mapping[str, Any] = field(default_factory=dict)
     on_progress: OnProgress = silent
+    _tables: dict[tuple[int, ...], Sensitivity] = field(default_factory=dict)  # widths of activations → ζ
     _measured: dict[str, float] = field(default_factory=dict)
 
     def quantized(self, plan: Plan) -> QuantizedModel:
@@ -97,7 +106,8 @@ class Search:
         """Every width of the weights; of the activations too where the budget counts them."""
         counted = budget.kind in ("bops", "latency")
         activations = range(MIN_BITS, self.settings.activation_bits + 1) if counted else [self.settings.activation_bits]
-        return Choices.of(self.table, self._lmbda, self.weight_bits, activations)
+        lmbda = self._lmbda  # before anything is measured: there may be none
+        return Choices.of(self._table(tuple(activations)), lmbda, self.weight_bits, activations)
 
     @cached_property
     def crops(self) -> Tensor:
@@ -109,24 +119,25 @@ class Search:
         """Others than the table's: a plan may be the best of many because of what its crops happen to be."""
         return draw_crops(self.images, _JOINT_CROPS, seed=1)
 
-    @cached_property
-    def table(self) -> Sensitivity:
-        """ζ of every layer at every width; measured once, or taken from the cache."""
-        widths = range(MIN_BITS, max(self.settings.max_bits, self.settings.activation_bits) + 1)
-        measured_on = self.traced, self.statistics, self.crops
-        return measure_sensitivity(
-            *measured_on,
-            list(widths),
-            self.settings.quantizer,
-            self.settings.cache,
-            lambda done, total: self.on_progress("measuring sensitivity", done, total),
-            spread=self.settings.spread or in_turn,
-        )
+    def _table(self, activation_bits: tuple[int, ...]) -> Sensitivity:
+        """ζ of every layer at the widths that it may get; measured once, or taken from the cache."""
+        if activation_bits not in self._tables:
+            self._tables[activation_bits] = measure_sensitivity(
+                self.traced,
+                self.statistics,
+                self.crops,
+                {WEIGHTS: self.weight_bits, ACTIVATIONS: activation_bits},
+                self.settings.quantizer,
+                self.settings.cache,
+                lambda done, total: self.on_progress("measuring sensitivity", done, total),
+                spread=self.settings.spread or in_turn,
+            )
+        return self._tables[activation_bits]
 
     @property
     def measured_table(self) -> Sensitivity | None:
-        """The table if something asked for it."""
-        return vars(self).get("table")
+        """The last that something asked for."""
+        return next(reversed(self._tables.values()), None)
 
     @cached_property
     def file_bytes(self) -> Costs:

@@ -3,14 +3,15 @@
     ζ_n(b) = (J_n(b) - J_fp32) / J_fp32          J_n(b): only layer n at b bits, everything else float
 
 Weights and activations are measured apart, and rate and distortion are kept apart, so that one table serves any λ.
-Measuring takes a minute; the table is kept on disk (``licquant.cache``) under the hash of everything it depends on,
-row by row, so that an interrupted measurement goes on where it stopped.
+Measuring takes a minute for a scale hyperprior, and only what an allocation may choose is measured. The table is kept
+on disk (``licquant.cache``) under the hash of everything it depends on, row by row, so that an interrupted measurement
+goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -163,25 +164,27 @@ def measure_sensitivity(
     traced: TracedModel,
     statistics: Statistics,
     crops: Tensor,
-    widths: Sequence[int] = tuple(range(MIN_BITS, 9)),
+    widths: Mapping[str, Iterable[int]],
     settings: QuantizerSettings | None = None,
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     spread: Spread = in_turn,
 ) -> Sensitivity:
-    """ζ of every layer's weights and activations at every one of ``widths`` on the crops [B, 3, H, W].
+    """ζ of every layer's weights and activations on the crops [B, 3, H, W].
 
+    widths: "weights" and "activations" → those at which they are measured
     cache: a folder for the table; what is found there for the same model, data and settings is not measured again
     on_progress: called with (measurements done, in all)
     spread:      who measures
     """
-    widths = sorted({bits for bits in widths if MIN_BITS <= bits <= MAX_BITS})
+    asked = {kind: {bits for bits in of_kind if MIN_BITS <= bits <= MAX_BITS} for kind, of_kind in widths.items()}
     steps = [(part, step) for part, graph in traced.graphs.items() for step in planned(graph)]
     wanted = [
         Wanted(part, step.name, kind, bits)
-        for bits in widths
+        for bits in sorted(set().union(*asked.values()))
         for part, step in steps
         for kind in ((WEIGHTS, ACTIVATIONS) if step.has_weights else (ACTIVATIONS,))
+        if bits in asked[kind]
     ]
     key = table_key(traced, statistics, crops, settings)
     journal = _Journal(entry(cache, "sensitivity", key))

@@ -122,7 +122,7 @@ def _on_cluster(
     for job in missing:
         if job.checkpoint not in prepared:
             prepared[job.checkpoint] = prepare(job.checkpoint, job.model, job.calib, job.strict)
-    tabled = {job.checkpoint: job for job in missing if job.method in TABLED}
+    tabled = {(job.checkpoint, job.budget): job for job in missing if job.method in TABLED}
     for job in tabled.values():
         _measure_table(cluster, job, prepared[job.checkpoint])
     outputs = {job.output.absolute(): job.output for job in missing}
@@ -143,7 +143,7 @@ def _measure_table(cluster: Cluster, job: QuantizeOptions, prepared: Prepared) -
     traced, statistics = prepared.calibrated
     with progress() as on_progress:
         search = Search(traced, prepared.calibration.images, statistics, settings, on_progress=on_progress)
-        _ = search.table
+        search.choices(Budget.parse(job.budget))
 
 
 def _jobs(options: CompareOptions) -> list[QuantizeOptions]:

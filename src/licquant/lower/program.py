@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from licquant.models.graph import (
     ACTIVATION,
     ADDITION,
@@ -21,6 +19,7 @@ from licquant.models.graph import (
     TRANSPOSED_CONVOLUTION,
     Step,
 )
+from licquant.program.arithmetic import weight_type
 from licquant.program.grid import Grid
 from licquant.program.ops import (
     Add,
@@ -65,7 +64,7 @@ def _convolution(part: QuantizedPart, step: Step, grid: Grid) -> Operation:
         step.name,
         step.inputs,
         grid,
-        weight=integer_weight(part, step).astype(np.int32),
+        weight=integer_weight(part, step).astype(weight_type(layer.bits)),
         weight_bits=layer.bits,
         bias=integer_bias(part, step),
         stride=layer.stride,
@@ -81,7 +80,7 @@ def _transposed_convolution(part: QuantizedPart, step: Step, grid: Grid) -> Oper
         step.name,
         step.inputs,
         grid,
-        weight=integer_weight(part, step).astype(np.int32),
+        weight=integer_weight(part, step).astype(weight_type(layer.bits)),
         weight_bits=layer.bits,
         bias=integer_bias(part, step),
         stride=layer.stride,
@@ -99,7 +98,7 @@ def _normalization(part: QuantizedPart, step: Step, grid: Grid) -> Operation:
         step.name,
         step.inputs,
         grid,
-        gamma=integer_weight(part, step).astype(np.int32),
+        gamma=integer_weight(part, step).astype(weight_type(layer.bits)),
         weight_bits=layer.bits,
         beta=integer_bias(part, step),
         square_bits=part.tensors[squares_of(step.name)].bits,

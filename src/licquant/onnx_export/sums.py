@@ -163,7 +163,7 @@ def _correlate(graph: Graph, op: _Correlation, x: Value, grid: Grid, bias: Ints)
 def _weight_bytes(op: _Correlation) -> Iterator[tuple[Ints, int]]:
     """(bytes, zero point) of the weights, the lowest first."""
     if op.weight_bits <= 8:
-        yield op.weight + 128, 128
+        yield op.weight.astype(np.int16) + 128, 128
     else:
         stored = op.weight.astype(np.int64) + (1 << 15)
         yield stored & 255, 0

@@ -39,15 +39,24 @@ def weight_range(bits: int) -> tuple[int, int]:
     return -high, high
 
 
+def weight_type(bits: int) -> type[np.integer[Any]]:
+    """What holds weights of 2 to 16 bits: int8 or int16, as a model's weights are most of what a codec keeps.
+
+    Nothing may be added to them in it: 127 + 1 wraps around.
+    """
+    return np.int8 if bits <= 8 else np.int16
+
+
 def nested_weight(weight: Ints, bits: int, narrower: int) -> Ints:
     """The integers of ``narrower`` bits inside those of ``bits`` (2 <= narrower <= bits): rounded half up, clamped.
 
-    They count steps of 2^(bits - narrower). From int32 or int64 to the same; equal widths change nothing.
+    They count steps of 2^(bits - narrower). ``weight_type`` of either; equal widths change nothing.
     """
     if narrower == bits:
         return weight
     drop = bits - narrower
-    return np.clip((weight + (1 << (drop - 1))) >> drop, *weight_range(narrower))
+    rounded = (weight.astype(np.int32) + (1 << (drop - 1))) >> drop
+    return np.clip(rounded, *weight_range(narrower)).astype(weight_type(narrower))
 
 
 def activation_range(bits: int) -> tuple[int, int]:

@@ -234,8 +234,7 @@ def _by_remainders(op: TransposedConvolution) -> tuple[Ints, list[int]]:
     low = [min(at for _, _, at in axis) for axis in reached]
     size = [max(at for _, _, at in axis) - first + 1 for axis, first in zip(reached, low, strict=True)]
     inputs, outputs = op.weight.shape[:2]
-    narrow = np.int8 if op.weight_bits <= 8 else op.weight.dtype
-    weight = np.zeros((op.stride, op.stride, outputs, inputs, *size), dtype=narrow)
+    weight = np.zeros((op.stride, op.stride, outputs, inputs, *size), dtype=op.weight.dtype)
     for row, down, i in reached[0]:
         for column, right, j in reached[1]:
             weight[row, column, :, :, i - low[0], j - low[1]] = op.weight[:, :, down, right].T

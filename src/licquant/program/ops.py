@@ -130,7 +130,7 @@ class Operation:
 class Convolution(Operation):
     """acc = Σ w · (q - zero_point) + bias, then rescaled.
 
-    weight: int32[O, I/groups, kh, kw] within weight_bits; bias: int64[O] in accumulator units.
+    weight: integers [O, I/groups, kh, kw] within weight_bits (``weight_type``); bias: int64[O] in accumulator units
     """
 
     weight: Ints
@@ -163,8 +163,8 @@ class Convolution(Operation):
 class TransposedConvolution(Operation):
     """out[o·stride - padding + t] += w[t] · (q[o] - zero_point), + bias, then rescaled.
 
-    weight: int32[I, O, kh, kw] (groups 1); bias: int64[O]; output size = (n-1)·stride - 2·padding + k +
-    output_padding.
+    weight: integers [I, O, kh, kw] (``weight_type``; groups 1); bias: int64[O]
+    output size = (n-1)·stride - 2·padding + k + output_padding.
     """
 
     weight: Ints
@@ -207,7 +207,8 @@ class Gdn(Operation):
     q = x - zero_point;  u = min((q² · k + 2^(t-1)) >> t, 2^b - 1);  n = max(β + Σ γ u, 1);  r = floor(√(n · 2^16))
     forward: y = round(q · m · 2^-s · 2^24 / r)      inverse: y = round(q · r · m · 2^-s · 2^-8)
 
-    gamma: int32[C, C], >= 0, within weight_bits; beta: int64[C], >= 0, in units of the norm's accumulator
+    gamma: integers [C, C], >= 0, within weight_bits (``weight_type``)
+    beta: int64[C], >= 0, in units of the norm's accumulator
     square_bits: b, the width of the squares u, which the matrix product reads; the input may be wider
     square_multiplier k, square_shift t; multiplier m, shift s: int64[C] each, as in ``Rescaling``
     """

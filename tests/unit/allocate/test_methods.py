@@ -85,7 +85,7 @@ def test_every_method_meets_every_budget(method, kind):
 def test_optimal_is_best_by_the_table(kind):
     """Of all methods, before the repair: the joint loss is made additive here, so that there is nothing to repair."""
     found = new_search()
-    found.__dict__.update(crops=search().crops, table=search().table, file_bytes=search().file_bytes)
+    found.__dict__.update(crops=search().crops, _tables=search()._tables, file_bytes=search().file_bytes)
     found.__dict__["traces"] = search().traces
     costs, _ = found.costs(Budget(kind, 2.0))
     budget = Budget(kind, costs.total(uniform_plan(found.traced, 4, 8)))
@@ -137,7 +137,6 @@ def test_unknown_methods_and_missing_means():
         allocate(new_search(latency=None), "uniform", Budget("latency", 100))
     without = new_search(lmbda=None)
     assert allocate(without, "uniform", Budget("bits", 6)).layers == uniform_plan(without.traced, 6, 8).layers
-    without.__dict__["table"] = search().table
     with pytest.raises(ModelError, match="λ"):
         allocate(without, "fmpq", Budget("bits", 6))
 

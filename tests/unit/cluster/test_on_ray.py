@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import licquant.cluster.worker
-from licquant.allocate.sensitivity import draw_crops, measure_sensitivity
+from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, draw_crops, measure_sensitivity
 from licquant.cluster.counts import Counts
 from licquant.cluster.rows import parts_in, read_part
 from licquant.cluster.run import Finished, run
@@ -274,7 +274,12 @@ def test_the_table_of_sensitivities_is_that_of_one_process(tmp_path, nodes, one_
     """Bit for bit; and it is kept as it would be."""
     images = dead_leaves(2, 64)
     traced = trace_model(small_hyperprior())
-    made = traced, collect_statistics(traced, images), draw_crops(images, count=1, side=64), [3, 6]
+    made = (
+        traced,
+        collect_statistics(traced, images),
+        draw_crops(images, count=1, side=64),
+        {WEIGHTS: (3, 6), ACTIVATIONS: (3, 6)},
+    )
     here = measure_sensitivity(*made)
     away = measure_sensitivity(*made, cache=tmp_path, spread=spread_over(Cluster(nodes.address)))
     assert (away.base, away.changes, away.layers) == (here.base, here.changes, here.layers)

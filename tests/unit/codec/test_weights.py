@@ -24,7 +24,7 @@ def test_every_value_of_the_grid_survives(bits):
     limit = 2 ** (bits - 1) - 1
     values = np.arange(-limit, limit + 1)
     again = unpack_integers(pack_integers(values, bits), values.size, bits)
-    assert again.dtype == np.int32
+    assert again.dtype == (np.int8 if bits <= 8 else np.int16)
     assert np.array_equal(again, values)
 
 

@@ -30,7 +30,7 @@ _MAX_NAME = 200
 _MAX_VALUE = 1 << 62
 _DTYPES = ("<i1", "<u1", "<i2", "<u2", "<i4", "<i8", "<f4")
 
-# Index of the blob, shape, bits → int32 of that shape.
+# Index of the blob, shape, bits → integers of that shape (``weight_type``).
 Unpacked = dict[tuple[int, tuple[int, ...], int], np.ndarray]
 
 
@@ -104,7 +104,7 @@ class BlobReader:
         return self._vector(reference).astype(np.float64)
 
     def weights(self, reference: Any, rank: int) -> np.ndarray:
-        """int32 of that many dimensions, within the bits that the reference names."""
+        """Integers (``weight_type``) of that many dimensions, within the bits that the reference names."""
         shape, bits = self._shape(reference, rank, MAX_WEIGHTS), get(reference, "bits", int)
         if not MIN_BITS <= bits <= MAX_BITS:
             raise ArtifactError(f"stored weights have {MIN_BITS} to {MAX_BITS} bits")

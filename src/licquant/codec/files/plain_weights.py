@@ -9,6 +9,7 @@ import struct
 import numpy as np
 
 from licquant.codec.files.blobs import Unpacked
+from licquant.program.arithmetic import weight_type
 
 _LENGTH = struct.Struct("<I")
 
@@ -16,20 +17,16 @@ _LENGTH = struct.Struct("<I")
 def weights_to_plain(weights: Unpacked) -> bytes:
     """Weights of 2 to 16 bits, as they are read from an artifact."""
     index = json.dumps([[blob, shape, bits] for blob, shape, bits in weights]).encode()
-    arrays = [array.astype(_dtype(bits)).tobytes() for (_, _, bits), array in weights.items()]
+    arrays = [array.astype(weight_type(bits)).tobytes() for (_, _, bits), array in weights.items()]
     return b"".join([_LENGTH.pack(len(index)), index, *arrays])
 
 
 def plain_to_weights(data: memoryview) -> Unpacked:
-    """The inverse."""
+    """The inverse: views of the data."""
     at = _LENGTH.size + _LENGTH.unpack_from(data)[0]
     weights: Unpacked = {}
     for blob, shape, bits in json.loads(bytes(data[_LENGTH.size : at])):
-        array: np.ndarray = np.frombuffer(data, _dtype(bits), math.prod(shape), at)
-        weights[blob, tuple(shape), bits] = array.astype(np.int32).reshape(shape)
+        array: np.ndarray = np.frombuffer(data, weight_type(bits), math.prod(shape), at)
+        weights[blob, tuple(shape), bits] = array.reshape(shape)
         at += array.nbytes
     return weights
-
-
-def _dtype(bits: int) -> type:
-    return np.int8 if bits <= 8 else np.int16

@@ -40,6 +40,7 @@ from licquant.codec.entropy.rice import pack_rice, unpack_rice, unzigzag, zigzag
 from licquant.codec.entropy.tables import apportion
 from licquant.config import MAX_BITS, MIN_BITS
 from licquant.errors import ArtifactError
+from licquant.program.arithmetic import weight_type
 
 __all__ = ["pack_integers", "unpack_integers"]
 
@@ -81,7 +82,7 @@ def pack_integers(values: np.ndarray, bits: int) -> bytes:
 
 
 def unpack_integers(data: bytes, shape: int | tuple[int, ...], bits: int) -> np.ndarray:
-    """int32 array of ``shape``: the inverse of :func:`pack_integers`, for the same shape and bits.
+    """Array of ``shape`` (``weight_type``): the inverse of :func:`pack_integers`, for the same shape and bits.
 
     Raises ``ArtifactError`` if ``data`` is not what that writes. Memory is bounded by the shape and the data.
     """
@@ -91,7 +92,7 @@ def unpack_integers(data: bytes, shape: int | tuple[int, ...], bits: int) -> np.
     if count == 0:
         if data:
             raise ArtifactError("packed integers: data for an empty tensor")
-        return np.zeros(shape, dtype=np.int32)
+        return np.zeros(shape, dtype=weight_type(bits))
     if not data or data[0] > bits or _bins(bits, data[0]) > 1 << _CODED_BITS:
         raise ArtifactError("packed integers: missing or of an unknown form")
     low = data[0]
@@ -115,7 +116,7 @@ def unpack_integers(data: bytes, shape: int | tuple[int, ...], bits: int) -> np.
         raise ArtifactError("packed integers: the data does not end where the last value does")
     if int(unsigned.max()) > 2 * limit:
         raise ArtifactError(f"packed integers: a value out of range for {bits} bits")
-    return (unsigned - limit).astype(np.int32).reshape(shape)
+    return (unsigned - limit).astype(weight_type(bits)).reshape(shape)
 
 
 def _limit(bits: int) -> int:
