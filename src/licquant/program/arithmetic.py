@@ -82,7 +82,8 @@ def largest_sum(weight: Ints, magnitude: Ints, bias: Ints) -> int:
     In float64, where nothing wraps around: the terms are not negative, so that below 2^53 every partial sum is an
     integer that float64 holds, and the result is exact; beyond, it is far too large for any accumulator anyway.
     """
-    sums = (abs(weight.astype(np.float64)) @ magnitude.astype(np.float64)[..., None])[..., 0]
+    size = weight.astype(np.float64)
+    sums = (np.abs(size, out=size) @ magnitude.astype(np.float64)[..., None])[..., 0]
     return int((sums + abs(bias.astype(np.float64))).max())
 
 

@@ -115,13 +115,15 @@ def exact_product(weight: Ints, magnitude: Ints) -> Callable[[Floats], Floats]:
 
 def _float_product(weight: Ints, magnitude: Ints) -> Callable[[Floats], Floats]:
     """``exact_product`` by BLAS alone."""
-    bounds = abs(weight.astype(np.int64)) * magnitude
-    short = bounds.max(initial=0) < FLOAT32_EXACT
-    few = bounds.sum(axis=1).max(initial=0) < MAX_PIECES * FLOAT32_EXACT
-    if not (short and few):
+    size = abs(weight)  # of its own type: no weight is the lowest integer of it
+    longest = (size.max(axis=0, initial=0) * magnitude.astype(np.float64)).max(initial=0)
+    # In float64 sums below 2^53 are exact, as their terms are not negative; what is above is far too large anyway.
+    largest = (size.astype(np.float64) @ magnitude.astype(np.float64)).max(initial=0)
+    if longest >= FLOAT32_EXACT or largest >= MAX_PIECES * FLOAT32_EXACT:
         wide = weight.astype(np.float64)
         return lambda x: wide @ x.astype(np.float64)
-    parts = [(piece, np.ascontiguousarray(weight[:, piece], dtype=np.float32)) for piece in _pieces(bounds)]
+    pieces = [slice(None)] if largest < FLOAT32_EXACT else _pieces(size * magnitude)
+    parts = [(piece, np.ascontiguousarray(weight[:, piece], dtype=np.float32)) for piece in pieces]
 
     def product(x: Floats) -> Floats:
         x32 = x.astype(np.float32, copy=False)

@@ -148,9 +148,9 @@ class Convolution(Operation):
 
     def bound(self, inputs: Sequence[Grid]) -> int:
         """max over output channels of Σ|w| · max|q - zero_point| + |bias|."""
-        outputs = len(self.weight) // self.groups
-        weight = abs(self.weight).sum(axis=(2, 3), dtype=np.int64).reshape(self.groups, outputs, -1)
-        magnitude = inputs[0].magnitude.reshape(self.groups, -1)
+        outputs, (height, width) = len(self.weight) // self.groups, self.kernel
+        weight = self.weight.reshape(self.groups, outputs, -1)
+        magnitude = inputs[0].magnitude.repeat(height * width).reshape(self.groups, -1)
         return largest_sum(weight, magnitude, self.bias.reshape(self.groups, outputs))
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -182,8 +182,8 @@ class TransposedConvolution(Operation):
 
     def bound(self, inputs: Sequence[Grid]) -> int:
         """All taps at once: more than any one output position gathers, so the bound holds for each."""
-        weight = abs(self.weight).sum(axis=(2, 3), dtype=np.int64).T
-        return largest_sum(weight, inputs[0].magnitude, self.bias)
+        weight = self.weight.swapaxes(0, 1).reshape(self.weight.shape[1], -1)
+        return largest_sum(weight, inputs[0].magnitude.repeat(self.kernel[0] * self.kernel[1]), self.bias)
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(n - 1) · stride - 2 · padding + k + output_padding, for height and width."""
