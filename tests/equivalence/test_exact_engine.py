@@ -43,6 +43,13 @@ def test_product_is_exact_at_its_largest(magnitude, length):
     np.testing.assert_array_equal(found, np.einsum("ok,kp->op", weight, x))
 
 
+@pytest.mark.parametrize("kind", [np.int16, np.int64])
+def test_one_term_may_be_more_than_float32_holds(kind):
+    """Where no piece, however short, stays below the limit, although all terms together are few."""
+    weight, x = np.array([[-257, 1]], dtype=kind), np.array([[65535, 65533], [1, 3]])
+    np.testing.assert_array_equal(exact_product(weight, np.array([65535, 3]))(x), weight.astype(np.int64) @ x)
+
+
 def test_without_the_bound_float32_would_be_wrong(monkeypatch):
     """The check can fail: with the limit lifted the same product is not exact."""
     monkeypatch.setattr(exact, "FLOAT32_EXACT", 1 << 60)
