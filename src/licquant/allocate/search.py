@@ -122,10 +122,9 @@ class Search:
     def _table(self, activation_bits: tuple[int, ...]) -> Sensitivity:
         """ζ of every layer at the widths that it may get; measured once, or taken from the cache."""
         if activation_bits not in self._tables:
+            measured_on = self.traced, self.statistics, self.crops
             self._tables[activation_bits] = measure_sensitivity(
-                self.traced,
-                self.statistics,
-                self.crops,
+                *measured_on,
                 {WEIGHTS: self.weight_bits, ACTIVATIONS: activation_bits},
                 self.settings.quantizer,
                 self.settings.cache,
