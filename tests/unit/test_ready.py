@@ -14,7 +14,7 @@ from licquant.codec.codec import Codec, load
 from licquant.codec.files import blobs
 from licquant.codec.files.plain_weights import plain_to_weights, weights_to_plain
 from licquant.program import openvino_engine
-from licquant.program.arithmetic import weight_type
+from licquant.program.arithmetic import weight_range, weight_type
 from licquant.program.openvino_engine import OpenVinoEngine
 from licquant.program.part import Part
 from licquant.program.saturation import in_floats
@@ -157,7 +157,7 @@ def test_weights_of_all_widths_come_back() -> None:
     rng = np.random.default_rng(0)
     weights = {
         (index, (3, index + 1), bits): rng.integers(
-            1 - 2 ** (bits - 1), 2 ** (bits - 1), (3, index + 1), weight_type(bits)
+            *weight_range(bits), (3, index + 1), weight_type(bits), endpoint=True
         )
         for index, bits in enumerate(range(2, 17))
     }

@@ -36,7 +36,8 @@ def zeta_heat_map(
     layers, parts: names of the L layers and the part that each belongs to
     bits:          the B widths, in the order of the columns
     tables:        name of the panel ("weights", "activations") → ζ as a fraction, [L, B]; NaN where there is
-                   nothing to quantize (a product has no weights)
+                   nothing to quantize (a product has no weights) or nothing was measured; a width of which nothing
+                   is known has no column
 
     The cells say ζ in percent. ``DataError`` for no layers or a table of another shape.
     """
@@ -46,15 +47,18 @@ def zeta_heat_map(
     for name, table in tables.items():
         if np.shape(table) != shape:
             raise DataError(f"the table of {name} has shape {np.shape(table)}, not {shape}")
+    columns = {name: _columns(table) for name, table in tables.items()}
+    counts = [len(kept) for kept in columns.values()]
     with mpl.rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
         figure = Figure(
-            figsize=(2.4 + len(tables) * (0.3 + 0.52 * len(bits)), 1.6 + 0.27 * len(layers)), layout="constrained"
+            figsize=(2.4 + sum(0.3 + 0.52 * count for count in counts), 1.6 + 0.27 * len(layers)),
+            layout="constrained",
         )
-        panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
+        panels = figure.subplots(1, len(tables), sharey=True, squeeze=False, width_ratios=counts)[0]
         largest = max(float(np.nanmax(table, initial=FLOOR)) for table in tables.values())
         norm = LogNorm(FLOOR, min(max(largest, 10 * FLOOR), CEILING))
         for axes, (name, table) in zip(panels, tables.items(), strict=True):
-            _heat_map(axes, np.asarray(table, float), bits, norm)
+            _heat_map(axes, np.asarray(table, float)[:, columns[name]], [bits[at] for at in columns[name]], norm)
             axes.set_title(name, fontsize=10)
             for index in range(1, len(layers)):
                 if parts[index] != parts[index - 1]:
@@ -65,6 +69,12 @@ def zeta_heat_map(
         bar.ax.minorticks_off()
         figure.suptitle("RD loss added by quantizing one layer alone, in percent", fontsize=11)
         save(figure, path)
+
+
+def _columns(table: NDArray[np.floating]) -> NDArray[np.integer]:
+    """Indices of those of which something is known; all where nothing is."""
+    known = np.flatnonzero(~np.isnan(table).all(axis=0))
+    return known if known.size else np.arange(table.shape[1])
 
 
 def _heat_map(axes: Axes, zeta: NDArray[np.floating], bits: Sequence[int], norm: LogNorm) -> None:

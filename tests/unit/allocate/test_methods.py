@@ -10,6 +10,7 @@ from licquant import pipeline
 from licquant.allocate import methods
 from licquant.allocate.methods import METHODS, allocate
 from licquant.allocate.search import Search
+from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS
 from licquant.config import Budget, LayerBits, Plan
 from licquant.errors import BudgetError, ModelError
 from licquant.evaluate import latency
@@ -101,6 +102,17 @@ def test_optimal_is_best_by_the_table(kind):
 def test_optimal_loses_no_more_than_fmpq_on_the_whole_model(bits):
     found, budget = search(), Budget("bits", bits)
     assert found.joint_loss(allocate(found, "optimal", budget)) <= found.joint_loss(allocate(found, "fmpq", budget))
+
+
+@pytest.mark.parametrize(("kind", "widths"), [("bits", [8]), ("bytes", [8]), ("bops", list(range(2, 9)))])
+def test_only_what_a_budget_leaves_to_choose_is_measured(kind, widths):
+    found = new_search()
+    found.__dict__["crops"] = search().crops
+    found.choices(Budget(kind, 2.0))
+    table = found.measured_table
+    assert table is not None
+    assert all(table.widths(layer, ACTIVATIONS) == widths for layer in table.layers)
+    assert table.widths("g_a.0", WEIGHTS) == list(range(2, 9))
 
 
 def test_plans_are_judged_on_other_crops_than_the_tables():

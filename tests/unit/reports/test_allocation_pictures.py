@@ -20,6 +20,9 @@ def test_heat_map(tmp_path: Path) -> None:
     assert min(read_image(tmp_path / "a.png").shape[:2]) > 200
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     zeta_heat_map(tmp_path / "c.png", LAYERS[2:], PARTS[2:], BITS, {"weights": ZETA[2:]})  # nothing but NaN
+    one = np.where(np.arange(len(BITS)) == 1, ZETA, np.nan)  # a width of which something is known
+    zeta_heat_map(tmp_path / "d.png", LAYERS, PARTS, BITS, {"weights": ZETA, "activations": one})
+    assert read_image(tmp_path / "d.png").shape[1] < read_image(tmp_path / "a.png").shape[1]
 
 
 def test_a_heat_map_needs_tables_that_fit(tmp_path: Path) -> None:

@@ -321,3 +321,5 @@ def test_zeta_in_percent_with_readable_letters() -> None:
     assert "#fff" in str(cells[3].attributes["style"])
     assert "#222" in str(cells[2].attributes["style"])
     assert heat_map("activations", ["a"], [8], [[None]])
+    one = read_page(heat_map("activations", ["a", "b"], [4, 6, 8], [[None, 0.5, None], [None, None, None]]))
+    assert numbers(one) == [[50.0], [None]]  # a column for 6 bits alone

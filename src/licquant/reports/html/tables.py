@@ -57,11 +57,15 @@ def shares(name: str, parts: Mapping[str, float]) -> Html:
 
 
 def heat_map(caption: str, layers: Sequence[str], bits: Sequence[int], zeta: Sequence[Sequence[Any]]) -> Html:
-    """ζ in percent, a row each layer, a column each width; zeta: as fractions, None where nothing was measured."""
+    """ζ in percent, a row each layer, a column each width of which something is known.
+
+    zeta: as fractions, None where nothing was measured
+    """
     known = [value for row in zeta for value in row if value is not None]
     norm = LogNorm(FLOOR, min(max([10 * FLOOR, *known]), CEILING), clip=True)
-    rows = [[layer, *(_heat(value, norm) for value in row)] for layer, row in zip(layers, zeta, strict=True)]
-    return table(caption, ["layer", *(f"{width} bits" for width in bits)], rows)
+    shown = [at for at in range(len(bits)) if any(row[at] is not None for row in zeta)]
+    rows = [[layer, *(_heat(row[at], norm) for at in shown)] for layer, row in zip(layers, zeta, strict=True)]
+    return table(caption, ["layer", *(f"{bits[at]} bits" for at in shown)], rows)
 
 
 def _heat(value: float | None, norm: LogNorm) -> Html:
