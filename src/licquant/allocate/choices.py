@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
+from itertools import accumulate, pairwise
 
 from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, Sensitivity
 from licquant.config import LayerBits, Plan
+
+_RATIO = 0.25  # of the error's power with a bit more
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,22 @@ class Choices:
             }
         )
 
+    def believable(self) -> Choices:
+        """The same widths with what each can be expected to cost, where ζ is a mean over few crops.
+
+        Roundings of the latents fall one way or the other, so that the ζ of what costs nothing is as often below 0 as
+        above, and the least sum of many such would be one of the luckiest. Noise shows where quantizing seems to
+        improve a model, or a wider width to cost more: the largest of these, of a width and all wider ones, is what
+        its ζ must exceed. From the first width on that does not, a bit more costs a quarter, as the power of the
+        error does.
+        """
+        return Choices(
+            {
+                layer: LayerChoices(_believable(of.weights), _believable(of.activations))
+                for layer, of in self.layers.items()
+            }
+        )
+
     def loss(self, plan: Plan) -> float:
         """Σ ζ of a plan: the relative increase of the loss if layers did not interact."""
         return sum(
@@ -65,6 +84,25 @@ class Choices:
     def plan(widths: Mapping[str, tuple[int | None, int]]) -> Plan:
         """The plan of layer → (weight bits, None for a layer without weights; activation bits)."""
         return Plan({layer: LayerBits(weight, activation) for layer, (weight, activation) in widths.items()})
+
+
+def _believable(zeta: Mapping[int, float]) -> dict[int, float]:
+    if not zeta:
+        return {}
+    widths = sorted(zeta)
+    rises = [zeta[wider] - zeta[bits] for bits, wider in pairwise(widths)]
+    seen = [max(-zeta[bits], rise) for bits, rise in zip(widths, [*rises, 0.0], strict=True)]
+    noise = list(accumulate(reversed(seen), max, initial=0.0))[:0:-1]
+    found: dict[int, float] = {}
+    stands_out, before, least = True, 0, noise[0]
+    for bits, below in zip(widths, noise, strict=True):
+        stands_out = stands_out and zeta[bits] > below
+        if stands_out:
+            least = min(zeta[bits], least) if found else zeta[bits]
+        elif found:
+            least *= _RATIO ** (bits - before)
+        found[bits], before = least, bits
+    return found
 
 
 def rounded_up(value: float, digits: int) -> str:

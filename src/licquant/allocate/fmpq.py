@@ -3,7 +3,8 @@
 Algorithm 1: each layer, on its own, takes the lowest width whose ζ is below the tolerance β; the widest if none is.
 Algorithm 2, the adaptive search, moves β until the model is as large as it may be. Its update rule is not published in
 what we could read; with ζ in a table only the values of ζ themselves can change the plan, so the search here is a
-bisection over those, and exact.
+bisection over those, and exact. Unlike the paper's, the losses it gets are those that can be believed of few crops
+(``Choices.believable``): a narrow width whose ζ happens to be negative would be below every tolerance.
 """
 
 from __future__ import annotations

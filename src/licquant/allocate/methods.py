@@ -62,13 +62,13 @@ def _uniform(search: Search, budget: Budget) -> Plan:
 
 def _fmpq(search: Search, budget: Budget) -> Plan:
     costs, limit = search.costs(budget)
-    return adaptive_search(search.choices(budget), costs.total, limit * _SLACK)
+    return adaptive_search(search.choices(budget).believable(), costs.total, limit * _SLACK)
 
 
 def _optimal(search: Search, budget: Budget) -> Plan:
     """Starts from FMPQ's plan instead where the whole model, measured, says that it is better."""
     costs, limit = search.costs(budget)
-    choices, limit = search.choices(budget), limit * _SLACK
+    choices, limit = search.choices(budget).believable(), limit * _SLACK
     starts = [least_loss(choices, costs, limit)]
     with suppress(BudgetError):  # one tolerance for all reaches less far
         starts.append(adaptive_search(choices, costs.total, limit))

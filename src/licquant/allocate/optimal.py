@@ -1,13 +1,16 @@
 """Optimal allocation: a multiple-choice knapsack, solved exactly, then checked against what the model really does.
 
 Every layer takes one pair of widths (weights, activations). The sum of ζ is least under a budget: an integer linear
-program, solved by HiGHS (Huangfu & Hall 2018) through SciPy. What the table
-cannot know, how layers interact, ``repair`` finds out by measuring the whole plan.
+program, solved by HiGHS (Huangfu & Hall 2018) through SciPy, of what can be believed of a ζ (``Choices.believable``).
+What the table cannot know, how layers interact, ``repair`` finds out by measuring the whole plan.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +26,7 @@ from licquant.program.arithmetic import Floats, Ints
 
 EXCHANGES = 12  # that are measured in search of a better plan
 _NO_GAP = {"mip_rel_gap": 0.0}
+_STDOUT = 1
 
 
 @dataclass(frozen=True)
@@ -139,15 +143,37 @@ def _choose(layers: Ints, objective: Floats, weight: Floats) -> NDArray[np.bool_
     """Which options: the least Σ objective with one of each layer and Σ weight <= 1, values from 0; one must exist."""
     count = len(objective)
     once = csr_matrix((np.ones(count), (layers, range(count))))
-    found = milp(
-        objective / (objective.max() or 1.0),
-        constraints=[LinearConstraint(once, 1, 1), LinearConstraint(weight[None], -np.inf, 1)],
-        integrality=np.ones(count),
-        bounds=Bounds(0, 1),
-        options=_NO_GAP,
-    )
+    with _no_stdout():
+        found = milp(
+            objective / (objective.max() or 1.0),
+            constraints=[LinearConstraint(once, 1, 1), LinearConstraint(weight[None], -np.inf, 1)],
+            integrality=np.ones(count),
+            bounds=Bounds(0, 1),
+            options=_NO_GAP,
+        )
     chosen: NDArray[np.bool_] = found.x > 0.5
     return chosen
+
+
+@contextmanager
+def _no_stdout() -> Iterator[None]:
+    """HiGHS leaves a line for its own developers there, whatever it is told; it would be in the midst of ``--json``."""
+    try:
+        kept = os.dup(_STDOUT)
+    except OSError:  # there is none
+        yield
+        return
+    library = ctypes.CDLL(None if os.name == "posix" else "ucrtbase")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    library.fflush(None)
+    os.dup2(nowhere, _STDOUT)
+    try:
+        yield
+    finally:
+        library.fflush(None)  # what C has written and kept
+        os.dup2(kept, _STDOUT)
+        os.close(nowhere)
+        os.close(kept)
 
 
 def _exchanges(choices: Choices, costs: Costs, limit: float, plan: Plan) -> list[Plan]:
