@@ -61,7 +61,7 @@ def to_artifact(quantized: QuantizedModel) -> Artifact:
 def from_a_table(search: Search) -> dict[str, float]:
     """Seconds of the tables, and of a budget once they are there: FMPQ; optimal's program, and its repair apart."""
     budget = Budget("size", SIZE)
-    choices, table = timed(lambda: search.choices(budget))
+    choices, table = timed(lambda: search.choices(budget).believable())
     _, sizes = timed(lambda: search.file_bytes)
     costs, limit = search.costs(budget)
     _, fmpq = timed(lambda: adaptive_search(choices, costs.total, limit))

@@ -64,7 +64,7 @@ def least_cost(choices: Choices, costs: Costs, loss: float) -> Plan:
 def fastest_within(search: Search, loss: float) -> Plan:
     """The plan with the least latency by the table whose measured loss is within ``loss``."""
     costs, _ = search.costs(Budget("latency", 1.0))
-    choices = search.choices(Budget("latency", 1.0))
+    choices = search.choices(Budget("latency", 1.0)).believable()
     asked = loss
     while True:
         plan = least_cost(choices, costs, asked)
