@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, Sensitivity
 from licquant.config import LayerBits, Plan
@@ -87,21 +87,17 @@ class Choices:
 
 
 def _believable(zeta: Mapping[int, float]) -> dict[int, float]:
-    if not zeta:
-        return {}
-    widths = sorted(zeta)
-    rises = [zeta[wider] - zeta[bits] for bits, wider in pairwise(widths)]
-    seen = [max(-zeta[bits], rise) for bits, rise in zip(widths, [*rises, 0.0], strict=True)]
-    noise = list(accumulate(reversed(seen), max, initial=0.0))[:0:-1]
     found: dict[int, float] = {}
-    stands_out, before, least = True, 0, noise[0]
-    for bits, below in zip(widths, noise, strict=True):
-        stands_out = stands_out and zeta[bits] > below
-        if stands_out:
-            least = min(zeta[bits], least) if found else zeta[bits]
-        elif found:
-            least *= _RATIO ** (bits - before)
-        found[bits], before = least, bits
+    widths, stands_out = sorted(zeta), True
+    for index, bits in enumerate(widths):
+        values = [zeta[wider] for wider in widths[index:]]
+        noise = max(0.0, -min(values), *(after - before for before, after in pairwise(values)))
+        stands_out = stands_out and zeta[bits] > noise
+        if not found:
+            found[bits] = zeta[bits] if stands_out else noise
+            continue
+        last = widths[index - 1]
+        found[bits] = min(zeta[bits], found[last]) if stands_out else found[last] * _RATIO ** (bits - last)
     return found
 
 

@@ -10,7 +10,7 @@ from licquant import pipeline
 from licquant.allocate import methods
 from licquant.allocate.methods import METHODS, allocate
 from licquant.allocate.search import Search
-from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS
+from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, Change
 from licquant.config import Budget, LayerBits, Plan
 from licquant.errors import BudgetError, ModelError
 from licquant.evaluate import latency
@@ -113,6 +113,21 @@ def test_only_what_a_budget_leaves_to_choose_is_measured(kind, widths):
     assert table is not None
     assert all(table.widths(layer, ACTIVATIONS) == widths for layer in table.layers)
     assert table.widths("g_a.0", WEIGHTS) == list(range(2, 9))
+
+
+@pytest.mark.parametrize("method", ["fmpq", "optimal"])
+def test_a_narrow_width_that_seems_to_gain_is_not_believed(method):
+    found = new_search()
+    found.__dict__.update(crops=search().crops, file_bytes=search().file_bytes)
+    found.choices(budget := Budget("bits", 6))
+    table = found.measured_table
+    assert table is not None
+    lucky = ("g_a.0", WEIGHTS, 2)
+    assert table.zeta(*lucky, LMBDA) > 0
+    table.changes[lucky] = Change(-table.base.rate / 10, 0.0)
+    found.joint_loss = lambda plan: 0.0  # the first plan stays
+    plan = allocate(found, method, budget)
+    assert plan["g_a.0"].weight > 2
 
 
 def test_plans_are_judged_on_other_crops_than_the_tables():
