@@ -124,7 +124,7 @@ def test_a_narrow_width_that_seems_to_gain_is_not_believed(method):
     assert table is not None
     lucky = ("g_a.0", WEIGHTS, 2)
     assert table.zeta(*lucky, LMBDA) > 0
-    table.changes[lucky] = Change(-table.base.rate / 10, 0.0)
+    table.changes[lucky] = Change(-table.base.loss(LMBDA), 0.0)
     found.joint_loss = lambda plan: 0.0  # the first plan stays
     plan = allocate(found, method, budget)
     assert plan["g_a.0"].weight > 2
