@@ -22,7 +22,7 @@ from licquant.allocate.fmpq import Cost, adaptive_search, plan_for_tolerance
 from licquant.allocate.optimal import least_loss, repair
 from licquant.allocate.probe import Probe, Substitute, run_with_substitute
 from licquant.allocate.search import Search
-from licquant.allocate.sensitivity import ACTIVATIONS, SIDE, WEIGHTS, draw_crops, measure_sensitivity
+from licquant.allocate.sensitivity import ACTIVATIONS, SIDE, WEIGHTS, Measuring, draw_crops, measure_sensitivity
 from licquant.codec.files.artifact import Artifact
 from licquant.config import MAX_BITS, Budget, Plan
 from licquant.errors import BudgetError
@@ -134,7 +134,7 @@ def against_brute_force(traced: TracedModel, images: Sequence[RGB], lmbda: float
     statistics = collect_statistics(traced, images)
 
     def adaptive() -> tuple[Choices, Plan]:
-        table = measure_sensitivity(traced, statistics, crops, {WEIGHTS: WIDTHS, ACTIVATIONS: WIDTHS})
+        table = measure_sensitivity(Measuring(traced, statistics, crops), {WEIGHTS: WIDTHS, ACTIVATIONS: WIDTHS})
         choices = Choices.of(table, lmbda, WIDTHS, WIDTHS)
         return choices, adaptive_search(choices, costs.total, limit)
 

@@ -23,11 +23,11 @@ from licquant.allocate.hessian import BATCH, VECTORS, weight_hessian_traces
 from licquant.allocate.sensitivity import (
     ACTIVATIONS,
     WEIGHTS,
+    Measuring,
     Sensitivity,
     draw_crops,
     in_turn,
     measure_sensitivity,
-    table_key,
 )
 from licquant.cache import entry
 from licquant.codec.files.artifact import Artifact
@@ -119,17 +119,19 @@ class Search:
         """Others than the table's: a plan may be the best of many because of what its crops happen to be."""
         return draw_crops(self.images, _JOINT_CROPS, seed=1)
 
+    @cached_property
+    def _measuring(self) -> Measuring:
+        return Measuring(self.traced, self.statistics, self.crops, self.settings.quantizer)
+
     def _table(self, activation_bits: tuple[int, ...]) -> Sensitivity:
         """ζ of every layer at the widths that it may get; measured once, or taken from the cache."""
         if activation_bits not in self._tables:
-            measured_on = self.traced, self.statistics, self.crops
             self._tables[activation_bits] = measure_sensitivity(
-                *measured_on,
+                self._measuring,
                 {WEIGHTS: self.weight_bits, ACTIVATIONS: activation_bits},
-                self.settings.quantizer,
                 self.settings.cache,
                 lambda done, total: self.on_progress("measuring sensitivity", done, total),
-                spread=self.settings.spread or in_turn,
+                self.settings.spread or in_turn,
             )
         return self._tables[activation_bits]
 
@@ -141,7 +143,9 @@ class Search:
     @cached_property
     def file_bytes(self) -> Costs:
         """Bytes of the file by layer and width."""
-        kept = entry(self.settings.cache, "bytes", self._key, self.settings.max_bits, self.settings.activation_bits)
+        kept = entry(
+            self.settings.cache, "bytes", self._measuring.key, self.settings.max_bits, self.settings.activation_bits
+        )
         for record in kept.read():
             table = {name: np.array(row) for name, row in record["table"].items()}
             return Costs("bytes", table, record["constant"] + self._header)
@@ -163,7 +167,7 @@ class Search:
     @cached_property
     def traces(self) -> dict[str, float]:
         """The Hessian's trace for every layer's weights."""
-        kept = entry(self.settings.cache, "hessian", self._key, self._lmbda)
+        kept = entry(self.settings.cache, "hessian", self._measuring.key, self._lmbda)
         for record in kept.read():
             return dict(record)
         count = -(-len(self.crops) // BATCH) * VECTORS
@@ -208,10 +212,6 @@ class Search:
     def _header(self) -> int:
         """Bytes of the model's making, which the kept tables leave out."""
         return header_bytes(self.provenance, self.settings.licence)
-
-    @cached_property
-    def _key(self) -> str:
-        return table_key(self.traced, self.statistics, self.crops, self.settings.quantizer)
 
     @property
     def _lmbda(self) -> float:

@@ -107,19 +107,23 @@ class Wanted:
 
 @dataclass(eq=False)
 class Measuring:
-    """A float model, what it was calibrated with, and the crops on which a layer at a width is measured.
+    """A float model, what it was calibrated with, and the crops [B, 3, H, W] on which a layer at a width is measured.
 
-    key: ``table_key`` of the rest. Sent to another process without what is computed from these.
+    Sent to another process without what is computed from these.
     """
 
-    key: str
     traced: TracedModel
     statistics: Statistics
     crops: Tensor
-    settings: QuantizerSettings | None
+    settings: QuantizerSettings | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @cached_property
+    def key(self) -> str:
+        """The table's: ``table_key`` of all four."""
+        return table_key(self.traced, self.statistics, self.crops, self.settings)
 
     @cached_property
     def probe(self) -> Probe:
@@ -161,24 +165,22 @@ def in_turn(measuring: Measuring, wanted: Sequence[Wanted]) -> Iterator[tuple[Wa
 
 
 def measure_sensitivity(
-    traced: TracedModel,
-    statistics: Statistics,
-    crops: Tensor,
+    measuring: Measuring,
     widths: Mapping[str, Iterable[int]],
-    settings: QuantizerSettings | None = None,
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     spread: Spread = in_turn,
 ) -> Sensitivity:
-    """ζ of every layer's weights and activations on the crops [B, 3, H, W].
+    """ζ of every layer's weights and activations.
 
-    widths: "weights" and "activations" → those at which they are measured
-    cache: a folder for the table; what is found there for the same model, data and settings is not measured again
+    measuring:   of which model, on what
+    widths:      "weights" and "activations" → those at which they are measured
+    cache:       a folder for the table; what is found there for the same model, data and settings is not measured again
     on_progress: called with (measurements done, in all)
     spread:      who measures
     """
     asked = {kind: {bits for bits in of_kind if MIN_BITS <= bits <= MAX_BITS} for kind, of_kind in widths.items()}
-    steps = [(part, step) for part, graph in traced.graphs.items() for step in planned(graph)]
+    steps = [(part, step) for part, graph in measuring.traced.graphs.items() for step in planned(graph)]
     wanted = [
         Wanted(part, step.name, kind, bits)
         for bits in sorted(set().union(*asked.values()))
@@ -186,11 +188,9 @@ def measure_sensitivity(
         for kind in ((WEIGHTS, ACTIVATIONS) if step.has_weights else (ACTIVATIONS,))
         if bits in asked[kind]
     ]
-    key = table_key(traced, statistics, crops, settings)
-    journal = _Journal(entry(cache, "sensitivity", key))
+    journal = _Journal(entry(cache, "sensitivity", measuring.key))
     missing = [one for one in wanted if one.key not in journal.changes]
     if missing or journal.base is None:
-        measuring = Measuring(key, traced, statistics, crops, settings)
         known = len(wanted) - len(missing)
         base = journal.base_or(measuring.base)
         for done, (one, found) in enumerate(spread(measuring, missing), start=1):

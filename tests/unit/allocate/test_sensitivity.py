@@ -65,7 +65,7 @@ def entries(traced: TracedModel, widths: int = len(WIDTHS)) -> int:
 
 def test_zeta_is_the_relative_increase_of_the_loss():
     traced, statistics, crops = made()
-    table = measure_sensitivity(traced, statistics, crops, BOTH)
+    table = measure_sensitivity(Measuring(traced, statistics, crops), BOTH)
     with torch.no_grad():
         base = float(evaluate_float(traced, crops).loss(LMBDA))
         quantized = insert_quantizers(traced, uniform_plan(traced, 3, 8), statistics)
@@ -82,7 +82,7 @@ def test_zeta_is_the_relative_increase_of_the_loss():
 
 def test_what_is_measured():
     traced, statistics, crops = made()
-    table = measure_sensitivity(traced, statistics, crops, dict.fromkeys(BOTH, (6, 3, 3, 1, 17)))
+    table = measure_sensitivity(Measuring(traced, statistics, crops), dict.fromkeys(BOTH, (6, 3, 3, 1, 17)))
     assert list(table.layers) == layer_names(traced)
     assert len(table.changes) == entries(traced)
     assert all(table.widths(name, WEIGHTS) == list(WIDTHS) for name in table.layers)  # it has no products or sigmoids
@@ -97,10 +97,10 @@ def test_one_table_serves_every_lambda():
 
 def test_the_second_time_nothing_is_measured(tmp_path: Path, counted: list[str]):
     traced, statistics, crops = made()
-    first = measure_sensitivity(traced, statistics, crops, BOTH, cache=tmp_path / "new")
+    first = measure_sensitivity(Measuring(traced, statistics, crops), BOTH, cache=tmp_path / "new")
     assert len(counted) == entries(traced)
     counted.clear()
-    again = measure_sensitivity(traced, statistics, crops, BOTH, cache=tmp_path / "new")
+    again = measure_sensitivity(Measuring(traced, statistics, crops), BOTH, cache=tmp_path / "new")
     assert counted == []
     assert again.changes == first.changes
     assert (again.base, again.layers) == (first.base, first.layers)
@@ -108,7 +108,7 @@ def test_the_second_time_nothing_is_measured(tmp_path: Path, counted: list[str])
 
 def test_an_interrupted_measurement_goes_on(tmp_path: Path, counted: list[str]):
     traced, statistics, crops = made()
-    whole = measure_sensitivity(traced, statistics, crops, BOTH)
+    whole = measure_sensitivity(Measuring(traced, statistics, crops), BOTH)
     counted.clear()
 
     def stop(done: int, total: int) -> None:
@@ -116,31 +116,29 @@ def test_an_interrupted_measurement_goes_on(tmp_path: Path, counted: list[str]):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measure_sensitivity(traced, statistics, crops, BOTH, cache=tmp_path, on_progress=stop)
+        measure_sensitivity(Measuring(traced, statistics, crops), BOTH, cache=tmp_path, on_progress=stop)
     (path,) = tmp_path.iterdir()
     path.write_text(path.read_text()[:-9])  # the last line cut short, as by a full disk
     counted.clear()
     told: list[tuple[int, int]] = []
     resumed = measure_sensitivity(
-        traced, statistics, crops, BOTH, cache=tmp_path, on_progress=lambda *done: told.append(done)
+        Measuring(traced, statistics, crops), BOTH, cache=tmp_path, on_progress=lambda *done: told.append(done)
     )
     assert len(counted) == entries(traced) - 6
     assert told == [(n, entries(traced)) for n in range(7, entries(traced) + 1)]
     assert resumed.changes == whole.changes
     counted.clear()
-    assert measure_sensitivity(traced, statistics, crops, BOTH, cache=tmp_path).changes == whole.changes
+    assert measure_sensitivity(Measuring(traced, statistics, crops), BOTH, cache=tmp_path).changes == whole.changes
     assert counted == []
 
 
 def test_further_widths_are_added(tmp_path: Path, counted: list[str]):
     traced, statistics, crops = made()
-    measure_sensitivity(traced, statistics, crops, dict.fromkeys(BOTH, (6,)), cache=tmp_path)
+    measure_sensitivity(Measuring(traced, statistics, crops), dict.fromkeys(BOTH, (6,)), cache=tmp_path)
     counted.clear()
     told: list[tuple[int, int]] = []
     table = measure_sensitivity(
-        traced,
-        statistics,
-        crops,
+        Measuring(traced, statistics, crops),
         dict.fromkeys(BOTH, (3,)),
         cache=tmp_path,
         on_progress=lambda *done: told.append(done),
@@ -189,14 +187,14 @@ def test_other_strides_and_directions_have_another_table(kind, name, value, monk
 
 def test_a_damaged_table_is_said_and_what_it_lacks_measured(tmp_path: Path, counted: list[str], caplog):
     traced, statistics, crops = made()
-    whole = measure_sensitivity(traced, statistics, crops, BOTH, cache=tmp_path)
+    whole = measure_sensitivity(Measuring(traced, statistics, crops), BOTH, cache=tmp_path)
     (path,) = tmp_path.iterdir()
     lines = path.read_text().splitlines()
     lines[3] = lines[3].replace('"bits":', '"bits":1')  # still JSON, of another width
     lines[5] = ""
     path.write_text("\n".join(lines))
     counted.clear()
-    again = measure_sensitivity(traced, statistics, crops, BOTH, cache=tmp_path)
+    again = measure_sensitivity(Measuring(traced, statistics, crops), BOTH, cache=tmp_path)
     assert again.changes == whole.changes
     assert len(counted) == 2
     assert str(path) in caplog.text
@@ -225,7 +223,7 @@ def test_images_that_are_too_small_are_refused(images):
 def test_measurements_sent_away_are_those_made_here(tmp_path: Path):
     """The same table, bit for bit, whatever the order of what comes back; nothing is sent that can be computed."""
     traced, statistics, crops = made()
-    here = measure_sensitivity(traced, statistics, crops, BOTH)
+    here = measure_sensitivity(Measuring(traced, statistics, crops), BOTH)
 
     def spread(measuring: Measuring, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Change]]:
         sent = pickle.dumps(measuring)
@@ -233,14 +231,14 @@ def test_measurements_sent_away_are_those_made_here(tmp_path: Path):
         there = pickle.loads(sent)
         yield from ((one, there(one)) for one in reversed(wanted))
 
-    away = measure_sensitivity(traced, statistics, crops, BOTH, cache=tmp_path, spread=spread)
+    away = measure_sensitivity(Measuring(traced, statistics, crops), BOTH, cache=tmp_path, spread=spread)
     assert (away.base, away.changes, away.layers) == (here.base, here.changes, here.layers)
-    again = measure_sensitivity(traced, statistics, crops, BOTH, cache=tmp_path)
+    again = measure_sensitivity(Measuring(traced, statistics, crops), BOTH, cache=tmp_path)
     assert again.changes == here.changes
 
 
 def test_activations_are_measured_only_where_they_may_change(counted: list[str]):
     traced, statistics, crops = made()
-    table = measure_sensitivity(traced, statistics, crops, {WEIGHTS: [3, 6], ACTIVATIONS: [8]})
+    table = measure_sensitivity(Measuring(traced, statistics, crops), {WEIGHTS: [3, 6], ACTIVATIONS: [8]})
     assert (table.widths("g_a.0", WEIGHTS), table.widths("g_a.0", ACTIVATIONS)) == ([3, 6], [8])
     assert len(counted) == entries(traced, 1) + sum(step.has_weights for step in traced.layers)

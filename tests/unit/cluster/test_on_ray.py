@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import licquant.cluster.worker
-from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, draw_crops, measure_sensitivity
+from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, Measuring, draw_crops, measure_sensitivity
 from licquant.cluster.counts import Counts
 from licquant.cluster.rows import parts_in, read_part
 from licquant.cluster.run import Finished, run
@@ -275,9 +275,7 @@ def test_the_table_of_sensitivities_is_that_of_one_process(tmp_path, nodes, one_
     images = dead_leaves(2, 64)
     traced = trace_model(small_hyperprior())
     made = (
-        traced,
-        collect_statistics(traced, images),
-        draw_crops(images, count=1, side=64),
+        Measuring(traced, collect_statistics(traced, images), draw_crops(images, count=1, side=64)),
         {WEIGHTS: (3, 6), ACTIVATIONS: (3, 6)},
     )
     here = measure_sensitivity(*made)
