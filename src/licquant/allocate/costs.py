@@ -65,7 +65,10 @@ class Costs:
 
 
 def weight_bits_cost(traced: TracedModel) -> Costs:
-    """Parameter-weighted average of the weight bits, biases not counted."""
+    """Parameter-weighted average of the weight bits, biases not counted.
+
+    All weights count, as in the papers, those too that a file leaves out since they read nothing but zeros.
+    """
     weights = _weights(traced)
     share = {name: count / sum(weights.values()) for name, count in weights.items()}
     return _costs("bits", traced, lambda name, w, a: share[name] * w)

@@ -9,7 +9,7 @@ gradient, one-hot at inference, where only the chosen widths are computed. ``low
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -98,13 +98,26 @@ class DynamicNetwork(nn.Module):
         """
         return INPUT if self.wide.graph.name == "g_s" else self.stages[0].widest.graph.output
 
+    def read(self, value: Tensor) -> Tensor:
+        """Real values of the input as centred integers."""
+        return self.wide.tensors[INPUT].quantize(value)
+
+    def real(self, q: Tensor) -> Tensor:
+        """Centred integers of the output as real values."""
+        return self.wide.tensors[self.wide.graph.output].dequantize(q)
+
     def forward(self, q: Tensor, select: Select) -> Tensor:
         """Centred integers of the input [B, C, H, W] to those of the output, mixed by the selector's weights."""
         value = self.stages[0].widest(q)
-        weights = select(q if self.selected == INPUT else value)
-        for stage, of_stage in zip(self.adaptive, weights.unbind(1), strict=True):
-            value = _mixed(stage, value, of_stage)
+        for written in self.writing(value, select(q if self.selected == INPUT else value)):
+            value = written
         return value
+
+    def writing(self, value: Tensor, weights: Tensor, first: int = 0) -> Iterator[Tensor]:
+        """What each of the ``adaptive`` stages writes, from the ``first`` on, which reads ``value``."""
+        for stage, of_stage in zip(self.adaptive[first:], weights.unbind(1)[first:], strict=True):
+            value = _mixed(stage, value, of_stage)
+            yield value
 
 
 def one_hot(chosen: Tensor, widths: int) -> Tensor:
@@ -148,9 +161,7 @@ class DynamicModel(nn.Module):
         if name not in self.networks:
             return self.wide.run(name, value)
         network = self.networks[name]
-        part = network.wide
-        q = network(part.tensors[INPUT].quantize(value), select)
-        return part.tensors[part.graph.output].dequantize(q)
+        return network.real(network(network.read(value), select))
 
 
 def insert_widest(

@@ -25,6 +25,7 @@ from licquant.dynamic.objective import ENTROPY, ROUNDING, AdaptiveModel, BitCost
 from licquant.dynamic.selector import BitWidthSelector, features_of
 from licquant.dynamic.settings import DynamicSettings
 from licquant.errors import BudgetError
+from licquant.models.graph import INPUT
 from licquant.quant.dataflow import code
 from licquant.quant.in_training.finetune_settings import FinetuneRecipe
 from licquant.quant.rd import rate_distortion
@@ -93,13 +94,14 @@ def measure_stages(
     losses: dict[str, list[Tensor]] = {name: [] for name in model.networks}
     for index, x in enumerate(crops.split(1)):
         on_progress(index, len(crops))
-        widest: list[Tensor] = []
-        base = _loss(model, x, None, lmbda, metric, widest, features)
+        pixels = _Pixels(model, x, lmbda, metric)
+        base = pixels.loss_at_widest()
         for name, network in model.networks.items():
+            features[name].append(pixels.features[name])
             stages, widths = network.shape
             of_part = torch.zeros(network.shape, device=x.device)
             for stage, k in product(range(stages), range(widths - 1)):
-                of_part[stage, k] = _loss(model, x, (name, stage, k), lmbda, metric, widest, {}) - base
+                of_part[stage, k] = pixels.loss_with(name, stage, k) - base
             losses[name].append(of_part)
     on_progress(len(crops), len(crops))
     return {name: StageLosses(torch.stack(losses[name]), torch.cat(features[name])) for name in model.networks}
@@ -110,45 +112,73 @@ def features_of_images(model: DynamicModel, images: Sequence[Tensor], lmbda: flo
     """Part → ``selector.features_of`` what its selector reads of every image [1, 3, H, W]: int64 [images, C, 5, 5]."""
     features: dict[str, list[Tensor]] = {name: [] for name in model.networks}
     for x in images:
-        _loss(model, x, None, lmbda, metric, [], features)
+        pixels = _Pixels(model, x, lmbda, metric)
+        pixels.loss_at_widest()
+        for name, of_part in pixels.features.items():
+            features[name].append(of_part)
     return {name: torch.cat(of_part) for name, of_part in features.items()}
 
 
-def _loss(
-    model: DynamicModel,
-    x: Tensor,
-    narrow: tuple[str, int, int] | None,
-    lmbda: float,
-    metric: str,
-    widest: list[Tensor],
-    see: Mapping[str, list[Tensor]],
-) -> Tensor:
-    """The loss with the widest widths but for that of ``narrow``: (part, stage, index of its width).
+class _Pixels:
+    """Pixels x [1, 3, H, W] in a dynamic model: what it does to them at the widest widths, and with one narrower.
 
-    widest: what the parts put out with None, in order, which fills it: those before the narrow one do not run again
+    features: part → what its selector reads;  read: part → what each of its adaptive stages reads;  put_out: by all
+        parts in their order. All of them at the widest widths, so that a narrow stage runs, and what follows it.
     """
-    reached, known = narrow is None, iter(widest)
 
-    def run(name: str, value: Tensor) -> Tensor:
-        def select(q: Tensor) -> Tensor:
-            if name in see:
-                see[name].append(features_of(q))
-            stages, widths = model.networks[name].shape
-            chosen = torch.full((len(q), stages), widths - 1, device=q.device)
-            if narrow is not None and name == narrow[0]:
-                chosen[:, narrow[1]] = narrow[2]
-            return one_hot(chosen, widths)
+    def __init__(self, model: DynamicModel, x: Tensor, lmbda: float, metric: str) -> None:
+        self.model, self.x, self.lmbda, self.metric = model, x, lmbda, metric
+        self.features: dict[str, Tensor] = {}
+        self.read: dict[str, list[Tensor]] = {}
+        self.put_out: list[Tensor] = []
 
-        nonlocal reached
-        reached = reached or (narrow is not None and name == narrow[0])
-        if not reached:
-            return next(known)
-        out = model.run(name, value, select)
-        if narrow is None:
-            widest.append(out)
-        return out
+    def loss_at_widest(self) -> Tensor:
+        """Fills all of the above."""
 
-    return rate_distortion(code(model.wide.traced, run, x), x, lmbda, metric)[0]
+        def run(name: str, value: Tensor) -> Tensor:
+            out = self._wide(name, value) if name in self.model.networks else self.model.wide.run(name, value)
+            self.put_out.append(out)
+            return out
+
+        return self._loss(run)
+
+    def loss_with(self, narrow: str, stage: int, width: int) -> Tensor:
+        """Of one stage of a part at the width of that index."""
+        reached, known = False, iter(self.put_out)
+
+        def run(name: str, value: Tensor) -> Tensor:
+            nonlocal reached
+            if name == narrow:
+                reached = True
+                return self._narrow(name, stage, width)
+            if not reached:
+                return next(known)
+            return self.model.run(name, value, lambda _: self._weights(name))
+
+        return self._loss(run)
+
+    def _wide(self, name: str, value: Tensor) -> Tensor:
+        network = self.model.networks[name]
+        q = network.read(value)
+        first = network.stages[0].widest(q)
+        self.features[name] = features_of(q if network.selected == INPUT else first)
+        *self.read[name], last = first, *network.writing(first, self._weights(name))
+        return network.real(last)
+
+    def _narrow(self, name: str, stage: int, width: int) -> Tensor:
+        network = self.model.networks[name]
+        *_, last = network.writing(self.read[name][stage], self._weights(name, stage, width), stage)
+        return network.real(last)
+
+    def _weights(self, name: str, stage: int = 0, width: int = -1) -> Tensor:
+        """Of the widest widths, but for those of that stage."""
+        stages, widths = self.model.networks[name].shape
+        chosen = torch.full((1, stages), widths - 1, device=self.x.device)
+        chosen[:, stage] = width % widths
+        return one_hot(chosen, widths)
+
+    def _loss(self, run: Callable[[str, Tensor], Tensor]) -> Tensor:
+        return rate_distortion(code(self.model.wide.traced, run, self.x), self.x, self.lmbda, self.metric)[0]
 
 
 def price_of(found: Mapping[str, StageLosses], costs: BitCosts, dynamic: DynamicSettings) -> float:
