@@ -5,7 +5,7 @@ OpenVINO's own counters give the time of every kernel. What runs between two lay
 a layout) counts to the later one, whose width decides its form. Differences of whole parts' times, one layer
 changed at a time, would need no counters, but a small layer is lost in the noise of its part.
 
-Exact zone: each layer alone, at growing sums of both widths.
+Exact zone: each layer alone, at growing sums of both widths; those of context models on the whole latent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from licquant.config import LayerBits, Plan
-from licquant.errors import LoweringError, ModelError
+from licquant.errors import LoweringError
 from licquant.evaluate.latency import EXACT, NARROW, OPENVINO, WIDE, LayerTimes
 from licquant.program import openvino_engine, openvino_graph
 from licquant.program.arithmetic import FIXED_POINT_BITS, Ints
@@ -30,7 +30,7 @@ from licquant.program.lean_openvino import ov
 from licquant.program.ops import Operation
 from licquant.program.part import INPUT, Part, Program
 
-FREE, BOTH_SIDES = ("g_a", "h_a", "g_s"), ("h_s",)
+FREE = ("g_a", "h_a", "g_s")
 CLASSES = [(w, a) for w in (NARROW, WIDE) for a in (NARROW, WIDE)]
 # Sums of both widths in the exact zone; float32 products are enough up to 8 + 8 bits, usually beyond.
 EXACT_CLASSES = [(b, b) for b in range(8, 17)]
@@ -104,7 +104,7 @@ def layer_times(
     name: str, times: Mapping[str, Mapping[tuple[int, int], float]], plan: Plan
 ) -> tuple[dict[str, LayerTimes], float]:
     """(the planned layers' times, ms of the part's other operations at the narrowest widths)."""
-    engine, runs = (OPENVINO if name in FREE else EXACT), (2 if name in BOTH_SIDES else 1)
+    engine, runs = (OPENVINO, 1) if name in FREE else (EXACT, 2)  # of the exact zone both sides need everything
     layers = {layer: LayerTimes(engine, runs, dict(ms)) for layer, ms in times.items() if layer in plan.layers}
     others = sum(ms[min(ms, key=sum)] for layer, ms in times.items() if layer not in plan.layers)
     return layers, runs * others
@@ -113,15 +113,15 @@ def layer_times(
 def input_sizes(program: Program, size: tuple[int, int]) -> dict[str, tuple[int, int]]:
     """Part → (height, width) of its input, for an image of (width, height).
 
-    Raises ``ModelError`` for programs with other parts than a scale hyperprior's.
+    That of a context model is the whole latent. Its runs go from group to group or along anti-diagonals: what these
+    take beyond the products is not told apart by layers, and belongs to the rest of encode and decode.
     """
-    unknown = [name for name in program if name not in (*FREE, *BOTH_SIDES)]
-    if unknown:
-        raise ModelError(f"no latency table for models with the part {unknown[0]} yet")
     image = (size[1], size[0])
     latent = program["g_a"].output_size(image)
-    hyper = program["h_a"].output_size(latent)
-    return {"g_a": image, "h_a": latent, "h_s": hyper, "g_s": latent}
+    sizes = {"g_a": image}
+    if "h_a" in program:
+        sizes["h_s"] = program["h_a"].output_size(latent)
+    return {name: sizes.get(name, latent) for name in program}
 
 
 def time_plans(

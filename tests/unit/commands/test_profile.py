@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from licquant.allocate.costs import latency_cost
 from licquant.commands.app import main
@@ -11,20 +12,20 @@ from licquant.errors import LicquantError
 from licquant.evaluate.latency import LatencyTable
 from licquant.models.trace import trace_model
 from licquant.quant.network import uniform_plan
-from tests.models_for_tests import small_hyperprior
+from tests.models_for_tests import small_model
 
 
 @pytest.mark.slow
-def test_a_table_is_written_and_can_be_used(tmp_path, capsys, monkeypatch):
-    import torch
-
+@pytest.mark.parametrize("name", ["bmshj2018-hyperprior", "bmshj2018-factorized", "mbt2018", "elic2022-official"])
+def test_a_table_is_written_and_can_be_used(name, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("licquant.commands.profile.REPEATS", 2)
-    model = small_hyperprior()
+    model = small_model(name)
     torch.save(model.state_dict(), tmp_path / "c.pt")
     words = [
         "profile",
         "--checkpoint",
         tmp_path / "c.pt",
+        *(("--model-args", '{"N": 12, "M": 16, "groups": [4, 4, 8]}') if name.startswith("elic") else ()),
         "--size",
         "128x64",
         "--threads",
@@ -42,6 +43,9 @@ def test_a_table_is_written_and_can_be_used(tmp_path, capsys, monkeypatch):
     traced = trace_model(model)
     costs = latency_cost(traced, table)
     assert costs.total(uniform_plan(traced, 8, 8)) > costs.constant > 0
+    contexts = [step.name for part in traced.graphs if "context" in part for step in traced.graphs[part]]
+    assert bool(contexts) == (name in ("mbt2018", "elic2022-official"))
+    assert all(table.layers[layer].runs == 2 and table.layers[layer].at(8, 8) > 0 for layer in contexts)
 
 
 @pytest.mark.parametrize("text", ["768", "768x", "0x512", "63x64", "9000x64", "axb", "-64x64", ""])

@@ -7,7 +7,7 @@ import pytest
 
 from licquant.codec.files.artifact import Artifact
 from licquant.config import LayerBits, Plan
-from licquant.errors import DataError, ModelError
+from licquant.errors import DataError
 from licquant.evaluate.latency import EXACT, NARROW, OPENVINO, WIDE, LatencyTable, LayerTimes
 from licquant.evaluate.layer_timing import (
     _CountingEngine,
@@ -86,10 +86,14 @@ def test_every_layer_gets_a_time(artifact_path):
     assert all(0 < ms[8, 8] <= ms[9, 9] for ms in exact.values())
 
 
-def test_models_with_other_parts_are_refused(artifact_path):
+def test_what_reads_the_latent_has_its_size(artifact_path):
     program = Artifact.from_bytes(artifact_path.read_bytes()).program
-    with pytest.raises(ModelError, match="context"):
-        input_sizes(Program({**program.parts, "context": program["h_s"]}), (64, 64))
+    parts = {"g_a": program["g_a"], "g_s": program["g_s"]}
+    assert input_sizes(Program(parts), (128, 64)) == {"g_a": (64, 128), "g_s": (4, 8)}
+    assert input_sizes(Program({**parts, "context_prediction": program["h_s"]}), (128, 64))["context_prediction"] == (
+        4,
+        8,
+    )
 
 
 def test_products_keep_having_no_weights():
