@@ -55,8 +55,8 @@ class Row:
     @property
     def key(self) -> str:
         """What tells its artifacts from other ways', in a file name."""
-        averages = "".join(f"-{bits:g}" for _, bits in self.averages)
-        return f"{self.quantizer}-{self.estimator}-{'.'.join(map(str, self.widths))}{averages}"
+        widths = ".".join(map(str, self.widths))
+        return f"{self.quantizer}-{self.estimator}-{widths}{'-averages' if self.averages else ''}"
 
     def widths_for(self, model: str) -> dict[str, Any]:
         """What ``FinetuneOptions`` is told of them."""

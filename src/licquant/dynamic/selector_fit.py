@@ -167,14 +167,15 @@ class _Pixels:
 
     def _narrow(self, name: str, stage: int, width: int) -> Tensor:
         network = self.model.networks[name]
-        *_, last = network.writing(self.read[name][stage], self._weights(name, stage, width), stage)
+        *_, last = network.writing(self.read[name][stage], self._weights(name, (stage, width)), stage)
         return network.real(last)
 
-    def _weights(self, name: str, stage: int = 0, width: int = -1) -> Tensor:
-        """Of the widest widths, but for those of that stage."""
+    def _weights(self, name: str, narrow: tuple[int, int] | None = None) -> Tensor:
+        """Of the widest width for every stage but the narrow one: (stage, index of its width)."""
         stages, widths = self.model.networks[name].shape
         chosen = torch.full((1, stages), widths - 1, device=self.x.device)
-        chosen[:, stage] = width % widths
+        if narrow is not None:
+            chosen[:, narrow[0]] = narrow[1]
         return one_hot(chosen, widths)
 
     def _loss(self, run: Callable[[str, Tensor], Tensor]) -> Tensor:
