@@ -23,20 +23,19 @@ from licquant.allocate.optimal import least_loss, repair
 from licquant.allocate.probe import Probe, Substitute, run_with_substitute
 from licquant.allocate.search import Search
 from licquant.allocate.sensitivity import ACTIVATIONS, SIDE, WEIGHTS, Measuring, draw_crops, measure_sensitivity
-from licquant.codec.files.artifact import Artifact
 from licquant.config import MAX_BITS, Budget, Plan
 from licquant.errors import BudgetError
 from licquant.evaluate import provenance
 from licquant.images import RGB, list_images, read_image
-from licquant.lower import latent_tables, lower_model
-from licquant.models import load_model
 from licquant.models.trace import TracedModel, trace_model
 from licquant.quant.calibrate import collect_statistics
+from licquant.quant.grids import planned
 from licquant.quant.insert import insert_quantizers
-from licquant.quant.network import QuantizedModel, uniform_plan
+from licquant.quant.network import uniform_plan
 from licquant.quant.rd import RateDistortion, evaluate
 from licquant.quant.settings import Settings
 from licquant.reports import report
+from licquant.train.card import load_checkpoint
 from licquant.train.process import keep_freed_memory
 
 WIDTHS = tuple(range(2, 9))
@@ -51,11 +50,6 @@ def timed(action: Callable[[], Any]) -> tuple[Any, float]:
     """(result, seconds)."""
     start = time.perf_counter()
     return action(), time.perf_counter() - start
-
-
-def to_artifact(quantized: QuantizedModel) -> Artifact:
-    traced = quantized.traced
-    return Artifact(traced.family, lower_model(quantized), latent_tables(traced), quantized.plan)
 
 
 def from_a_table(search: Search) -> dict[str, float]:
@@ -166,8 +160,10 @@ def against_brute_force(traced: TracedModel, images: Sequence[RGB], lmbda: float
 def projected(search: Search, lmbda: float, table_seconds: float) -> dict[str, float]:
     """Brute force for the whole model at the measured speed: β · measurements, and every assignment."""
     measure = full_evaluation(search.traced, search.images[:2], search.crops, lmbda)
-    _, seconds = timed(lambda: measure("g_s.2", WEIGHTS, 6))
-    kinds = sum(len(of.weights) + len(of.activations) for of in search.choices(Budget("bops", 1)).layers.values())
+    steps = [step for graph in search.traced.graphs.values() for step in planned(graph)]
+    some_layer = next(step.name for step in search.traced.graphs["g_s"] if step.has_weights)
+    _, seconds = timed(lambda: measure(some_layer, WEIGHTS, 6))
+    kinds = len(WIDTHS) * sum(1 + step.has_weights for step in steps)
     betas = kinds // 2  # half of those at which the plan can change
     scan = betas * kinds * seconds
     return {
@@ -181,7 +177,7 @@ def projected(search: Search, lmbda: float, table_seconds: float) -> dict[str, f
     }
 
 
-def print_results(seconds: dict[str, float], small: dict[str, float], whole: dict[str, float]) -> None:
+def print_results(seconds: dict[str, float], small: dict[str, float] | None, whole: dict[str, float]) -> None:
     table = Table(title="Allocation", title_justify="left")
     table.add_column("what")
     table.add_column("measured", justify="right")
@@ -193,12 +189,13 @@ def print_results(seconds: dict[str, float], small: dict[str, float], whole: dic
         ("repair", "its repair, on the whole model"),
     ):
         table.add_row(label, f"{seconds[key]:.3g} s")
-    table.add_section()
-    table.add_row("one crop of 64×64: adaptive search, with its table", f"{small['adaptive_seconds']:.3g} s")
-    evaluations = f"{small['brute_force_evaluations']} evaluations"
-    table.add_row(f"the same by brute force, {evaluations}", f"{small['brute_force_seconds']:.3g} s")
-    table.add_row("ratio, with the table", f"{small['ratio']:.0f}×")
-    table.add_row("ratio, once the table is there", f"{small['ratio_from_table']:,.0f}×")
+    if small is not None:
+        table.add_section()
+        table.add_row("one crop of 64×64: adaptive search, with its table", f"{small['adaptive_seconds']:.3g} s")
+        evaluations = f"{small['brute_force_evaluations']} evaluations"
+        table.add_row(f"the same by brute force, {evaluations}", f"{small['brute_force_seconds']:.3g} s")
+        table.add_row("ratio, with the table", f"{small['ratio']:.0f}×")
+        table.add_row("ratio, once the table is there", f"{small['ratio_from_table']:,.0f}×")
     table.add_section()
     scan = f"{whole['betas']} β × {whole['measurements']} ζ × {whole['evaluation_seconds']:.3g} s"
     table.add_row(f"this model, projected: {scan}", f"{whole['scan_seconds'] / 3600:.3g} h")
@@ -211,7 +208,7 @@ def print_results(seconds: dict[str, float], small: dict[str, float], whole: dic
 def main(
     checkpoint: Annotated[Path, typer.Option(help="A checkpoint with its model card.")],
     calib: Annotated[Path, typer.Option(help="A folder of calibration images.")],
-    name: str = "bmshj2018-hyperprior",
+    brute_force: Annotated[bool, typer.Option(help="Run it on a small crop; of many layers it takes hours.")] = True,
     output: Annotated[Path, typer.Option("-o", help="Folder for the JSON result.")] = Path("bench-output"),
 ) -> None:
     """Measure each once, and print the arithmetic of what cannot be measured."""
@@ -219,11 +216,11 @@ def main(
     keep_freed_memory()  # as the commands do
     lmbda = float(json.loads(checkpoint.with_suffix(".json").read_text())["lmbda"])
     images = [read_image(path) for path in list_images(calib)]
-    traced = trace_model(load_model(name, checkpoint))
+    traced = trace_model(load_checkpoint(checkpoint))
     statistics = collect_statistics(traced, images)
     search = Search(traced, images, statistics, Settings(max_bits=max(WIDTHS), lmbda=lmbda))
     seconds = from_a_table(search)
-    small = against_brute_force(traced, images, lmbda)
+    small = against_brute_force(traced, images, lmbda) if brute_force else None
     whole = projected(search, lmbda, seconds["table"] + seconds["fmpq"])
     print_results(seconds, small, whole)
     record = {
