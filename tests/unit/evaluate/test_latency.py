@@ -90,10 +90,8 @@ def test_what_reads_the_latent_has_its_size(artifact_path):
     program = Artifact.from_bytes(artifact_path.read_bytes()).program
     parts = {"g_a": program["g_a"], "g_s": program["g_s"]}
     assert input_sizes(Program(parts), (128, 64)) == {"g_a": (64, 128), "g_s": (4, 8)}
-    assert input_sizes(Program({**parts, "context_prediction": program["h_s"]}), (128, 64))["context_prediction"] == (
-        4,
-        8,
-    )
+    with_context = Program({**parts, "context_prediction": program["h_s"]})
+    assert input_sizes(with_context, (128, 64))["context_prediction"] == (4, 8)
 
 
 def test_products_keep_having_no_weights():
