@@ -31,9 +31,14 @@ class Choices:
     def of(
         cls, table: Sensitivity, lmbda: float, weight_bits: Sequence[int], activation_bits: Sequence[int]
     ) -> Choices:
-        """All of these widths for every layer, with ζ for this λ."""
+        """All of these widths for every layer, with ζ for this λ; 0 for the only one that activations may have.
+
+        That is in every plan, and so tells none from another: ``Search`` does not have it measured.
+        """
 
         def zeta(layer: str, kind: str, widths: Sequence[int]) -> dict[int, float]:
+            if kind == ACTIVATIONS and len(widths) == 1:
+                return dict.fromkeys(widths, 0.0)
             known = table.widths(layer, kind)
             return {bits: table.zeta(layer, kind, bits, lmbda) for bits in sorted(widths) if bits in known}
 

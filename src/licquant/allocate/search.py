@@ -124,11 +124,11 @@ class Search:
         return Measuring(self.traced, self.statistics, self.crops, self.settings.quantizer)
 
     def _table(self, activation_bits: tuple[int, ...]) -> Sensitivity:
-        """ζ of every layer at the widths that it may get; measured once, or taken from the cache."""
+        """ζ of every layer at the widths among which there is a choice; measured once, or taken from the cache."""
         if activation_bits not in self._tables:
             self._tables[activation_bits] = measure_sensitivity(
                 self._measuring,
-                {WEIGHTS: self.weight_bits, ACTIVATIONS: activation_bits},
+                {WEIGHTS: self.weight_bits, ACTIVATIONS: activation_bits if len(activation_bits) > 1 else ()},
                 self.settings.cache,
                 lambda done, total: self.on_progress("measuring sensitivity", done, total),
                 self.settings.spread or in_turn,

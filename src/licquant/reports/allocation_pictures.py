@@ -37,7 +37,7 @@ def zeta_heat_map(
     bits:          the B widths, in the order of the columns
     tables:        name of the panel ("weights", "activations") → ζ as a fraction, [L, B]; NaN where there is
                    nothing to quantize (a product has no weights) or nothing was measured; a width of which nothing
-                   is known has no column
+                   is known has no column, a table of which nothing is known no panel
 
     The cells say ζ in percent. ``DataError`` for no layers or a table of another shape.
     """
@@ -47,6 +47,7 @@ def zeta_heat_map(
     for name, table in tables.items():
         if np.shape(table) != shape:
             raise DataError(f"the table of {name} has shape {np.shape(table)}, not {shape}")
+    tables = {name: table for name, table in tables.items() if not np.isnan(table).all()} or tables
     columns = {name: _columns(table) for name, table in tables.items()}
     counts = [len(kept) for kept in columns.values()]
     with mpl.rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):

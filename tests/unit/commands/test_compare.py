@@ -105,13 +105,12 @@ def test_a_report_of_the_comparison(options: CompareOptions, capsys: pytest.Capt
     record = json.loads((html / "report.json").read_text())
     assert record["evaluation"] == json.loads((options.output / "results.json").read_text())
     (model,) = record["models"]
-    assert model["sensitivity"]["bits"] == [2, 3, 8]  # what weights may get, and the activations' one
+    assert model["sensitivity"]["bits"] == [2, 3]  # what weights may get; activations have no choice
     assert model["sensitivity"]["artifact"] == model["sha256"]
     page = read_page((html / "index.html").read_text(encoding="utf-8"))
     shown = numbers(table_of(page, "weights, λ = 0.02: ζ in percent"))
-    *of_weights, of_activations = model["sensitivity"]["weights"][0]
-    assert of_activations is None  # weights may get 3 bits at most: no column of 8
-    assert shown[0] == [100 * zeta for zeta in of_weights]
+    assert shown[0] == [100 * zeta for zeta in model["sensitivity"]["weights"][0]]
+    assert "activations, λ = 0.02: ζ" not in page.text
     assert "Budgets that were not met" in page.text
 
 

@@ -23,6 +23,9 @@ def test_heat_map(tmp_path: Path) -> None:
     one = np.where(np.arange(len(BITS)) == 1, ZETA, np.nan)  # a width of which something is known
     zeta_heat_map(tmp_path / "d.png", LAYERS, PARTS, BITS, {"weights": ZETA, "activations": one})
     assert read_image(tmp_path / "d.png").shape[1] < read_image(tmp_path / "a.png").shape[1]
+    zeta_heat_map(tmp_path / "e.png", LAYERS, PARTS, BITS, {"weights": ZETA, "activations": np.full_like(ZETA, np.nan)})
+    zeta_heat_map(tmp_path / "f.png", LAYERS, PARTS, BITS, {"weights": ZETA})
+    assert (tmp_path / "e.png").read_bytes() == (tmp_path / "f.png").read_bytes()  # no panel of nothing
 
 
 def test_a_heat_map_needs_tables_that_fit(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from licquant.reports.html.markup import DASH, Html, figure, join, tag
 from licquant.reports.html.tables import byte_bar, folded, heat_map, shares, table
+from licquant.reports.sensitivity_table import KINDS
 
 Record = Mapping[str, Any]
 
@@ -66,7 +67,8 @@ def sensitivity(models: Sequence[Record]) -> Html:
         known = model["sensitivity"]
         panels = [
             heat_map(f"{kind}, λ = {known['lmbda']:g}: ζ in percent", known["layers"], known["bits"], known[kind])
-            for kind in ("weights", "activations")
+            for kind in KINDS
+            if any(value is not None for row in known[kind] for value in row)  # else there was nothing to choose
         ]
         maps.append(folded("; ".join(names), *panels, shown=not maps))
     return join(tag("p", "ζ: how much the RD loss grows where one layer alone is quantized, in percent."), *maps)
