@@ -44,6 +44,7 @@ class Row:
     estimator:  the same
     widths:     one: of all weights and activations; several: candidates, one of which is chosen for stage and image
     averages:   (model, bits) of the families for which these are the average to reach; else the candidates' mean is
+    reconstruction: steps of it before the training; 0: that starts from weights rounded to nearest
     """
 
     name: str
@@ -51,12 +52,13 @@ class Row:
     estimator: str
     widths: tuple[int, ...] = (8,)
     averages: tuple[tuple[str, float], ...] = ()
+    reconstruction: int = 0
 
     @property
     def key(self) -> str:
         """What tells its artifacts from other ways', in a file name."""
-        widths = ".".join(map(str, self.widths))
-        return f"{self.quantizer}-{self.estimator}-{widths}{'-averages' if self.averages else ''}"
+        averages, reconstructed = "-averages" * bool(self.averages), "-reconstructed" * bool(self.reconstruction)
+        return f"{self.quantizer}-{self.estimator}-{'.'.join(map(str, self.widths))}{averages}{reconstructed}"
 
     def widths_for(self, model: str) -> dict[str, Any]:
         """What ``FinetuneOptions`` is told of them."""
@@ -289,12 +291,11 @@ def _finetune(cell: Cell, row: Row, prepared: Prepared | None) -> bool:
         options.train, cell.output, init=cell.checkpoint, resume=True, threads=options.threads, cache=options.cache,
         accelerator="auto",
     )  # fmt: skip
-    found = finetune_command.run(
-        finetune_command.FinetuneOptions(
-            recipe={**recipe, **cell.size}, run=run, calib=options.calib, tables=options.cache, **row.widths_for(model)
-        ),
-        prepared,
-    )
+    wanted = finetune_command.FinetuneOptions(
+        recipe={**recipe, **cell.size}, run=run, calib=options.calib, tables=options.cache,
+        reconstruction=row.reconstruction, **row.widths_for(model),
+    )  # fmt: skip
+    found = finetune_command.run(wanted, prepared)
     return bool(found.record["status"] != INTERRUPTED)
 
 
