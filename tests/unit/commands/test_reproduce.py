@@ -16,6 +16,7 @@ from licquant.commands.reproduce_cells import (
     DPA,
     DPA_DQ,
     DPA_DQ_AS_PRINTED,
+    DPA_RECONSTRUCTED,
     NEAREST,
     AfterTraining,
     ReproduceOptions,
@@ -170,6 +171,24 @@ def test_dynamic_widths_have_the_printed_average_where_there_is_one() -> None:
     assert row.widths_for("mbt2018")["dynamic"].target == DPA_DQ.widths_for("cheng2020-anchor")["dynamic"].target == 8
     assert row.key != DPA_DQ.key
     assert DPA.widths_for("mbt2018") == {"budget": "bits=8", "act_bits": 8}
+
+
+@pytest.mark.parametrize("row", [DPA, DPA_RECONSTRUCTED])
+def test_a_row_says_what_its_training_starts_from(
+    row: Row, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[finetune_command.FinetuneOptions] = []
+
+    def finetune(given: finetune_command.FinetuneOptions, prepared: object) -> Report:
+        asked.append(given)
+        return Report({"status": INTERRUPTED}, lambda: None)
+
+    monkeypatch.setattr(finetune_command, "run", finetune)
+    with pytest.raises(reproduce_cells.Interrupted):
+        reproduce_cells.make_cells([row], options(place, tmp_path, seeds=1, checkpoints=[place / "a.pt"]))
+    assert [given.reconstruction for given in asked] == [row.reconstruction]
+    assert (row.key == DPA.key) == (row.reconstruction == 0)  # or one would be taken for the other
+    assert (row in reproduce_families.WAYS) == (row.reconstruction > 0)
 
 
 @pytest.mark.slow
