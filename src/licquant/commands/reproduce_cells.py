@@ -43,7 +43,7 @@ class Row:
     quantizer:  of ``FinetuneRecipe``
     estimator:  the same
     widths:     one: of all weights and activations; several: candidates, one of which is chosen for stage and image
-    averages:   (model, bits) of the families for which these are the average to reach; else the candidates' mean is
+    dynamic:    (model, candidates and average) of families that have others, instead of these and of their mean
     reconstruction: steps of it before the training; 0: that starts from weights rounded to nearest
     """
 
@@ -51,20 +51,20 @@ class Row:
     quantizer: str
     estimator: str
     widths: tuple[int, ...] = (8,)
-    averages: tuple[tuple[str, float], ...] = ()
+    dynamic: tuple[tuple[str, DynamicSettings], ...] = ()
     reconstruction: int = 0
 
     @property
     def key(self) -> str:
         """What tells its artifacts from other ways', in a file name."""
-        averages, reconstructed = "-averages" * bool(self.averages), "-reconstructed" * bool(self.reconstruction)
-        return f"{self.quantizer}-{self.estimator}-{'.'.join(map(str, self.widths))}{averages}{reconstructed}"
+        own, reconstructed = "-own" * bool(self.dynamic), "-reconstructed" * bool(self.reconstruction)
+        return f"{self.quantizer}-{self.estimator}-{'.'.join(map(str, self.widths))}{own}{reconstructed}"
 
     def widths_for(self, model: str) -> dict[str, Any]:
         """What ``FinetuneOptions`` is told of them."""
         if len(self.widths) == 1:
             return {"budget": f"bits={self.widths[0]}", "act_bits": self.widths[0]}
-        return {"dynamic": DynamicSettings(self.widths, average_bits=dict(self.averages).get(model))}
+        return {"dynamic": dict(self.dynamic).get(model) or DynamicSettings(self.widths)}
 
     def seeds(self, asked: int) -> range:
         """Every seed is another training."""
@@ -103,9 +103,16 @@ DPA_DQ = Row("DPA-DQ {6,8,10}", "dpa", _D, _SETS)
 DPA = Row("DPA, DGM", "dpa", _D)
 # Where a BD-rate stands beside the paper's, whose trainings are long: a short one does not make up for the rounding.
 DPA_RECONSTRUCTED = replace(DPA, reconstruction=250)
-# At the average of table 1, without which a BD-rate of dynamic widths says little.
+# At the averages of table 1, without which a BD-rate of dynamic widths says little, of candidates that suit them: by
+# what their stages lose at each width (``benchmarks.stage_widths``). Those of Cheng 2020 that resample nothing have 4.
 DPA_DQ_AS_PRINTED = replace(
-    DPA_DQ, averages=(("bmshj2018-hyperprior", 7.03), ("cheng2020-anchor", 6.19), ("elic2022-official", 6.95))
+    DPA_DQ,
+    name="DPA-DQ, bits as printed",
+    dynamic=(
+        ("bmshj2018-hyperprior", DynamicSettings((6, 7, 8), average_bits=7.03)),
+        ("cheng2020-anchor", DynamicSettings((4, 6, 8), average_bits=6.19)),
+        ("elic2022-official", DynamicSettings((6, 7, 8), average_bits=6.95)),
+    ),
 )
 
 _CHECKPOINTS = (".pt", ".pth", ".licw", ".safetensors")
