@@ -30,23 +30,15 @@ from licquant.train.card import load_checkpoint, loss_of, name_of
 
 def losses_of(model: DynamicModel, crops: torch.Tensor, lmbda: float) -> dict[str, dict[int, float]]:
     """Adaptive stage → its narrower widths → the increase of the loss, in percent of the float model's."""
+    traced = model.wide.traced
     with torch.no_grad():
-        base = sum(float(evaluate_float(model.wide.traced, x).loss(lmbda)) for x in crops.split(1)) / len(crops)
+        base = sum(float(evaluate_float(traced, x).loss(lmbda)) for x in crops.split(1)) / len(crops)
     with progress() as on_progress:
-        found = measure_stages(model, crops, lmbda, "mse", partial(on_progress, "measuring stages"))
+        found = measure_stages(model, crops, lmbda, traced.metric, partial(on_progress, "measuring stages"))
     return {
         stage.name: dict(zip(stage.widths[:-1], (100 * losses / base).tolist(), strict=True))
         for name, network in model.networks.items()
         for stage, losses in zip(network.adaptive, found[name].losses.mean(0)[:, :-1], strict=True)
-    }
-
-
-def layers_of(model: DynamicModel) -> dict[str, int]:
-    """Adaptive stage → how many of its layers have weights: what ``--average-bits`` counts."""
-    return {
-        stage.name: sum(step.has_weights for step in network.wide.graph if step.name in stage.widest.layers)
-        for network in model.networks.values()
-        for stage in network.adaptive
     }
 
 
@@ -59,12 +51,15 @@ def main(
 ) -> None:
     """Measure, print, keep."""
     bits = tuple(sorted(int(word) for word in widths.split(",")))
-    lmbda = loss_of(checkpoint, None, None)[0] or 0.01
+    lmbda, metric = loss_of(checkpoint, None, None)
+    if lmbda is None:
+        raise typer.BadParameter(f"{checkpoint}: no model card beside it says λ")
     photographs = [read_image(path) for path in list_images(calib)]
-    traced, statistics = calibrate(load_checkpoint(checkpoint, name_of(checkpoint, None)), photographs)
+    traced, statistics = calibrate(load_checkpoint(checkpoint, name_of(checkpoint, None)), photographs, metric)
     statistics = stage_statistics(traced, statistics)
     model = make_dynamic(insert_widest(traced, bits[-1], statistics), bits, statistics)
-    found, layers = losses_of(model, draw_crops(photographs, count, SELECTOR_SIDE), lmbda), layers_of(model)
+    found = losses_of(model, draw_crops(photographs, count, SELECTOR_SIDE), lmbda)
+    layers = {stage.name: len(stage.layers) for network in model.networks.values() for stage in network.adaptive}
 
     table = Table(title=f"RD loss, else {bits[-1]} bits, λ {lmbda:g}", title_justify="left")
     for heading in ("stage", "layers", *(f"{b} bits" for b in bits[:-1])):
