@@ -151,4 +151,4 @@ def test_from_what_a_cluster_is_sent_the_same_is_made(options: CompareOptions, s
         made[name] = [job.output.read_bytes() for job in jobs if not reasons[job.output]]
         assert all(is_made(job) for job in jobs if not reasons[job.output])
     assert made["away"] == made["plain"]
-    assert sent == [80, 80, 8]  # measurements of two tables, then the artifacts
+    assert sent == [60, 60, 8]  # measurements of two tables, then the artifacts
