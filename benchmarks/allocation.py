@@ -24,7 +24,7 @@ from licquant.allocate.probe import Probe, Substitute, run_with_substitute
 from licquant.allocate.search import Search
 from licquant.allocate.sensitivity import ACTIVATIONS, SIDE, WEIGHTS, Measuring, draw_crops, measure_sensitivity
 from licquant.commands.toolkit import progress
-from licquant.config import MAX_BITS, Budget, Plan, silent
+from licquant.config import MAX_BITS, Budget, Plan
 from licquant.errors import BudgetError
 from licquant.evaluate import provenance
 from licquant.images import RGB, list_images, read_image
@@ -219,10 +219,10 @@ def main(
     images = [read_image(path) for path in list_images(calib)]
     traced = trace_model(load_checkpoint(checkpoint))
     statistics = collect_statistics(traced, images)
-    search = Search(traced, images, statistics, Settings(max_bits=max(WIDTHS), lmbda=lmbda))
-    with progress() as search.on_progress:
+    settings = Settings(max_bits=max(WIDTHS), lmbda=lmbda)
+    with progress() as on_progress:
+        search = Search(traced, images, statistics, settings, on_progress=on_progress)
         seconds = from_a_table(search)
-    search.on_progress = silent
     small = against_brute_force(traced, images, lmbda) if brute_force else None
     whole = projected(search, lmbda, seconds["table"] + seconds["fmpq"])
     print_results(seconds, small, whole)
