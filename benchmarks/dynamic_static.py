@@ -37,15 +37,21 @@ def nearest_plan(averages: Mapping[str, float], layers: Mapping[str, int], width
 
     averages: stage → average bits;  layers: stage → how many layers it has
     """
-    stages = list(averages)
-    wanted = sum(layers[stage] * averages[stage] for stage in stages)
+    wanted = sum(layers[stage] * average for stage, average in averages.items())
+    best: dict[int, tuple[float, dict[str, int]]] = {0: (0.0, {})}  # bits so far → the plan with them nearest by stage
+    for stage, average in averages.items():
+        further: dict[int, tuple[float, dict[str, int]]] = {}
+        for (bits, (by_stage, plan)), width in product(best.items(), widths):
+            apart, count = by_stage + layers[stage] * (width - average) ** 2, bits + layers[stage] * width
+            if count not in further or apart < further[count][0]:
+                further[count] = apart, {**plan, stage: width}
+        best = further
 
-    def distance(chosen: Mapping[str, int]) -> tuple[float, bool, float]:
-        more = sum(layers[stage] * chosen[stage] for stage in stages) - wanted
-        by_stage = sum(layers[stage] * (chosen[stage] - averages[stage]) ** 2 for stage in stages)
-        return round(abs(more), 6), more < 0, by_stage
+    def distance(bits: int) -> tuple[float, bool]:
+        more = bits - wanted
+        return round(abs(more), 6), more < 0
 
-    return min((dict(zip(stages, chosen, strict=True)) for chosen in product(widths, repeat=len(stages))), key=distance)
+    return best[min(best, key=distance)][1]
 
 
 def static_plan(artifact: Artifact, averages: Mapping[str, float]) -> tuple[Plan, float, float]:

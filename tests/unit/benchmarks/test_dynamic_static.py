@@ -1,8 +1,11 @@
 """The static plan that a dynamic model is compared with."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks.dynamic_static import nearest_plan, static_plan
 from licquant.config import LayerBits, Plan
@@ -27,6 +30,31 @@ def test_the_nearest_plan_has_the_nearest_bits(averages: tuple[float, ...], expe
     assert tuple(found.values()) == expected
     wanted = sum(layers[s] * a for s, a in zip("abc", averages, strict=True))
     assert abs(sum(layers[s] * found[s] for s in "abc") - wanted) <= 0.5
+
+
+_Stages = dict[str, tuple[float, int]]  # name → average bits, layers
+_STAGES = st.dictionaries(
+    st.text("abcdef", min_size=1, max_size=2), st.tuples(st.floats(4, 8), st.integers(1, 5)), min_size=1, max_size=5
+)
+
+
+@given(_STAGES)
+def test_of_all_plans_none_is_nearer(stages: _Stages) -> None:
+    averages, layers = {s: average for s, (average, _) in stages.items()}, {s: n for s, (_, n) in stages.items()}
+
+    def distance(plan: tuple[int, ...]) -> tuple[float, bool, float]:
+        more = sum(layers[s] * (width - averages[s]) for s, width in zip(stages, plan, strict=True))
+        by_stage = sum(layers[s] * (width - averages[s]) ** 2 for s, width in zip(stages, plan, strict=True))
+        return round(abs(more), 6), more < -1e-9, round(by_stage, 6)
+
+    least = min(map(distance, product((4, 6, 8), repeat=len(stages))))
+    assert distance(tuple(nearest_plan(averages, layers, (4, 6, 8)).values())) == least
+
+
+def test_the_stages_of_a_deep_model_are_not_tried_in_every_combination() -> None:
+    """ELIC has about thirty: three to the power of that."""
+    found = nearest_plan({str(s): 6 + s / 30 for s in range(30)}, dict.fromkeys(map(str, range(30)), 3), (6, 7, 8))
+    assert list(found.values()) == [6] * 15 + [7] * 15
 
 
 def test_what_has_no_weights_does_not_count() -> None:
