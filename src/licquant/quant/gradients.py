@@ -19,11 +19,14 @@ class Estimator:
     """The straight-through estimator (Bengio 2013): rounding counts as the identity in the backward pass.
 
     Called with v, any shape: floor(v + 1/2), whose gradient is the incoming one times ``slope(v)``.
+    is_identity: the slope is 1 everywhere, so that v need not be kept for the backward pass
     """
 
-    def slope(self, v: Tensor) -> Tensor | None:
-        """What stands for d round(v) / dv, shaped like v; None: 1 everywhere, and nothing to multiply with."""
-        return None
+    is_identity = True
+
+    def slope(self, v: Tensor) -> Tensor:
+        """What stands for d round(v) / dv, shaped like v."""
+        return torch.ones_like(v)
 
     def __call__(self, v: Tensor) -> Tensor:
         """floor(v + 1/2), differentiable."""
@@ -46,6 +49,7 @@ class DistanceAware(Estimator):
     beta: > 0 and finite; else ``TrainingError``
     """
 
+    is_identity = False
     beta: float
 
     def __post_init__(self) -> None:
@@ -72,10 +76,10 @@ class _Round(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, v: Tensor, estimator: Estimator) -> Tensor:
         ctx.estimator = estimator
-        ctx.save_for_backward(v)
-        return torch.floor(v + 0.5)
+        ctx.save_for_backward(None if estimator.is_identity else v)
+        return torch.add(v, 0.5).floor_()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        slope = ctx.estimator.slope(*ctx.saved_tensors)
-        return gradients[0] if slope is None else gradients[0] * slope, None
+        (v,) = ctx.saved_tensors
+        return gradients[0] if v is None else gradients[0] * ctx.estimator.slope(v), None

@@ -7,7 +7,8 @@ of its grid, a scale's is its logarithm. The quantities keep their names: PyTorc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +101,23 @@ def weights_and_biases(
                 weights.append(parametrized(layer, "weight", Shifted(layer.weight, grid)))
                 biases.append(bias_offset(layer, part.tensors[step.name]))
     return weights, biases
+
+
+@contextmanager
+def only_trained(module: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Within it, nothing of the module has a gradient but these, which an optimizer moves.
+
+    Others are computed for nobody: those of scales are sums over every tensor. Distributed training wants it, too.
+    """
+    trained = set(map(id, parameters))
+    others = [p for p in module.parameters() if id(p) not in trained and p.requires_grad]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
 
 
 def bias_offset(layer: QuantizedLayer, out: QuantizedTensor) -> nn.Parameter:

@@ -21,7 +21,7 @@ from licquant.errors import DataError
 from licquant.images import RGB
 from licquant.quant.bfloat16_gradients import Bfloat16Gradients
 from licquant.quant.calibrate import MULTIPLE
-from licquant.quant.natural import settle, weights_and_biases
+from licquant.quant.natural import only_trained, settle, weights_and_biases
 from licquant.quant.network import QuantizedModel
 from licquant.quant.rd import evaluate_quantized
 
@@ -50,14 +50,15 @@ def reconstruct(
     groups = [{"params": weights, "lr": WEIGHT_RATE}, {"params": biases, "lr": BIAS_RATE}]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     factor = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, steps))
-    for step in range(steps):
-        optimizer.zero_grad()
-        with Bfloat16Gradients():
-            loss = evaluate_quantized(quantized, crops.draw()).loss(lmbda)
-            loss.backward()
-        optimizer.step()
-        factor.step()
-        on_step(step + 1)
+    with only_trained(quantized, [*weights, *biases]):
+        for step in range(steps):
+            optimizer.zero_grad()
+            with Bfloat16Gradients():
+                loss = evaluate_quantized(quantized, crops.draw()).loss(lmbda)
+                loss.backward()
+            optimizer.step()
+            factor.step()
+            on_step(step + 1)
     settle(quantized)
 
 

@@ -25,7 +25,7 @@ from licquant.quant.bfloat16_gradients import Bfloat16Gradients
 from licquant.quant.calibrate import Statistics
 from licquant.quant.in_training.finetune_settings import FinetuneRecipe, Training
 from licquant.quant.in_training.quantizers import learn_grids
-from licquant.quant.natural import settle, weights_and_biases
+from licquant.quant.natural import only_trained, settle, weights_and_biases
 from licquant.quant.network import QuantizedModel
 from licquant.quant.rd import QuantizedObjective
 from licquant.terminal import plain_console
@@ -123,7 +123,7 @@ def finetune(task: Task, training: Training, clock: Clock | None = None) -> Outc
     console, clock = plain_console(stderr=True), clock or Clock(options.max_minutes)
     saved = _saved(training)
     crops = open_crops(fabric, recipe, options, console)
-    with _only_trained(task):
+    with only_trained(task.objective, chain.from_iterable(group["params"] for group in task.groups)):
         finetuner = Finetuner(fabric, recipe, task)
         loop = Loop(finetuner, crops, training.identity, options, clock, console)
         if saved is not None:
@@ -172,17 +172,3 @@ class Finetuner(Stepper):
             parameter.copy_(averaged)
         self.task.objective.cpu()
         settle(self.model)
-
-
-@contextmanager
-def _only_trained(task: Task) -> Iterator[None]:
-    """Within it, nothing has a gradient but what the optimizer moves, as distributed training wants it too."""
-    trained = {id(parameter) for group in task.groups for parameter in group["params"]}
-    others = [p for p in task.objective.parameters() if id(p) not in trained and p.requires_grad]
-    for parameter in others:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in others:
-            parameter.requires_grad_(True)
