@@ -20,6 +20,7 @@ PRECISIONS = (AUTO, BFLOAT16, FLOAT32)
 
 # Six steps of stride 2 between image and hyper latent.
 CROP_MULTIPLE = 64
+_WARM_UP_SHARE = 6  # one over the most that a warm-up may take: of 60 steps that raise the rate, few are left to train
 # MS-SSIM has five scales and an 11-wide window: shorter sides leave the last scale without a window.
 MS_SSIM_CROP = 192
 
@@ -30,7 +31,7 @@ class BaseRecipe:
 
     model            CompressAI's registered name
     lmbda            > 0; for the MSE on the [0, 1] scale times 255², or for 1 - MS-SSIM
-    steps            optimizer steps; ``warmup`` of them raise the learning rate, a cosine then lowers it to
+    steps            optimizer steps; ``warmup`` of them, a sixth at most, raise the learning rate, a cosine lowers it to
                      ``final_rate`` times its maximum
     crop, batch      crops a step, over all processes, of crop×crop pixels (a multiple of 64)
     large_crop, …    the same from step ``large_from``·steps on
@@ -251,8 +252,8 @@ def learning_rate(recipe: BaseRecipe, step: int) -> float:
 
 
 def warm_up(recipe: BaseRecipe, step: int) -> float:
-    """Factor of the learning rate at a step: linear over the warm-up, then 1."""
-    return min(1.0, (step + 1) / max(1, recipe.warmup))
+    """Factor of the learning rate at a step: linear over the warm-up, a sixth of the steps at most, then 1."""
+    return min(1.0, (step + 1) / max(1, min(recipe.warmup, recipe.steps // _WARM_UP_SHARE)))
 
 
 def decay(recipe: BaseRecipe, share: float) -> float:
