@@ -24,3 +24,13 @@ def test_warm_up_then_half_a_cosine() -> None:
     assert learning_rate(mine, 4) == pytest.approx(0.5 * (0.2 + 0.8 * 0.99605735))
     assert learning_rate(mine, 50) == pytest.approx(0.6)
     assert learning_rate(mine, 99) == pytest.approx(0.2 + 0.8 * 0.00024672)
+
+
+def test_a_short_run_does_not_warm_up_most_of_the_time() -> None:
+    """60 steps, a warm-up of 50: ten raise the rate, as where 10 are asked for."""
+    short = recipe(steps=60, warmup=50)
+    assert [learning_rate(short, step) for step in range(60)] == [
+        learning_rate(recipe(steps=60, warmup=10), step) for step in range(60)
+    ]
+    assert learning_rate(short, 9) == learning_rate(recipe(steps=60, warmup=0), 9)
+    assert learning_rate(recipe(steps=5, warmup=50), 0) == recipe().learning_rate
