@@ -31,8 +31,8 @@ class BaseRecipe:
 
     model            CompressAI's registered name
     lmbda            > 0; for the MSE on the [0, 1] scale times 255², or for 1 - MS-SSIM
-    steps            optimizer steps; ``warmup`` of them, a sixth at most, raise the learning rate, a cosine lowers it to
-                     ``final_rate`` times its maximum
+    steps            optimizer steps; ``warmup`` of them, a sixth at most, raise the learning rate, a cosine
+                     then lowers it to ``final_rate`` times its maximum
     crop, batch      crops a step, over all processes, of crop×crop pixels (a multiple of 64)
     large_crop, …    the same from step ``large_from``·steps on
     clip             largest norm of the gradient       average   decay of the moving average of the weights
