@@ -52,7 +52,7 @@ def finetuned(model: Any, chosen: Any, images: Path, output: Path, **settings: A
 def test_finetuning_gdn_of_the_first_kind(images: Path, tmp_path: Path) -> None:
     chosen = recipe(steps=3, model="tests.models_for_tests:FirstKind", large_from=1.0, learning_rate=0.01)
     artifact = finetuned(first_kind(), chosen, images, tmp_path / "m.licq")
-    assert_codes_exactly(artifact, unit=2)  # after three steps: one hidden value beside a boundary, ten of 49,152 pixels
+    assert_codes_exactly(artifact, unit=2)  # after three steps: one hidden value beside a boundary shows
     untrained = pipeline.quantize(first_kind(), dead_leaves(1, 192), budget=Budget("bits", 6)).artifact
     assert artifact.to_bytes()[-32:] != untrained.to_bytes()[-32:]
 
