@@ -31,6 +31,16 @@ def test_fixed_point_is_not_clamped() -> None:
     assert found.flatten().tolist() == [1e5 * 256, -3.5 * 256]
 
 
+@pytest.mark.parametrize("bits", [3, FIXED_POINT_BITS])
+def test_where_nothing_is_learned_the_integers_are_the_same(bits: int) -> None:
+    torch.manual_seed(0)
+    value, grid = 3 * torch.randn(2, 3, 5, 4), tensor(bits, [0.5, 0.2, 1.0], [3, 0, 7])
+    learned = grid.quantize(value, torch.tensor([1.0, 2.0, 0.3]))
+    assert learned.requires_grad
+    with torch.no_grad():
+        assert torch.equal(grid.quantize(value, torch.tensor([1.0, 2.0, 0.3])), learned)
+
+
 def written_out(value: Tensor, unit: Tensor, scale: Tensor, zero_point: Tensor, rounding: Estimator) -> Tensor:
     """Equation 4 for 4 bits, in centred integers."""
     unit, scale, zero_point = (t.view(1, -1, 1, 1) for t in (unit, scale, zero_point))
