@@ -1,9 +1,12 @@
 """Tables of README and documentation are those of results/*.json; and the check sees a figure that is not."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import bjontegaard
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,3 +52,37 @@ def test_it_tells_which_results_are_old() -> None:
     done = subprocess.run([sys.executable, ROOT / "tools" / "results_age.py"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(list(TOOL.RESULTS.glob("*.json")))
+
+
+# What is below a table up to the next table or heading.
+_TABLE = re.compile(r"<!-- result: ([\w-]+) -->.*?<!-- end -->(.*?)(?=<!-- result|\n#|\Z)", re.DOTALL)
+_SAID = re.compile(r"BD-rate(?: is| \(PCHIP\) against the FP32 model)?:? \**([+−]\d+\.\d+) %")
+_CURVES = ["λ", "FP32 bpp", "FP32 PSNR", "licquant bpp", "licquant PSNR"]
+_ROUNDED = 0.12  # percent: what PSNR in two decimals leaves open where a curve is flat
+
+
+def _bd_rate(rows: list[list[float]]) -> float:
+    """Of a table's first row for every λ."""
+    _, *curves = zip(*sorted({row[0]: row for row in reversed(rows)}.values()), strict=True)
+    return float(bjontegaard.bd_rate(*curves, method="pchip", require_matching_points=False))
+
+
+def _said() -> dict[str, tuple[float, float]]:
+    """Table of four λ → (the BD-rate said below it, that of its rows)."""
+    found = {}
+    for page in TOOL.pages():
+        for name, below in _TABLE.findall(page.read_text(encoding="utf-8")):
+            result = TOOL.read(name)
+            names, said = [column["name"] for column in result["columns"]], _SAID.search(below)
+            if said and set(_CURVES) <= set(names):
+                rows = [[row[names.index(column)] for column in _CURVES] for row in result["rows"]]
+                found[name] = float(said[1].replace("−", "-")), _bd_rate(rows)
+    return found
+
+
+def test_bd_rates_below_tables_are_those_of_their_rows() -> None:
+    said = _said()
+    expected = {"cheng2020-8-bits", "cheng2020-dpa", "cheng2020-dynamic", "elic-8-bits", "elic-dpa", "mbt2018-8-bits"}
+    assert expected <= set(said)
+    for name, (stated, computed) in said.items():
+        assert abs(stated - computed) < _ROUNDED, (name, stated, computed)
