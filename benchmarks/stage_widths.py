@@ -18,7 +18,7 @@ from rich.table import Table
 from licquant.allocate.sensitivity import draw_crops
 from licquant.commands.toolkit import progress
 from licquant.dynamic.network import DynamicModel, insert_widest, make_dynamic
-from licquant.dynamic.selector_fit import SELECTOR_SIDE, measure_stages
+from licquant.dynamic.selector_fit import SELECTOR_SIDES, measure_stages
 from licquant.dynamic.stages import stage_statistics
 from licquant.evaluate import provenance
 from licquant.images import list_images, read_image
@@ -58,7 +58,7 @@ def main(
     traced, statistics = calibrate(load_checkpoint(checkpoint, name_of(checkpoint, None)), photographs, metric)
     statistics = stage_statistics(traced, statistics)
     model = make_dynamic(insert_widest(traced, bits[-1], statistics), bits, statistics)
-    found = losses_of(model, draw_crops(photographs, count, SELECTOR_SIDE), lmbda)
+    found = losses_of(model, draw_crops(photographs, count, SELECTOR_SIDES[metric]), lmbda)
     layers = {stage.name: len(stage.layers) for network in model.networks.values() for stage in network.adaptive}
 
     table = Table(title=f"RD loss, else {bits[-1]} bits, λ {lmbda:g}", title_justify="left")

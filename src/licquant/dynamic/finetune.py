@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from licquant.allocate.result import Result
 from licquant.allocate.search import Search
@@ -27,7 +27,7 @@ from licquant.dynamic.objective import (
     dynamic_task,
     layer_average,
 )
-from licquant.dynamic.selector_fit import SELECTOR_CROPS, SELECTOR_SIDE, fit_to_losses
+from licquant.dynamic.selector_fit import SELECTOR_CROPS, SELECTOR_SIDES, fit_to_losses
 from licquant.dynamic.settings import LAYERS, DynamicSettings
 from licquant.dynamic.shared_weights import centre_weights
 from licquant.dynamic.stages import stage_statistics
@@ -40,6 +40,8 @@ from licquant.quant.in_training.finetune import finetune as train_quantized
 from licquant.quant.in_training.finetune_settings import Training
 from licquant.quant.settings import Settings
 from licquant.train.process import kept_threads
+
+_FIRST_EVERY = 2  # of the crops, for the fit before the training, which the one after it replaces
 
 
 @kept_threads()
@@ -65,7 +67,8 @@ def finetune_dynamic(
     search = Search(traced, images, statistics, replace(chosen, max_bits=max(dynamic.widths)), on_progress=on_progress)
     cost = stage_cost(dynamic, search)
     statistics = stage_statistics(traced, statistics)
-    crops, measuring = draw_crops(images, SELECTOR_CROPS, SELECTOR_SIDE), partial(on_progress, "measuring stages")
+    crops = draw_crops(images, SELECTOR_CROPS, SELECTOR_SIDES[recipe.metric])
+    measuring = partial(on_progress, "measuring stages")
 
     wide = insert_widest(traced, dynamic.widths[-1], statistics, chosen.quantizer)
     nested = partial(make_dynamic, wide, dynamic.widths, statistics, chosen.quantizer)
@@ -78,11 +81,14 @@ def finetune_dynamic(
     adaptive = task.model
     assert isinstance(adaptive, AdaptiveModel)
     photographs = [to_tensor(rgb) for rgb in evenly(images, MEASURED)]
-    fit_selectors = partial(fit_to_losses, adaptive, crops, photographs, recipe, dynamic, cost, measuring)
+
+    def fit_selectors(crops: Tensor) -> None:
+        fit_to_losses(adaptive, crops, photographs, recipe, dynamic, cost, measuring)
+
     if not resumed:
-        fit_selectors()
+        fit_selectors(crops[::_FIRST_EVERY])
     outcome = train_quantized(task, training)
-    fit_selectors()  # the weights have become others
+    fit_selectors(crops)  # the weights have become others
     made = outcome.told(recipe, {**training.facts, "gamma": float(adaptive.price)})
     return Result(lowered_dynamic(adaptive, made, chosen.licence), wide, statistics), outcome
 

@@ -30,7 +30,7 @@ from licquant.quant.network import QuantizedPart
 from licquant.quant.ranges import mean_output, moments
 
 _MOST = 0.5  # steps of the stored integers, where only fewer bits are wanted
-_EVERY = 2  # of the crops: shares need not be exact
+_EVERY = 4  # of the crops: shares need not be exact
 _ROUNDS = 2  # the first makes fewer bits better, so that more images want them
 
 

@@ -8,6 +8,7 @@ from licquant.dynamic import selector_fit
 from licquant.dynamic.objective import AdaptiveModel, bit_costs, layer_average
 from licquant.dynamic.selector import BitWidthSelector, features_of, make_selectors
 from licquant.dynamic.selector_fit import (
+    SELECTOR_SIDES,
     StageLosses,
     features_of_images,
     fit_selectors,
@@ -24,6 +25,7 @@ from licquant.quant.dataflow import code
 from licquant.quant.in_training.finetune_settings import FinetuneRecipe
 from licquant.quant.rd import rate_distortion
 from licquant.quant.synthetic import dead_leaves
+from licquant.train.settings import METRICS
 from tests.dynamic_networks import insert_dynamic
 from tests.models_for_tests import small_hyperprior
 
@@ -172,6 +174,15 @@ def test_the_selectors_own_choices_keep_the_average(network, statistics, average
     assert average - 0.3 < float(bits.mean()) <= average + 1e-4
     assert (price > 3) == (average < 6)
     assert torch.corrcoef(torch.stack([bits, ACTIVITY]))[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_crops_are_large_enough_for_the_metric(metric, network):
+    crops = draw_crops(dead_leaves(1, 256), 1, SELECTOR_SIDES[metric])
+    for of_part in measure_stages(network, crops, LMBDA, metric).values():
+        assert of_part.losses[0, :, -1].abs().max() == 0  # the widest
+        assert of_part.losses.isfinite().all()
+        assert of_part.losses.abs().max() > 0
 
 
 def test_a_start_reaches_the_average(network, statistics, crops, monkeypatch):
