@@ -123,6 +123,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     assert outcome.status == COMPLETE
     assert resumed.artifact.to_bytes() == whole.artifact.to_bytes()
     assert len(fits) == 1  # the last; what was fitted before is in the state
+    assert len(fits[0][1]) == 2  # to all crops
     assert (tmp_path / "model.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
