@@ -82,8 +82,8 @@ def finetune_dynamic(
     assert isinstance(adaptive, AdaptiveModel)
     photographs = [to_tensor(rgb) for rgb in evenly(images, MEASURED)]
 
-    def fit_selectors(crops: Tensor) -> None:
-        fit_to_losses(adaptive, crops, photographs, recipe, dynamic, cost, measuring)
+    def fit_selectors(measured: Tensor) -> None:
+        fit_to_losses(adaptive, measured, photographs, recipe, dynamic, cost, measuring)
 
     if not resumed:
         fit_selectors(crops[::_FIRST_EVERY])
