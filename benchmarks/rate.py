@@ -34,7 +34,7 @@ from licquant.models.trace import TracedModel, trace_model
 from licquant.program.arithmetic import Floats
 from licquant.program.openvino_engine import OpenVinoEngine
 from licquant.program.part import Part
-from licquant.quant.dataflow import bottleneck_bits, code_length, medians_of
+from licquant.quant.dataflow import bottleneck_bits, code_lengths, medians_of
 from licquant.quant.grids import SCALE_FRACTION_BITS
 from licquant.reports import report
 
@@ -91,11 +91,11 @@ def _float_bits(traced: TracedModel, values: Floats, sigma: Floats) -> float:
     """Of the rounded y - μ under the model's float Gaussian."""
     assert traced.conditional is not None
     symbols = torch.from_numpy(np.floor(values + 0.5)).float()
-    return _bits(code_length(traced.conditional._likelihood(symbols, torch.from_numpy(sigma).float())))
+    return _bits(code_lengths(traced.conditional._likelihood(symbols, torch.from_numpy(sigma).float())))
 
 
 def _bits(value: Tensor) -> float:
-    return float(value.detach())
+    return float(value.detach().sum())
 
 
 def summarize(rows: dict[str, dict[str, float]]) -> dict[str, float]:
