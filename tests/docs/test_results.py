@@ -86,3 +86,22 @@ def test_bd_rates_below_tables_are_those_of_their_rows() -> None:
     assert expected <= set(said)
     for name, (stated, computed) in said.items():
         assert abs(stated - computed) < _ROUNDED, (name, stated, computed)
+
+
+_LINK = re.compile(r"\[([^\]]*\d\.\d[^\]]*)\]\(([\w/-]+\.md)")
+_FIGURE = re.compile(r"[+−]?\d+\.\d+")
+
+
+def _absent(text: str) -> list[tuple[str, str]]:
+    """Figures (with the pages) of links of the papers' page that the linked page does not have."""
+    docs = ROOT / "docs"
+    found = [(figure, page) for said, page in _LINK.findall(text) for figure in _FIGURE.findall(said)]
+    assert len(found) > 20
+    pages = {page: set(_FIGURE.findall((docs / page).read_text(encoding="utf-8"))) for _, page in found}
+    return [(figure, page) for figure, page in found if figure not in pages[page]]
+
+
+def test_what_the_papers_page_says_stands_where_it_links_to() -> None:
+    text = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    assert _absent(text) == []
+    assert _absent(text.replace("[+0.09 %]", "[−77.09 %]")) == [("−77.09", "results.md")]

@@ -9,8 +9,9 @@ vectors, 12 samples in batches of 4), and minimises Σ Ω under a bit budget. Wh
 float model with only layer l quantized (the sensitivity table that all methods share), not of the int8 model with one
 layer changed; and the budget counts parameters or file bytes, not layers, so a large layer costs what it weighs.
 
-H is the Hessian of what the straight-through estimator differentiates: the latents and the pixels are rounded, and
-their rounding errors held constant. (The true J is piecewise constant in them: its Hessian is 0 almost everywhere.)
+H is the Hessian of what training differentiates: the latents and the pixels are rounded, and their rounding errors held
+constant; a latent's rate has the mean slope over the unit around it (``dataflow.bits_of_rounded``). (The true J is
+piecewise constant in them: its Hessian is 0 almost everywhere.)
 """
 
 from __future__ import annotations

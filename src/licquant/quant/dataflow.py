@@ -154,7 +154,7 @@ def bits_of_rounded(length: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
     Its gradient in v is length(v + 1/2) - length(v - 1/2), which is the mean gradient of length(v + u) with u uniform
     on [-1/2, 1/2): what models are trained with (Ballé 2018), without the noise. The straight-through estimator would
     take the slope at [v]; that is 0 for everything that is rounded to the mean, as if only the latents that are not
-    could become cheaper. A model adjusted by it gives 1 % more bits for the same pictures.
+    could become cheaper: models adjusted by it spend more bits, see docs/methods/reconstruction.md.
     """
     return length(round_half_up(v).detach()).sum() + _MeanSlope.apply(v, length).sum()
 
