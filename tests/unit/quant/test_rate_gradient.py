@@ -36,7 +36,8 @@ def test_the_slope_is_the_mean_slope_under_uniform_noise() -> None:
 def test_a_latent_that_is_rounded_to_its_mean_still_feels_the_rate() -> None:
     v = torch.tensor([-0.4, 0.0, 0.4], requires_grad=True)
     (slope,) = torch.autograd.grad(bits_of_rounded(gaussian_length(torch.tensor(0.5)), v), v)
-    assert slope[0] < 0 and slope[2] > 0
+    assert slope[0] < 0
+    assert slope[2] > 0
     assert slope[1] == 0
 
 
@@ -72,6 +73,25 @@ def test_all_latents_of_a_model_feel_it(family: type[nn.Module]) -> None:
     coded = code(traced, run_float(traced), torch.rand(1, 3, 64, 64))
     (gradient,) = torch.autograd.grad(coded.bits, model.g_a[-1].bias)
     assert torch.all(gradient != 0)
+
+
+@pytest.mark.parametrize(("family", "part"), [(FactorizedPrior, "g_a"), (ScaleHyperprior, "h_a")])
+def test_the_latent_of_the_bottleneck_has_the_mean_slope(family: type[nn.Module], part: str) -> None:
+    torch.manual_seed(0)
+    model = family(8, 12)
+    model.update(force=True)
+    traced = trace_model(model.eval())
+    shape = (1, 12, 4, 4) if part == "g_a" else (1, 8, 1, 1)
+    latent = (torch.randn(shape) * 2).requires_grad_()
+    plain = run_float(traced)
+
+    def run(name: str, value: Tensor) -> Tensor:
+        return latent if name == part else plain(name, value.detach())
+
+    (found,) = torch.autograd.grad(code(traced, run, torch.rand(1, 3, 64, 64)).bits, latent)
+    with torch.no_grad():
+        expected = bottleneck_bits(traced, latent + 0.5) - bottleneck_bits(traced, latent - 0.5)
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_bottleneck_bits_are_those_of_each_value() -> None:
