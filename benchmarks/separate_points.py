@@ -22,6 +22,7 @@ from licquant.evaluate.metrics import bd_rate
 from licquant.reports.report import SCHEMA
 from licquant.terminal import show_table
 
+FEWEST = 4  # points of a curve that has a BD-rate
 KODAK = {f"kodim{number:02}.png" for number in range(1, 25)}
 
 
@@ -132,7 +133,8 @@ def main(
     try:
         found = pairs(evaluations, cards_of(model, cards))
         show_table(table_of(found))
-        Console().print(f"BD-rate (PCHIP) {bd(found):+.2f} %")
+        if len(found) >= FEWEST:
+            Console().print(f"BD-rate (PCHIP) {bd(found):+.2f} %")
     except (DataError, OSError) as error:
         Console(stderr=True).print(f"Error: {error}", markup=False)
         raise typer.Exit(1) from error
