@@ -139,6 +139,7 @@ def check_lmbda(value: Any, where: str = "λ") -> float:
 
 BUDGETS = ("bits", "size", "bytes", "bops", "latency", "loss")
 FILE_BUDGETS = ("size", "bytes")  # of what is written
+RUN_BUDGETS = ("bops", "latency")  # of what running takes: the widths of activations count, too
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,12 @@ class Budget:
     bits: average bits per weight, 2..16        size: fraction of the FP32 bytes, > 0
     bytes: of the artifact                      bops: bit operations per pixel
     latency: milliseconds                       loss: largest increase of the RD loss, as a fraction (0.5 % is 0.005)
+    relative: bops and latency as a fraction of what 8 bits everywhere take, weights and activations
     """
 
     kind: str
     value: float
+    relative: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in BUDGETS:
@@ -163,7 +166,10 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """``"bits=8"``, ``"size=0.25"``, ``"loss=0.5%"``: kind, equals sign, number with an optional per cent sign."""
+        """``"bits=8"``, ``"size=25%"``, ``"loss=0.5%"``: kind, equals sign, number with an optional per cent sign.
+
+        ``"bops=110%"`` and ``"latency=110%"`` are relative.
+        """
         kind, equals, number = text.partition("=")
         percent = number.strip().endswith("%")
         try:
@@ -172,4 +178,5 @@ class Budget:
             value = float("nan")
         if not equals or value != value:
             raise BudgetError(f"cannot read the budget {text!r}: write for instance bits=8 or size=0.25")
-        return cls(kind.strip(), value / 100 if percent else value)
+        kind = kind.strip()
+        return cls(kind, value / 100 if percent else value, percent and kind in RUN_BUDGETS)

@@ -61,11 +61,19 @@ def test_unknown_and_missing_layers_are_named():
 @pytest.mark.parametrize(
     ("text", "kind", "value"),
     [("bits=8", "bits", 8), ("size=0.25", "size", 0.25), ("size=25%", "size", 0.25), ("loss=0.5%", "loss", 0.005),
-     ("bytes=1e6", "bytes", 1e6), (" latency = 20 ", "latency", 20)],
+     ("bytes=1e6", "bytes", 1e6), (" latency = 20 ", "latency", 20), ("latency=110%", "latency", 1.1)],
 )  # fmt: skip
 def test_budgets(text, kind, value):
     found = Budget.parse(text)
     assert (found.kind, found.value) == (kind, pytest.approx(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "relative"),
+    [("bops=1e8", False), ("latency=20", False), ("latency = 110 %", True), ("bops=90%", True), ("loss=1%", False)],
+)
+def test_per_cent_of_what_runs_is_relative(text, relative):
+    assert Budget.parse(text).relative is relative
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 from itertools import pairwise
 
+from licquant.allocate.costs import Widths
 from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, Sensitivity
 from licquant.config import LayerBits, Plan
 
@@ -56,6 +57,18 @@ class Choices:
                 layer: LayerChoices(
                     {bits: zeta(layer, WEIGHTS, bits) for bits in of.weights},
                     {bits: zeta(layer, ACTIVATIONS, bits) for bits in of.activations},
+                )
+                for layer, of in self.layers.items()
+            }
+        )
+
+    def only(self, widths: Mapping[str, Widths]) -> Choices:
+        """Those alone of each layer's."""
+        return Choices(
+            {
+                layer: LayerChoices(
+                    {bits: zeta for bits, zeta in of.weights.items() if bits in widths[layer].weights},
+                    {bits: zeta for bits, zeta in of.activations.items() if bits in widths[layer].activations},
                 )
                 for layer, of in self.layers.items()
             }

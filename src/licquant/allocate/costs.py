@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +29,13 @@ from licquant.quant.network import QuantizedModel, layer_names, uniform_plan
 
 WIDTHS = range(MIN_BITS, MAX_BITS + 1)
 ToArtifact = Callable[[QuantizedModel], Artifact]
+
+
+class Widths(NamedTuple):
+    """Those that one layer may have."""
+
+    weights: tuple[int, ...]
+    activations: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +67,27 @@ class Costs:
             )
         return cost
 
+    def distinct(self, weights: Sequence[int], activations: Sequence[int]) -> dict[str, Widths]:
+        """Layer → its widths without those that cost what the next wider one does, whatever the other width is.
+
+        All ascending, so that the widest are always among them.
+        """
+        found = {}
+        for layer, table in self.table.items():
+            costs = table[np.ix_([w - MIN_BITS for w in weights], [a - MIN_BITS for a in activations])]
+            found[layer] = Widths(_distinct(weights, costs), _distinct(activations, costs.T))
+        return found
+
     def total(self, plan: Plan) -> float:
         """The cost of a plan; ``PlanError`` unless it covers exactly these layers."""
         plan.check(self.table)
         return self.constant + sum(self.of(name, bits.weight, bits.activation) for name, bits in plan.items())
+
+
+def _distinct(widths: Sequence[int], costs: Floats) -> tuple[int, ...]:
+    """costs: a row for each width."""
+    same = [np.array_equal(row, wider) for row, wider in pairwise(costs)]
+    return tuple(bits for bits, is_same in zip(widths, [*same, False], strict=True) if not is_same)
 
 
 def weight_bits_cost(traced: TracedModel) -> Costs:

@@ -10,7 +10,7 @@ raq       a fixed-point decoder with wide activations (Hong 2020)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from licquant.allocate.choices import Choices, LayerChoices, rounded_up
@@ -84,19 +84,21 @@ def _hessian(search: Search, budget: Budget) -> Plan:
     costs, limit = search.costs(budget)
     choices = search.choices(budget)
     widest = search.settings.activation_bits  # the importance is one of weights; activations keep one width
-    narrow = {
-        layer: LayerChoices({b: z for b, z in of.weights.items() if b <= _REFERENCE_BITS}, {widest: 0.0})
-        for layer, of in choices.layers.items()
-    }
+    narrow = {layer: LayerChoices(_narrow(of.weights), {widest: 0.0}) for layer, of in choices.layers.items()}
 
     def importance(layer: str, kind: str, bits: int) -> float:
         if kind != WEIGHTS:
             return 0.0
-        zeta = choices.layers[layer]
-        reference = min(_REFERENCE_BITS, max(zeta.weights))
-        return omega(search.traces[layer], 1 + zeta.weights[bits], 1 + zeta.weights[reference])
+        zeta = choices.layers[layer].weights
+        return omega(search.traces[layer], 1 + zeta[bits], 1 + zeta[max(narrow[layer].weights)])
 
     return least_loss(Choices(narrow).map(importance), costs, limit * _SLACK)
+
+
+def _narrow(weights: Mapping[int, float]) -> dict[int, float]:
+    """Those of 8 bits at most; the narrowest where all are wider."""
+    least = max(_REFERENCE_BITS, min(weights, default=0))
+    return {bits: zeta for bits, zeta in weights.items() if bits <= least}
 
 
 def _raq(search: Search, budget: Budget) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,12 +26,13 @@ from licquant.allocate.sensitivity import (
     Measuring,
     Sensitivity,
     draw_crops,
+    everything,
     in_turn,
     measure_sensitivity,
 )
 from licquant.cache import entry
 from licquant.codec.files.artifact import Artifact
-from licquant.config import FILE_BUDGETS, MIN_BITS, Budget, OnProgress, Plan, silent
+from licquant.config import FILE_BUDGETS, MIN_BITS, RUN_BUDGETS, Budget, OnProgress, Plan, silent
 from licquant.errors import BudgetError, ModelError
 from licquant.images import RGB
 from licquant.lower.artifact import header_bytes, lower_to_artifact
@@ -39,12 +40,14 @@ from licquant.models.trace import TracedModel
 from licquant.quant.after_training.fit import fit
 from licquant.quant.calibrate import Statistics
 from licquant.quant.insert import insert_quantizers
-from licquant.quant.network import QuantizedModel
+from licquant.quant.network import QuantizedModel, uniform_plan
 from licquant.quant.rd import evaluate_float, evaluate_quantized
 from licquant.quant.settings import Settings
 
 _CHUNK = 4  # crops that are evaluated at once
 _JOINT_CROPS = 16
+_USUAL_BITS = 8  # everywhere: what relative budgets count from
+_WEIGHTS_ALONE = "weights"  # the table of budgets that do not count activations
 
 
 @dataclass(eq=False)
@@ -64,7 +67,7 @@ class Search:
     method: str = "uniform"
     provenance: Mapping[str, Any] = field(default_factory=dict)
     on_progress: OnProgress = silent
-    _tables: dict[tuple[int, ...], Sensitivity] = field(default_factory=dict)  # widths of activations → ζ
+    _tables: dict[str, Sensitivity] = field(default_factory=dict)  # what a budget counts → ζ
     _measured: dict[str, float] = field(default_factory=dict)
 
     def quantized(self, plan: Plan) -> QuantizedModel:
@@ -86,13 +89,18 @@ class Search:
             return self.file_bytes, self.bytes_of(budget)
         if budget.kind == "bits":
             return weight_bits_cost(self.traced), budget.value
-        if budget.kind == "bops":
-            return bops_cost(self.traced), budget.value
-        if budget.kind != "latency":
+        if budget.kind not in RUN_BUDGETS:
             raise BudgetError(f"a budget of {budget.kind} is not a cost")
+        costs = self._running(budget.kind)
+        whole = costs.total(uniform_plan(self.traced, _USUAL_BITS, _USUAL_BITS)) if budget.relative else 1.0
+        return costs, budget.value * whole
+
+    def _running(self, kind: str) -> Costs:
+        if kind == "bops":
+            return bops_cost(self.traced)
         if self.settings.latency is None:
             raise BudgetError("the budget latency needs a table of this machine: make one with licquant profile")
-        return latency_cost(self.traced, self.settings.latency), budget.value
+        return latency_cost(self.traced, self.settings.latency)
 
     def bytes_of(self, budget: Budget) -> float:
         """How many a budget of a file is."""
@@ -103,11 +111,24 @@ class Search:
         return len(self.lowered(self.quantized(plan)).to_bytes())
 
     def choices(self, budget: Budget) -> Choices:
-        """Every width of the weights; of the activations too where the budget counts them."""
-        counted = budget.kind in ("bops", "latency")
-        activations = range(MIN_BITS, self.settings.activation_bits + 1) if counted else [self.settings.activation_bits]
+        """Every width of the weights; of the activations too where the budget counts them.
+
+        There, of widths that cost the same the widest alone: many take the same time, and it loses least.
+        """
         lmbda = self._lmbda  # before anything is measured: there may be none
-        return Choices.of(self._table(tuple(activations)), lmbda, self.weight_bits, activations)
+        widest = self.settings.activation_bits
+        if budget.kind not in RUN_BUDGETS:
+            return Choices.of(
+                self._table(_WEIGHTS_ALONE, {WEIGHTS: self.weight_bits}), lmbda, self.weight_bits, [widest]
+            )
+        activations = range(MIN_BITS, widest + 1)
+        distinct = self.costs(budget)[0].distinct(self.weight_bits, activations)
+        table = self._table(
+            budget.kind,
+            {WEIGHTS: self.weight_bits, ACTIVATIONS: activations},
+            lambda layer, kind, bits: bits in getattr(distinct[layer], kind),
+        )
+        return Choices.of(table, lmbda, self.weight_bits, activations).only(distinct)
 
     @cached_property
     def crops(self) -> Tensor:
@@ -123,17 +144,20 @@ class Search:
     def _measuring(self) -> Measuring:
         return Measuring(self.traced, self.statistics, self.crops, self.settings.quantizer)
 
-    def _table(self, activation_bits: tuple[int, ...]) -> Sensitivity:
+    def _table(
+        self, of: str, widths: Mapping[str, Sequence[int]], is_wanted: Callable[[str, str, int], bool] = everything
+    ) -> Sensitivity:
         """ζ of every layer at the widths among which there is a choice; measured once, or taken from the cache."""
-        if activation_bits not in self._tables:
-            self._tables[activation_bits] = measure_sensitivity(
+        if of not in self._tables:
+            self._tables[of] = measure_sensitivity(
                 self._measuring,
-                {WEIGHTS: self.weight_bits, ACTIVATIONS: activation_bits if len(activation_bits) > 1 else ()},
+                widths,
                 self.settings.cache,
                 lambda done, total: self.on_progress("measuring sensitivity", done, total),
                 self.settings.spread or in_turn,
+                is_wanted,
             )
-        return self._tables[activation_bits]
+        return self._tables[of]
 
     @property
     def measured_table(self) -> Sensitivity | None:

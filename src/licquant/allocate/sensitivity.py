@@ -164,12 +164,18 @@ def in_turn(measuring: Measuring, wanted: Sequence[Wanted]) -> Iterator[tuple[Wa
         yield one, measuring(one)
 
 
+def everything(layer: str, kind: str, bits: int) -> bool:
+    """Whether a width of a layer is wanted: all are."""
+    return True
+
+
 def measure_sensitivity(
     measuring: Measuring,
     widths: Mapping[str, Iterable[int]],
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     spread: Spread = in_turn,
+    is_wanted: Callable[[str, str, int], bool] = everything,
 ) -> Sensitivity:
     """ζ of every layer's weights and activations.
 
@@ -179,14 +185,14 @@ def measure_sensitivity(
     on_progress: called with (measurements done, in all)
     spread:      who measures
     """
-    asked = {kind: {bits for bits in of_kind if MIN_BITS <= bits <= MAX_BITS} for kind, of_kind in widths.items()}
+    asked = {kind: {b for b in widths.get(kind, ()) if MIN_BITS <= b <= MAX_BITS} for kind in (WEIGHTS, ACTIVATIONS)}
     steps = [(part, step) for part, graph in measuring.traced.graphs.items() for step in planned(graph)]
     wanted = [
         Wanted(part, step.name, kind, bits)
         for bits in sorted(set().union(*asked.values()))
         for part, step in steps
         for kind in ((WEIGHTS, ACTIVATIONS) if step.has_weights else (ACTIVATIONS,))
-        if bits in asked[kind]
+        if bits in asked[kind] and is_wanted(step.name, kind, bits)
     ]
     journal = _Journal(entry(cache, "sensitivity", measuring.key))
     missing = [one for one in wanted if one.key not in journal.changes]

@@ -212,7 +212,7 @@ def _show(table: LatencyTable, output: Path) -> None:
         f"of which {table.rest_ms:.1f} ms are not layers\n"
         f"mixed plans, predicted for measured times of the free zone: {found}; {verdict} "
         f"{100 * check['tolerance']:.0f} %, the machine's drift since the table ({check['drift']:.2f} ×) taken out\n"
-        f"{output}: use it with --budget latency=MILLISECONDS",
+        f"{output}: use it with --budget latency=MILLISECONDS or latency=110% (of everything at 8 bits)",
     )
 
 

@@ -155,3 +155,14 @@ def test_latency_tables_of_others_are_refused():
     elsewhere = {**latency.machine(), "cpu": "abacus"}
     with pytest.raises(DataError, match=r"another machine.*abacus"):
         latency_cost(traced, table_for(traced, machine=elsewhere))
+
+
+def test_widths_that_cost_what_a_wider_one_does_are_left_out():
+    table = np.full((15, 15), np.nan)
+    table[:7, :] = 1.0  # weights up to 8 bits; activations of 9 bits and more take twice as long
+    table[7:, :] = 3.0
+    table[:, 7:] *= 2
+    found = Costs("ms", {"a": table, "free": np.zeros((15, 15))}).distinct(range(2, 11), range(2, 13))
+    assert found == {"a": ((8, 10), (8, 12)), "free": ((10,), (12,))}
+    table[0, 2] = 0.5  # 2-bit weights with 4-bit activations alone: both widths are worth a look then
+    assert Costs("ms", {"a": table}).distinct(range(2, 11), range(2, 13)) == {"a": ((2, 8, 10), (3, 4, 8, 12))}

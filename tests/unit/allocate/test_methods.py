@@ -14,7 +14,7 @@ from licquant.allocate.sensitivity import ACTIVATIONS, WEIGHTS, Change
 from licquant.config import Budget, LayerBits, Plan
 from licquant.errors import BudgetError, ModelError
 from licquant.evaluate import latency
-from licquant.evaluate.latency import EXACT, LatencyTable, LayerTimes
+from licquant.evaluate.latency import EXACT, NARROW, OPENVINO, LatencyTable, LayerTimes
 from licquant.models.geometry import geometry_hash
 from licquant.models.trace import TracedModel, trace_model
 from licquant.quant.calibrate import collect_statistics
@@ -104,15 +104,72 @@ def test_optimal_loses_no_more_than_fmpq_on_the_whole_model(bits):
     assert found.joint_loss(allocate(found, "optimal", budget)) <= found.joint_loss(allocate(found, "fmpq", budget))
 
 
-@pytest.mark.parametrize(("kind", "widths"), [("bits", []), ("bytes", []), ("bops", list(range(2, 9)))])
-def test_only_what_a_budget_leaves_to_choose_is_measured(kind, widths):
+@pytest.mark.parametrize("kind", ["bits", "bytes"])
+def test_activations_that_no_budget_counts_are_not_measured(kind):
     found = new_search()
     found.__dict__["crops"] = search().crops
     found.choices(Budget(kind, 2.0))
     table = found.measured_table
     assert table is not None
-    assert all(table.widths(layer, ACTIVATIONS) == widths for layer in table.layers)
+    assert all(table.widths(layer, ACTIVATIONS) == [] for layer in table.layers)
     assert table.widths("g_a.0", WEIGHTS) == list(range(2, 9))
+
+
+def test_where_every_width_costs_something_else_all_are_candidates():
+    layer = search().choices(Budget("bops", 2.0)).layers["g_a.0"]
+    assert list(layer.weights) == list(layer.activations) == list(range(2, 9))
+
+
+def kernels_table(traced: TracedModel) -> LatencyTable:
+    """Every layer takes 1 ms, 3 ms where it reads or has more than 8 bits."""
+    times = LayerTimes(OPENVINO, 1, {(w, a): 1.0 if w == a == NARROW else 3.0 for w in (8, 12) for a in (8, 12)})
+    return LatencyTable(
+        dict.fromkeys(layer_names(traced), times), 0.0, (768, 512), 1, geometry_hash(traced), latency.machine()
+    )
+
+
+@cache
+def wider() -> Search:
+    """With activations of up to 12 bits, on such kernels."""
+    found = new_search(latency=kernels_table(search().traced), activation_bits=12)
+    found.__dict__.update(crops=search().crops, joint_crops=search().joint_crops)
+    return found
+
+
+def test_of_widths_that_take_the_same_time_the_widest_alone_is_measured():
+    choices, table = wider().choices(Budget("latency", 1.1, relative=True)), wider().measured_table
+    assert table is not None
+    assert {bits for _, kind, bits in table.changes if kind == WEIGHTS} == {8}
+    assert {bits for _, kind, bits in table.changes if kind == ACTIVATIONS} == {8, 12}
+    assert all(list(layer.activations) == [8, 12] for layer in choices.layers.values())
+
+
+def test_what_was_measured_before_is_no_candidate(tmp_path):
+    """A table on disk may have widths of other budgets: choices are the same."""
+    narrow = new_search(latency=kernels_table(search().traced), activation_bits=9, cache=tmp_path)
+    narrow.__dict__.update(crops=search().crops)
+    narrow.choices(Budget("latency", 1.0, relative=True))
+    found = new_search(latency=kernels_table(search().traced), activation_bits=12, cache=tmp_path)
+    found.__dict__.update(crops=search().crops)
+    assert found.choices(Budget("latency", 1.0, relative=True)) == wider().choices(Budget("latency", 1.0))
+
+
+@pytest.mark.parametrize("kind", ["bops", "latency"])
+def test_per_cent_are_of_8_bits_everywhere(kind):
+    costs, limit = wider().costs(Budget(kind, 1.25, relative=True))
+    assert limit == pytest.approx(1.25 * costs.total(uniform_plan(wider().traced, 8, 8)))
+    assert wider().costs(Budget(kind, 1.25))[1] == 1.25
+
+
+def test_time_to_spare_goes_to_the_activations_that_lose_most():
+    count = len(layer_names(wider().traced))
+    spare = 2.5 * 2 / count  # two layers of wide activations, and not three
+    choices = wider().choices(Budget("latency", 1.0)).believable()
+    gain = {name: of.activations[8] - of.activations[12] for name, of in choices.layers.items()}
+    most = sorted(gain, key=gain.__getitem__)[-2:]
+    plan = allocate(wider(), "optimal", Budget("latency", 1 + spare, relative=True))
+    assert {name for name, bits in plan.items() if bits.activation > 8} == set(most)
+    assert all(bits.weight in (8, None) for bits in plan.values())
 
 
 @pytest.mark.parametrize("method", ["fmpq", "optimal"])
