@@ -116,7 +116,7 @@ _METHOD = typer.Option(
     help="Who chooses the widths: uniform (default), fmpq, optimal, hessian, rdo-ptq or raq.", show_default=False
 )
 _BUDGET = typer.Option(
-    help="bits=8 (default), size=10% (of FP32), bytes=2000000, latency=60 (ms) or 110% (of 8 bits), bops, loss=0.5%.",
+    help="bits=8 (default), size=10% (of FP32), bytes=2e6, latency=60 (ms) or 110%, bops=90% or loss=0.5%.",
     show_default=False,
 )
 _ACT_BITS = bits("--act-bits", "Width of all activations, or the widest; default: 8.", show_default=False)
