@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import nn
 
+from licquant.allocate.costs import run_cost
 from licquant.allocate.file_budget import check_fixed, make_within
 from licquant.allocate.methods import METHODS, check_method
 from licquant.allocate.result import Result
@@ -67,7 +68,7 @@ def quantize(
     chosen, budget = (settings or Settings()).of_method(check_method(method)), budget or Budget("bits", 8)
     if chosen.reconstruction_steps and not chosen.lmbda:
         raise ModelError("reconstruction needs the λ that the model was trained with; 0 steps need none")
-    _check_plan(chosen.plan, model)
+    check_asked(model, budget, chosen)
     traced, statistics = calibrate(model, images, chosen.metric, on_progress)
     search = Search(traced, images, statistics, chosen, method, provenance or {}, on_progress)
 
@@ -107,7 +108,7 @@ def finetune(
     chosen = recipe.starting(settings or Settings()).of_method(check_method(method))
     decided, budget = decided_before(training), budget or Budget("bits", 8)
     first = chosen.plan if decided is None else Plan.from_json(decided)
-    _check_plan(first, model)
+    check_asked(model, budget, replace(chosen, plan=first))
     traced, statistics = calibrate(model, images, chosen.metric, on_progress)
     search = Search(traced, images, statistics, chosen, method, recipe.to_mapping() | facts, on_progress)
 
@@ -132,7 +133,16 @@ def finetune(
     return Result(made.artifact, made.quantized, statistics, search.measured_table, size), made.outcome
 
 
-def _check_plan(plan: Plan | None, model: nn.Module | Calibrated) -> None:
-    """Raise ``PlanError`` for a plan of another model before minutes of calibration."""
-    if plan is not None:
-        plan.check(layer_names(model.traced if isinstance(model, Calibrated) else trace_model(model)))
+def check_asked(model: nn.Module | Calibrated, budget: Budget, settings: Settings) -> None:
+    """Whether what is asked for fits the model, before minutes of calibration.
+
+    Raises ``PlanError`` for a plan of another model; of a budget of latency ``BudgetError`` without a table of it,
+    ``ModelError`` for the table of another model, ``DataError`` for that of another machine.
+    """
+    if settings.plan is None and budget.kind != "latency":
+        return
+    traced = model.traced if isinstance(model, Calibrated) else trace_model(model)
+    if budget.kind == "latency":
+        run_cost(traced, budget.kind, settings.latency)
+    if settings.plan is not None:
+        settings.plan.check(layer_names(traced))

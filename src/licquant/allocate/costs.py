@@ -18,7 +18,7 @@ import numpy as np
 from licquant.codec.files.artifact import Artifact
 from licquant.codec.files.contents import layer_contents
 from licquant.config import MAX_BITS, MIN_BITS, Plan
-from licquant.errors import PlanError
+from licquant.errors import BudgetError, PlanError
 from licquant.evaluate.latency import LatencyTable
 from licquant.models.geometry import geometry_hash, layer_geometry
 from licquant.models.trace import TracedModel
@@ -113,6 +113,15 @@ def latency_cost(traced: TracedModel, table: LatencyTable) -> Costs:
     """
     table.check_fits(geometry_hash(traced))
     return _costs("ms", traced, lambda name, w, a: table.layers[name].at(w, a), table.rest_ms)
+
+
+def run_cost(traced: TracedModel, kind: str, latency: LatencyTable | None) -> Costs:
+    """What a budget of running counts; ``BudgetError`` for latency without a table, and as ``latency_cost`` raises."""
+    if kind == "bops":
+        return bops_cost(traced)
+    if latency is None:
+        raise BudgetError("the budget latency needs a table of this machine: make one with licquant profile")
+    return latency_cost(traced, latency)
 
 
 def file_bytes_cost(

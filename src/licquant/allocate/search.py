@@ -14,9 +14,8 @@ from torch import Tensor
 from licquant.allocate.choices import Choices
 from licquant.allocate.costs import (
     Costs,
-    bops_cost,
     file_bytes_cost,
-    latency_cost,
+    run_cost,
     weight_bits_cost,
 )
 from licquant.allocate.hessian import BATCH, VECTORS, weight_hessian_traces
@@ -91,16 +90,9 @@ class Search:
             return weight_bits_cost(self.traced), budget.value
         if budget.kind not in RUN_BUDGETS:
             raise BudgetError(f"a budget of {budget.kind} is not a cost")
-        costs = self._running(budget.kind)
+        costs = run_cost(self.traced, budget.kind, self.settings.latency)
         whole = costs.total(uniform_plan(self.traced, _USUAL_BITS, _USUAL_BITS)) if budget.relative else 1.0
         return costs, budget.value * whole
-
-    def _running(self, kind: str) -> Costs:
-        if kind == "bops":
-            return bops_cost(self.traced)
-        if self.settings.latency is None:
-            raise BudgetError("the budget latency needs a table of this machine: make one with licquant profile")
-        return latency_cost(self.traced, self.settings.latency)
 
     def bytes_of(self, budget: Budget) -> float:
         """How many a budget of a file is."""

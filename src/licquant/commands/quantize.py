@@ -93,6 +93,7 @@ def quantize(options: QuantizeOptions, prepared: Prepared | None = None) -> Repo
     keep_freed_memory()
     options = replace(options, model=name_of(options.checkpoint, options.model))
     model = prepared.calibrated if prepared else load_checkpoint(options.checkpoint, options.model, options.model_args)
+    pipeline.check_asked(model, budget, settings)
     record = {**made_with(options, lmbda, paths), "command": options.command}
     with progress() as on_progress:
         calibration = prepared.calibration if prepared else read_calibration(paths, options.strict)

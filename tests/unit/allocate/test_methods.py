@@ -1,7 +1,8 @@
 """Every method under every kind of budget, on a small model."""
 
 import itertools
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,11 @@ from licquant.evaluate.latency import EXACT, NARROW, OPENVINO, LatencyTable, Lay
 from licquant.models.geometry import geometry_hash
 from licquant.models.trace import TracedModel, trace_model
 from licquant.quant.calibrate import collect_statistics
+from licquant.quant.in_training.finetune_settings import FinetuneRecipe, Training
 from licquant.quant.network import QuantizedModel, layer_names, uniform_plan
 from licquant.quant.settings import Settings
 from licquant.quant.synthetic import dead_leaves
+from licquant.train.settings import RunOptions
 from tests.models_for_tests import small_hyperprior
 
 LMBDA = 0.01
@@ -65,6 +68,26 @@ def raq_plan(traced: TracedModel) -> Plan:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", ["quantize", "finetune"])
+def test_a_latency_table_that_is_missing_or_of_another_model_is_said_before_calibration(command, tmp_path) -> None:
+    told: list[object] = []
+    training = Training(
+        FinetuneRecipe(model="bmshj2018-hyperprior", lmbda=LMBDA), RunOptions(tmp_path, tmp_path / "model.licq")
+    )
+    run = partial(pipeline.finetune, training=training) if command == "finetune" else pipeline.quantize
+    other = replace(latency_table(trace_model(small_hyperprior())), geometry="of another")
+    for table, error, why in ((None, BudgetError, "needs a table of this"), (other, ModelError, "with another model")):
+        with pytest.raises(error, match=why):
+            run(
+                small_hyperprior(),
+                dead_leaves(1, 64),
+                budget=Budget("latency", 1.1, relative=True),
+                settings=Settings(lmbda=LMBDA, latency=table),
+                on_progress=lambda *step: told.append(step),
+            )
+    assert not told
+
+
 @pytest.mark.parametrize("kind", ["bits", "size", "bytes", "bops", "latency"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_meets_every_budget(method, kind):
