@@ -284,26 +284,55 @@ def keep_average(
     They know less of an image than its losses say, so that at the price for which these keep the average they may not:
     they may even choose the same for all. Where fitted for γ, logits are about -(J + γ · cost) / T, so for another
     price their biases move by the difference times -cost / T. Of the images that are told apart, those that gain most
-    get what bits there are.
+    get what bits there are. Where they are alike, the next lower price would give all of them some stage's next width,
+    and bits are left over: these go to one stage after another, by a price of its own.
 
-    seen: part → ``selector.features_of`` every image;  price: that they were fitted for;  returned: the other
+    seen: part → ``selector.features_of`` every image;  price: that they were fitted for;  returned: the common other
     """
     choosing = {name: selector.eval() for name, selector in selectors.items()}
     biases = {name: list(selector.network.layers.values())[-1].bias for name, selector in selectors.items()}
     fitted = {name: bias.clone() for name, bias in biases.items()}
+    further = {name: torch.zeros(len(of), 1, device=of.device, dtype=of.dtype) for name, of in costs.items()}
 
-    def mean_cost(further: float) -> float:
-        """With the price higher by that, in place."""
+    def is_kept() -> bool:
+        """With the prices of the stages higher by ``further``, in place."""
         for name, bias in biases.items():
-            bias.copy_(fitted[name] - further / _temperature(price) * costs[name].flatten())
-        return _cost_of({name: choosing[name].choice_for(of) for name, of in seen.items()}, costs)
+            bias.copy_(fitted[name] - (further[name] / _temperature(price) * costs[name]).flatten())
+        chosen = {name: choosing[name].choice_for(of) for name, of in seen.items()}
+        return _cost_of(chosen, costs) <= average + ROUNDING
 
-    low, high = -price, _HIGHEST_RATIO * price
+    everywhere = list(further.values())
+    common = _lowest_price(everywhere, -price, _HIGHEST_RATIO * price, is_kept)
+    for name, stage in _nearest_to_wider(choosing, seen, costs):
+        _lowest_price([further[name][stage]], -price, common, is_kept)
+    is_kept()
+    return price + common
+
+
+def _lowest_price(prices: Sequence[Tensor], low: float, high: float, is_kept: Callable[[], bool]) -> float:
+    """The lowest that all of these may be set to, in place: ``is_kept`` at the highest."""
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if mean_cost(middle) > average + ROUNDING:
-            low = middle
-        else:
+        for price in prices:
+            price.fill_(middle)
+        if is_kept():
             high = middle
-    mean_cost(high)
-    return price + high
+        else:
+            low = middle
+    for price in prices:
+        price.fill_(high)
+    return high
+
+
+def _nearest_to_wider(
+    selectors: Mapping[str, BitWidthSelector], seen: Mapping[str, Tensor], costs: BitCosts
+) -> list[tuple[str, int]]:
+    """(part, stage), those first whose images would gain most of a bit, by the selectors' logits."""
+    gains: dict[tuple[str, int], float] = {}
+    for name, selector in selectors.items():
+        logits = selector.logits(seen[name]).mean(0)
+        for stage, (of, cost) in enumerate(zip(logits, costs[name], strict=True)):
+            chosen = int(of.argmax())
+            wider = [float((of[k] - of[chosen]) / (cost[k] - cost[chosen])) for k in range(chosen + 1, len(cost))]
+            gains[name, stage] = max(wider, default=-math.inf)
+    return sorted(gains, key=lambda of: -gains[of])

@@ -176,6 +176,20 @@ def test_the_selectors_own_choices_keep_the_average(network, statistics, average
     assert torch.corrcoef(torch.stack([bits, ACTIVITY]))[0, 1] > 0.5
 
 
+def test_bits_that_a_common_price_leaves_over_are_spent():
+    """All images alike: stage 0 gains most of a bit but takes 3 more, which there are not; stage 1 takes 1."""
+    torch.manual_seed(0)
+    selector = BitWidthSelector("g_a", torch.full((8,), 10.0), (2, 2))
+    features = torch.full((16, 8, 5, 5), 10 << 8)
+    losses = torch.tensor([[6.0, 0.0], [1.0, 0.0]]).expand(16, 2, 2)
+    costs = {"g_a": torch.tensor([[1.0, 4.0], [1.0, 2.0]])}
+    for average, chosen in ((2.5, [0, 0]), (3.5, [0, 1]), (5.5, [1, 0]), (6.5, [1, 1])):
+        fit_selectors({"g_a": selector}, {"g_a": StageLosses(losses, features)}, costs, 1.5)
+        price = keep_average({"g_a": selector}, {"g_a": features}, costs, 1.5, average)
+        assert selector.choice_for(features).unique(dim=0).tolist() == [chosen]
+        assert (price > 1.5) == (average < 5)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_crops_are_large_enough_for_the_metric(metric, network):
     crops = draw_crops(dead_leaves(1, 256), 1, SELECTOR_SIDES[metric])
