@@ -49,9 +49,16 @@ class LayerTimes:
     def _class(self, weight_bits: int, activation_bits: int) -> tuple[int, int]:
         if self.engine == OPENVINO:
             return (NARROW if weight_bits <= NARROW else WIDE, NARROW if activation_bits <= NARROW else WIDE)
-        # Accumulators grow with the sum of both widths: the next sum that was measured, or the last.
-        by_sum = sorted(self.ms, key=sum)
-        return next((pair for pair in by_sum if sum(pair) >= weight_bits + activation_bits), by_sum[-1])
+        # Bytes apart, for which there may be INT8 kernels. Accumulators grow with the sum of both widths: the next sum
+        # that was measured, or the last.
+        wanted = (weight_bits, activation_bits)
+        alike = [pair for pair in self.ms if _are_bytes(pair) == _are_bytes(wanted)]
+        by_sum = sorted(alike or self.ms, key=sum)
+        return next((pair for pair in by_sum if sum(pair) >= sum(wanted)), by_sum[-1])
+
+
+def _are_bytes(widths: tuple[int, int]) -> bool:
+    return max(widths) <= NARROW
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ OpenVINO's own counters give the time of every kernel. What runs between two lay
 a layout) counts to the later one, whose width decides its form. Differences of whole parts' times, one layer
 changed at a time, would need no counters, but a small layer is lost in the noise of its part.
 
-Exact zone: each layer alone, at growing sums of both widths; those of context models on the whole latent.
+Exact zone: each layer alone, in bytes and at growing sums of both widths; those of context models on the whole latent.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from licquant.program.part import INPUT, Part, Program
 
 FREE = ("g_a", "h_a", "g_s")
 CLASSES = [(w, a) for w in (NARROW, WIDE) for a in (NARROW, WIDE)]
-# Sums of both widths in the exact zone; float32 products are enough up to 8 + 8 bits, usually beyond.
-EXACT_CLASSES = [(b, b) for b in range(8, 17)]
+# Bytes in the exact zone, for which there may be INT8 kernels, then sums of both widths: float32 products are enough up
+# to 16 bits, usually beyond.
+EXACT_CLASSES = [(NARROW, NARROW), (7, 9), (8, 9), *((b, b) for b in range(9, 17))]
 _TYPICAL = 4.0  # latents are of this order
 
 ProgramOf = Callable[[Plan], Program]

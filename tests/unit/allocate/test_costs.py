@@ -143,6 +143,8 @@ def test_latency_follows_the_classes():
     costs = latency_cost(traced, table_for(traced))
     assert [costs.of("g_a.2", w, a) for w, a in ((2, 8), (8, 8), (9, 8), (8, 9), (16, 16))] == [1, 1, 3, 4, 5]
     assert [costs.of("h_s.0", w, a) for w, a in ((4, 4), (8, 8), (9, 8), (4, 16), (16, 16))] == [2, 2, 4, 4, 4]
+    # No more bits in all than two bytes, but not bytes: INT8 kernels do not do them.
+    assert [costs.of("h_s.0", w, a) for w, a in ((7, 9), (4, 9), (9, 2))] == [4, 4, 4]
     plan = uniform_plan(traced, 8, 8)
     assert costs.constant == 7
     assert costs.total(plan) == 7 + 17 + 3 * 2

@@ -32,7 +32,7 @@ def test_tables_survive_the_file(tmp_path, table):
     table.save(tmp_path / "t.json")
     again = LatencyTable.load(tmp_path / "t.json")
     assert again == table
-    assert again.layers["h_s.0"].at(9, 8) == 5.0
+    assert again.layers["h_s.0"].at(9, 8) == again.layers["h_s.0"].at(4, 9) == 5.0
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff\xfe", b'{"format": "licquant.plan"}'])
