@@ -39,7 +39,13 @@ def test_a_table_is_written_and_can_be_used(name, tmp_path, capsys, monkeypatch)
     record = json.loads(capsys.readouterr().out)
     table = LatencyTable.load(tmp_path / "t.json")
     assert record["size"] == [128, 64] == list(table.size)
-    assert len(record["check"]["measured_ms"]) == 5
+    check, whole = record["check"], record["check"]["whole"]
+    assert len(check["measured_ms"]) == 5
+    assert whole["predicted_ms"] > table.rest_ms
+    assert whole["measured_ms"] > 0
+    assert check["within"] == (
+        max(map(abs, [*check["relative_errors"], whole["relative_error"]])) <= check["tolerance"]
+    )
     traced = trace_model(model)
     costs = latency_cost(traced, table)
     assert costs.total(uniform_plan(traced, 8, 8)) > costs.constant > 0
