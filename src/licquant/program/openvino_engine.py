@@ -109,7 +109,7 @@ class OpenVinoEngine:
 
     def model(self) -> ov.Model:
         """What is compiled: the part, written for kernels that compute as this device's do."""
-        return openvino_graph.build(*self._fitted)
+        return openvino_graph.build(*self._fitted, self._signed)
 
     @cached_property
     def _fitted(self) -> tuple[Part, Part | None, bool]:
@@ -117,10 +117,16 @@ class OpenVinoEngine:
         return machine(self.device).fit(without_unread(self.part))
 
     @cached_property
+    def _signed(self) -> bool:
+        """Whether bytes that fit int8 need operations of their own to be rounded as everywhere."""
+        fitted, like, _ = self._fitted
+        return like is None and bool(openvino_graph.signed_bytes(fitted)) and not machine(self.device).rounds_bytes
+
+    @cached_property
     def _compiled(self) -> ov.CompiledModel:
         if self._ready.folder is None or self.device != CPU:
             return self._compile()
-        ready = self._ready.of(_same_kernels(), _laid_out_as(*self._fitted), self.threads, self.callers)
+        ready = self._ready.of(_same_kernels(), _laid_out_as(*self._fitted, self._signed), self.threads, self.callers)
         found = ready.read()
         if found is not None:
             try:
@@ -240,10 +246,10 @@ def _same_kernels() -> list[object]:
     return [description(), told, chosen]
 
 
-def _laid_out_as(fitted: Part, like: Part | None, fused: bool) -> list[object]:
+def _laid_out_as(fitted: Part, like: Part | None, fused: bool, signed: bool) -> list[object]:
     """What the self-test made of a part, which is known otherwise."""
     layers = [(op.name, type(op).__name__, getattr(op, "weight_bits", None)) for op in fitted.operations]
-    return [layers, like is not None, fused]
+    return [layers, like is not None, fused, signed]
 
 
 _CORE: list[ov.Core] = []

@@ -145,6 +145,12 @@ class Machine:
         part, q, expected = single_rounding.examples()
         return bool(np.array_equal(self._run([part], [q])[0], expected))
 
+    @cached_property
+    def rounds_bytes(self) -> bool:
+        """Whether kernels of layers round bytes that another layer reads as those of AVX512-VNNI do."""
+        part, q, expected = single_rounding.byte_examples()
+        return bool(np.array_equal(self._run([part], [q])[0], expected))
+
     def fit(self, part: Part) -> tuple[Part, Part | None, bool]:
         """(the same function, of layers that this machine's kernels compute exactly; like; fused).
 

@@ -1,4 +1,4 @@
-"""Values that show whether elementwise kernels multiply and add with one rounding, as processors with FMA do.
+"""Values that show how kernels round: elementwise ones, and those of layers whose results another layer reads as bytes.
 
 Rounding the product before the sum changes about four of a million values by one: a single one of the encoder's
 symbols, and pixels near it by ten levels. So such values are looked for, among all of 16 bits.
@@ -10,11 +10,12 @@ import numpy as np
 
 from licquant.program.arithmetic import MAX_BITS, Floats, Ints
 from licquant.program.grid import Grid
-from licquant.program.kernel_rounding import scale_and_shift
-from licquant.program.ops import Gdn
+from licquant.program.kernel_rounding import added, scale_and_shift
+from licquant.program.ops import Convolution, Gdn, Rescaling
 from licquant.program.part import INPUT, Part
 
 _CHANNELS, _SIZE, _BITS = 32, 8, 8
+_LARGEST_SUM, _UNIT, _SIDE = 16000, 127, 16
 _SHIFT = 40  # so that the ratio is 1 / 512 to 1 / 256
 
 
@@ -49,6 +50,36 @@ def examples() -> tuple[Part, Ints, Ints]:
     expected = np.take_along_axis(once, q, axis=1)
     shape = (_CHANNELS, _SIZE, _SIZE)
     return Part("self-test", wide, (op,)), q.reshape(shape), expected.reshape(shape)
+
+
+def byte_examples() -> tuple[Part, Ints, Ints]:
+    """The same of a layer that another reads: its kernel rounds sum · scale + shift, with the zero point in the shift.
+
+    On processors with AMX kernels (OpenVINO 2026.4) round in another way: in one of 250,000 values. The input has the
+    sums where rounding the product alone, or product and sum at once, makes another byte, and their neighbours.
+    """
+    rng, zero_point = np.random.default_rng(5), 1 << (_BITS - 1)
+    grid = Grid(_BITS, np.ones(_CHANNELS), np.full(_CHANNELS, zero_point))
+    every = np.arange(-_LARGEST_SUM, _LARGEST_SUM)
+    rescaling = Rescaling.of_ratio(rng.uniform(0.5, 1, _CHANNELS) * grid.range[1] / len(every))
+    ratio, bias = rescaling.ratio, rng.integers(-300, 300, _CHANNELS)
+    scale, shift = scale_and_shift(grid, ratio)[0][:, None], added(grid, ratio, stored=True)[:, None]
+    x = (every + bias[:, None]).astype(np.float32)
+    stored = _stored(x * scale + shift, grid)
+    exact = x.astype(np.float64) * scale
+    others = [_stored(np.rint(x * scale) + shift, grid), _stored((exact + shift).astype(np.float32), grid)]
+    near = np.flatnonzero(np.logical_or.reduce([stored != other for other in others]).any(0))
+    positions = np.resize(np.concatenate([near, rng.integers(0, len(every), _SIZE * _SIZE)]), (_SIDE, _SIDE))
+    upper = np.clip(np.rint(every / _UNIT), -_UNIT, _UNIT).astype(np.int64)
+    q = np.full((_CHANNELS, len(every)), zero_point)
+    q[0], q[1] = upper + zero_point, every - _UNIT * upper + zero_point
+    weight, same = np.zeros((_CHANNELS, _CHANNELS, 1, 1), dtype=np.int32), np.eye(_CHANNELS, dtype=np.int32)
+    weight[:, 0], weight[:, 1] = _UNIT, 1
+    one = Convolution("sums", (INPUT,), grid, weight, _BITS, bias, 1, 0, 1, rescaling)
+    none, out = np.zeros(_CHANNELS, dtype=np.int64), Grid.fixed_point(_CHANNELS, 0)
+    plain = Rescaling.of_ratio(np.ones(_CHANNELS))
+    reader = Convolution("reader", ("sums",), out, same[:, :, None, None], _BITS, none, 1, 0, 1, plain)
+    return Part("self-test", grid, (one, reader)), q[:, positions], (stored - zero_point)[:, positions]
 
 
 def _stored(sums: Floats, grid: Grid) -> Ints:

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from licquant.program import openvino_graph
+from licquant.program import openvino_graph, single_rounding
 from licquant.program.grid import Grid
 from licquant.program.kernel_rounding import scale_and_shift
 from licquant.program.openvino_engine import OpenVinoEngine, compile_model, machine
@@ -86,8 +86,8 @@ def read_by(reader: str, one: Convolution, other: Convolution) -> tuple[Operatio
     }[reader]  # fmt: skip
 
 
-def run(part: Part, like: Part | None, fused: bool, q: np.ndarray) -> np.ndarray:
-    request = compile_model(openvino_graph.build(part, like, fused), 1).create_infer_request()
+def run(part: Part, like: Part | None, fused: bool, q: np.ndarray, signed: bool = False) -> np.ndarray:
+    request = compile_model(openvino_graph.build(part, like, fused, signed), 1).create_infer_request()
     return np.floor(request.infer([q[None].astype(np.float32)])[0][0] + 0.5).astype(np.int64)
 
 
@@ -111,10 +111,33 @@ def test_what_is_rescaled_apart_is_what_kernels_make_of_it(reader, bits, zero_po
     grid = Grid(bits, np.ones(CHANNELS), np.full(CHANNELS, zero_point))
     one, other = (layer(name, grid, s, alike, bias) for name, s in (("one", slope), ("other", 1.0)))
     part, q = Part("p", IN, read_by(reader, one, other)), every_sum()
-    native = run(part, None, True, q)
+    native = run(part, None, True, q, not machine().rounds_bytes)
     assert len(np.unique(native)) > 1
     for fused in (True, False):
         np.testing.assert_array_equal(run(part, part, fused, q), native)
+
+
+def test_bytes_of_both_signs_are_rounded_as_everywhere():
+    """Written out they are so on every machine; the values tell it from a rounding before the zero point is added."""
+    part, q, expected = single_rounding.byte_examples()
+    assert list(openvino_graph.signed_bytes(part)) == ["sums"]
+    np.testing.assert_array_equal(run(part, None, True, q, signed=True), expected)
+    op = part.operations[0]
+    x = 127.0 * (q[0] - 128) + q[1] - 128 + op.bias[:, None, None]
+    product = x.astype(np.float32) * scale_and_shift(op.grid, op.rescaling.ratio)[0][:, None, None]
+    assert (np.clip(np.rint(product), -128, 127) != expected).sum() > 4
+
+
+@pytest.mark.parametrize("rounds", [True, False])
+def test_an_engine_writes_them_out_where_kernels_round_otherwise(rounds, monkeypatch):
+    part, q, expected = single_rounding.byte_examples()
+    if machine().fit(part)[1] is not None:
+        pytest.skip("this machine's kernels are not exact: parts are laid out anew")
+    monkeypatch.setattr(machine(), "rounds_bytes", rounds)
+    engine = OpenVinoEngine(part, 1)
+    assert engine._signed == (not rounds)
+    if not rounds:
+        np.testing.assert_array_equal(engine.run(q), expected)
 
 
 @pytest.mark.parametrize("reader", ["nothing", "convolution"])
