@@ -75,10 +75,12 @@ def byte_examples() -> tuple[Part, Ints, Ints]:
     q[0], q[1] = upper + zero_point, every - _UNIT * upper + zero_point
     weight, same = np.zeros((_CHANNELS, _CHANNELS, 1, 1), dtype=np.int32), np.eye(_CHANNELS, dtype=np.int32)
     weight[:, 0], weight[:, 1] = _UNIT, 1
-    one = Convolution("sums", (INPUT,), grid, weight, _BITS, bias, 1, 0, 1, rescaling)
+    one = Convolution("sums", (INPUT,), grid, weight, _BITS, bias, stride=1, padding=0, groups=1, rescaling=rescaling)
     none, out = np.zeros(_CHANNELS, dtype=np.int64), Grid.fixed_point(_CHANNELS, 0)
     plain = Rescaling.of_ratio(np.ones(_CHANNELS))
-    reader = Convolution("reader", ("sums",), out, same[:, :, None, None], _BITS, none, 1, 0, 1, plain)
+    reader = Convolution(
+        "reader", ("sums",), out, same[:, :, None, None], _BITS, none, stride=1, padding=0, groups=1, rescaling=plain
+    )
     return Part("self-test", grid, (one, reader)), q[:, positions], (stored - zero_point)[:, positions]
 
 
