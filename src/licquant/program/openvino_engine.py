@@ -13,6 +13,7 @@ from licquant.program import openvino_graph, self_test
 from licquant.program.arithmetic import FIXED_POINT_BITS, Handed, Ints
 from licquant.program.lean_openvino import ov
 from licquant.program.part import Part
+from licquant.program.saturation import int8_layers
 from licquant.program.unread import without_unread
 from licquant.ready import Ready
 
@@ -109,7 +110,7 @@ class OpenVinoEngine:
 
     def model(self) -> ov.Model:
         """What is compiled: the part, written for kernels that compute as this device's do."""
-        return openvino_graph.build(*self._fitted, self._signed)
+        return openvino_graph.build(*self._fitted, self._rescaled_apart)
 
     @cached_property
     def _fitted(self) -> tuple[Part, Part | None, bool]:
@@ -117,16 +118,18 @@ class OpenVinoEngine:
         return machine(self.device).fit(without_unread(self.part))
 
     @cached_property
-    def _signed(self) -> bool:
-        """Whether bytes that fit int8 need operations of their own to be rounded as everywhere."""
+    def _rescaled_apart(self) -> bool:
+        """Whether operations of their own round as everywhere, where kernels sum exactly but round in another way."""
         fitted, like, _ = self._fitted
-        return like is None and bool(openvino_graph.signed_bytes(fitted)) and not machine(self.device).rounds_bytes
+        return like is None and bool(int8_layers(fitted)) and not machine(self.device).rounds_bytes
 
     @cached_property
     def _compiled(self) -> ov.CompiledModel:
         if self._ready.folder is None or self.device != CPU:
             return self._compile()
-        ready = self._ready.of(_same_kernels(), _laid_out_as(*self._fitted, self._signed), self.threads, self.callers)
+        ready = self._ready.of(
+            _same_kernels(), _laid_out_as(*self._fitted, self._rescaled_apart), self.threads, self.callers
+        )
         found = ready.read()
         if found is not None:
             try:
@@ -246,10 +249,10 @@ def _same_kernels() -> list[object]:
     return [description(), told, chosen]
 
 
-def _laid_out_as(fitted: Part, like: Part | None, fused: bool, signed: bool) -> list[object]:
+def _laid_out_as(fitted: Part, like: Part | None, fused: bool, rescaled_apart: bool) -> list[object]:
     """What the self-test made of a part, which is known otherwise."""
     layers = [(op.name, type(op).__name__, getattr(op, "weight_bits", None)) for op in fitted.operations]
-    return [layers, like is not None, fused, signed]
+    return [layers, like is not None, fused, rescaled_apart]
 
 
 _CORE: list[ov.Core] = []

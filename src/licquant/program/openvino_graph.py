@@ -60,15 +60,15 @@ RESULT = "/result"  # ends the name of a node that stands for a layer, beside th
 _HALVES = np.float32(2**12 + 1)  # times a float32, it takes apart the upper and the lower half of its digits
 
 
-def build(part: Part, like: Part | None = None, fused: bool = True, signed: bool = False) -> ov.Model:
+def build(part: Part, like: Part | None = None, fused: bool = True, rescaled_apart: bool = False) -> ov.Model:
     """The OpenVINO model of a part, for any height and width.
 
     like:  for kernels that round in another way when they rescale, or cannot do transposed convolutions in INT8: sums
            are rescaled by operations of their own, and such layers run as convolutions. The results are those that
            this part has without it: it is the part as it was before it was laid out
     fused: whether elementwise kernels multiply and add with one rounding; where they do not, that is written out
-    signed: for kernels that round the bytes of ``signed_bytes`` in another way, though their sums are right: these
-           alone are rescaled by operations of their own
+    rescaled_apart: for kernels that round in another way though their sums are right: only the rescaling by operations
+           of their own
 
     Input and output are stored integers in float32 [1, C, H, W]; where ``interleaved``, [1, H, W, C], and uint8 if
     they have at most 8 bits.
@@ -81,7 +81,7 @@ def build(part: Part, like: Part | None = None, fused: bool = True, signed: bool
         x = opset.transpose(x, vector([0, 3, 1, 2]))
     tensors, layers, apart = {INPUT: _centre(x, part.input_grid)}, set[str](), like is not None
     quantize = _fake_quantize if fused else _rounded_once
-    kernels = _kernels(like, quantize) if like is not None else signed_bytes(part) if signed else {}
+    kernels = _kernels(like or part, quantize) if apart or rescaled_apart else {}
     for op in part.operations:
         inputs = [tensors[name] for name in op.inputs]
         if isinstance(op, Add | Multiply | Sigmoid | Requantize):
@@ -91,7 +91,7 @@ def build(part: Part, like: Part | None = None, fused: bool = True, signed: bool
             layers.add(op.name)
             acc = opset.add(sums(op, inputs[0], part.input_grids(op)[0], apart), by_channel(op.bias))
             # The floor of an integer: nothing that OpenVINO moves into the layer's kernel.
-            acc = opset.floor(acc) if apart or op.name in kernels else acc
+            acc = opset.floor(acc) if op.name in kernels else acc
             tensors[op.name] = _rescale(acc, op.rescaling, op.grid, kernels.get(op.name, _fake_quantize))
         else:
             emit = partial(_gdn, apart=apart) if isinstance(op, Gdn) else _EMIT[type(op)]
@@ -189,22 +189,6 @@ def _kernels(part: Part, elementwise: Quantize) -> dict[str, Quantize]:
         op.name: elementwise if op.grid.bits < 8 else partial(_rounded, op, op.name in stored and op.grid.bits == 8)
         for op in part.operations
         if isinstance(op, Convolution | TransposedConvolution)
-    }
-
-
-def signed_bytes(part: Part) -> dict[str, Quantize]:
-    """Layer → what its kernel gives, without it, for those whose bytes an INT8 layer reads and that fit int8, too.
-
-    Kernels with AMX keep these as int8 and round before the zero point is there, others as uint8 and after it.
-    """
-    stored = _stored(part)
-    return {
-        op.name: partial(_rounded, op, True)
-        for op in part.operations
-        if isinstance(op, Convolution | TransposedConvolution)
-        and op.name in stored
-        and op.grid.bits == 8
-        and (op.grid.zero_point == 128).all()
     }
 
 

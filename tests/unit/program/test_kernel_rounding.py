@@ -86,8 +86,8 @@ def read_by(reader: str, one: Convolution, other: Convolution) -> tuple[Operatio
     }[reader]  # fmt: skip
 
 
-def run(part: Part, like: Part | None, fused: bool, q: np.ndarray, signed: bool = False) -> np.ndarray:
-    request = compile_model(openvino_graph.build(part, like, fused, signed), 1).create_infer_request()
+def run(part: Part, like: Part | None, fused: bool, q: np.ndarray, apart: bool = False) -> np.ndarray:
+    request = compile_model(openvino_graph.build(part, like, fused, apart), 1).create_infer_request()
     return np.floor(request.infer([q[None].astype(np.float32)])[0][0] + 0.5).astype(np.int64)
 
 
@@ -120,8 +120,7 @@ def test_what_is_rescaled_apart_is_what_kernels_make_of_it(reader, bits, zero_po
 def test_bytes_of_both_signs_are_rounded_as_everywhere():
     """Written out they are so on every machine; the values tell it from a rounding before the zero point is added."""
     part, q, expected = single_rounding.byte_examples()
-    assert list(openvino_graph.signed_bytes(part)) == ["sums"]
-    np.testing.assert_array_equal(run(part, None, True, q, signed=True), expected)
+    np.testing.assert_array_equal(run(part, None, True, q, apart=True), expected)
     op = part.operations[0]
     x = 127.0 * (q[0] - 128) + q[1] - 128 + op.bias[:, None, None]
     product = x.astype(np.float32) * scale_and_shift(op.grid, op.rescaling.ratio)[0][:, None, None]
@@ -135,7 +134,7 @@ def test_an_engine_writes_them_out_where_kernels_round_otherwise(rounds, monkeyp
         pytest.skip("this machine's kernels are not exact: parts are laid out anew")
     monkeypatch.setattr(machine(), "rounds_bytes", rounds)
     engine = OpenVinoEngine(part, 1)
-    assert engine._signed == (not rounds)
+    assert engine._rescaled_apart == (not rounds)
     if not rounds:
         np.testing.assert_array_equal(engine.run(q), expected)
 
