@@ -55,8 +55,8 @@ def examples() -> tuple[Part, Ints, Ints]:
 def byte_examples() -> tuple[Part, Ints, Ints]:
     """The same of a layer that another reads: its kernel rounds sum · scale + shift, with the zero point in the shift.
 
-    On processors with AMX kernels (OpenVINO 2026.4) round in another way: in one of 250,000 values. The input has the
-    sums where rounding the product alone, or product and sum at once, makes another byte, and their neighbours.
+    With AMX kernels (OpenVINO 2026.4) round in another way, bytes in one of 250,000 values. The input has the
+    sums where rounding the product alone, or product and sum at once, makes another byte, and others at random.
     """
     rng, zero_point = np.random.default_rng(5), 1 << (_BITS - 1)
     grid = Grid(_BITS, np.ones(_CHANNELS), np.full(_CHANNELS, zero_point))
